@@ -1,0 +1,42 @@
+"""Peak memory of inversion at 10 and at 100 steps, each in a process of its own, with and without the trajectory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+from benchmarks.tables import show
+
+BATCH = 64
+
+
+def peak(steps: int, keep: bool) -> float:
+    """Peak resident memory of a child that inverts a batch, over its peak just before, in MB."""
+    call = [sys.executable, "-m", "benchmarks.memory", str(steps), str(int(keep))]
+    return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def child(steps: int, keep: bool) -> None:
+    """Invert a batch on scenes-ddpm and print the growth of the peak."""
+    import torch
+
+    import unsample
+
+    model = unsample.load("scenes-ddpm")
+    x = torch.randn(BATCH, *model.sample_shape, generator=torch.Generator().manual_seed(0)) * 0.3
+    unsample.invert(model, latents=x, num_inference_steps=2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unsample.invert(model, latents=x, num_inference_steps=steps, keep_trajectory=keep)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    rows = [(steps, keep, round(peak(steps, keep), 1)) for keep in (False, True) for steps in (10, 100)]
+    each = BATCH * 3 * 32 * 32 * 4 / 2**20
+    note = f"scenes-ddpm, batch {BATCH}; one latent of the batch is {each:.2f} MB"
+    show("Peak memory over that of two steps", ("steps", "trajectory kept", "MB more"), rows, note)
+
+
+if __name__ == "__main__":
+    child(int(sys.argv[1]), bool(int(sys.argv[2]))) if len(sys.argv) > 1 else main()

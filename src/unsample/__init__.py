@@ -1,0 +1,58 @@
+"""unsample: diffusion inversion. Generation samples; we unsample.
+
+Public names are imported when they are first used, so `import unsample` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unsample import datasets, methods
+    from unsample.api import edit, interpolate, invert, load, reconstruct, sample, wrap
+    from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
+    from unsample.results import Images, Inversion
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    **dict.fromkeys(("edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"), "api"),
+    **dict.fromkeys(("Images", "Inversion"), "results"),
+    **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
+    **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),
+}
+_PACKAGES = ("datasets", "methods", "metrics")
+
+__all__ = [
+    "BadInput",
+    "BadOption",
+    "Diverged",
+    "Images",
+    "Incompatible",
+    "Inversion",
+    "UnknownName",
+    "UnsampleError",
+    "WeightsMissing",
+    "datasets",
+    "edit",
+    "interpolate",
+    "invert",
+    "load",
+    "methods",
+    "reconstruct",
+    "sample",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"unsample.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"unsample.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'unsample' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_PACKAGES})

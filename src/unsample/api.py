@@ -1,0 +1,659 @@
+"""The verbs: look up, check, call, count, time. The work itself is on the floors below."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadInput, BadOption, Diverged, Incompatible
+from unsample.grid import Grid, grid_from_scheduler
+from unsample.health import health
+from unsample.inputs import Given, Prompts, as_generators, as_images, as_latents, draw_noise
+from unsample.methods import Method, get_method
+from unsample.models.base import Model
+from unsample.models.guidance import Predict, check_guidance
+from unsample.models.loading import load, wrap
+from unsample.results import Images, Inversion
+from unsample.solvers.ddim import ddim_sample
+from unsample.walk import State, Step, walk
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from unsample.pictures import Fit
+
+__all__ = ["edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"]
+
+Callback = Callable[[Any, int, int, "dict[str, Any]"], "dict[str, Any] | None"]
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How a caller wants to watch a walk."""
+
+    keep_trajectory: bool = False
+    callback: Callback | None = None
+    progress: bool | None = None
+
+
+@dataclass
+class Watch:
+    """Everything that hangs on the loop: finite check, callback, trajectory, progress."""
+
+    model: Model
+    grid: Grid
+    points: range
+    asked: Watching
+    verb: str
+    trajectory: list[Tensor] = field(default_factory=list)
+    lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
+
+    def run(self, step: Step, predict: Predict, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Walk, watched."""
+        from tqdm import tqdm
+
+        self.trajectory = [x.cpu()] if self.asked.keep_trajectory else []
+        hidden = None if self.asked.progress is None else not self.asked.progress  # None: shown on a terminal only
+        self.bar = tqdm(total=len(self.points) - 1, desc=self.verb, disable=hidden, leave=False)
+        with self.bar:
+            return walk(step, predict, x, self.grid, self.points, state, self.observe)
+
+    def observe(self, k: int, j: int, x: Tensor, state: State) -> Tensor:
+        """After each step."""
+        timestep = self.grid.timesteps[max(j, self.points[k])]  # the noisier end: where the network was asked
+        if self.asked.callback is not None:
+            x = (self.asked.callback(self.model, k, timestep, {"latents": x}) or {}).get("latents", x)
+        finite = x.flatten(1).isfinite().all(1)
+        if not bool(finite.all()):
+            where = f"step {k + 1} of {len(self.points) - 1} (timestep {timestep})"
+            for row in (~finite).nonzero().flatten().tolist():
+                self.lost_at.setdefault(row, where)
+            if len(self.lost_at) == len(x):
+                raise Diverged(
+                    f"{self.verb} with {self.model.id} diverged: no picture was finite any more at {where}; "
+                    "try more steps, guidance 1, another method, or dtype float32"
+                )
+        if self.asked.keep_trajectory:
+            self.trajectory.append(x.cpu())
+        self.bar.update()
+        return x
+
+    def kept(self) -> Tensor | None:
+        """(N + 1, B, C, H, W) in the order of the walk, or None."""
+        import torch
+
+        return torch.stack(self.trajectory) if self.asked.keep_trajectory else None
+
+
+def _encoded(model: Model, given: Given | None, latents: Tensor | None) -> Tensor:
+    """The start of the walk: (B, C, h, w) on the model's device, in the state's dtype."""
+    import torch
+
+    with torch.no_grad():
+        x0 = latents if given is None else model.encode(given.images.to(model.device))
+    assert x0 is not None
+    return x0.to(model.device, _state_dtype(model, latents, given.images if given else None))
+
+
+def _state_dtype(model: Model, *given: Tensor | None) -> torch.dtype:
+    """float32, or float64 when the network or what was given is."""
+    import torch
+
+    wide = model.dtype is torch.float64 or any(t is not None and t.dtype is torch.float64 for t in given)
+    return torch.float64 if wide else torch.float32
+
+
+def sample(
+    model: Any,
+    prompt: str | list[str] | None = None,
+    *,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 1.0,
+    noise: Tensor | None = None,
+    generator: Any = None,
+    negative_prompt: str | list[str] | None = None,
+    prompt_embeds: Tensor | None = None,
+    negative_prompt_embeds: Tensor | None = None,
+    class_labels: Any = None,
+    num_images_per_prompt: int = 1,
+    height: int | None = None,
+    width: int | None = None,
+    keep_trajectory: bool = False,
+    callback_on_step_end: Callback | None = None,
+    clip: str = "off",
+    progress: bool | None = None,
+) -> Images:
+    """Generate pictures with deterministic DDIM.
+
+    Args:
+        model: from `load` or `wrap`, or anything that `load` takes.
+        prompt: one, or one a picture.
+        num_inference_steps: 1 to what the model was trained with.
+        guidance_scale: w >= 0, `eps_u + w (eps_c - eps_u)`; 1 is one pass (conditional only).
+        noise: (B, C, H, W) to start from, in place of `generator`.
+        generator: one `torch.Generator` (split among the pictures of a batch), or a list with one a picture; without
+            it a fresh seed a picture is drawn and recorded in `meta`.
+        negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, num_images_per_prompt, height, width,
+            callback_on_step_end: as in diffusers; `height` and `width` in pixels of the picture.
+        keep_trajectory: keep every latent, on the CPU.
+        clip: "off", or "config" to clamp the predicted x0 as the scheduler's config says.
+        progress: show a bar; default: on a terminal.
+
+    Returns:
+        `Images`, with `.images` (B, 3, H, W) in [0, 1], `.latents`, `.noise`, `.trajectory` (noisiest first).
+
+    Raises:
+        BadOption, Incompatible, BadInput: what was asked cannot be done.
+        Diverged: every picture stopped being finite.
+
+    Reference:
+        Song, Meng and Ermon, 2021, arXiv:2010.02502, Eq. 12 with eta = 0.
+
+    Example:
+        >>> import torch, unsample
+        >>> model = unsample.load("scenes-mixture")
+        >>> g = torch.Generator().manual_seed(0)
+        >>> unsample.sample(model, "a red circle", num_inference_steps=5, generator=g).images.shape
+        torch.Size([1, 3, 32, 32])
+    """
+    model = load(model)
+    w = check_guidance(guidance_scale)
+    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip)
+    prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
+    seeds: list[int] | None = None
+    if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+        raise BadOption(f"num_images_per_prompt must be a whole number of at least 1; got {num_images_per_prompt!r}")
+    if noise is None:
+        count = prompts.count() * num_images_per_prompt
+        if count == 1 and isinstance(generator, list | tuple):
+            count = len(generator)
+        if prompts.count() not in (1, count):
+            prompts = _repeat(prompts, num_images_per_prompt)
+        generators = as_generators(generator, count)
+        seeds = [g.initial_seed() for g in generators]
+        noise = draw_noise(generators, _shape(model, height, width))
+    noise = as_latents(model, noise)
+    x = noise.to(model.device, _state_dtype(model, noise))
+    watching = Watching(keep_trajectory, callback_on_step_end, progress)
+    made = _Run(model, grid, prompts, len(x), w, grid.num_steps, watching, "sample").sample(x, ddim_sample)
+    about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds) | {"guidance_scale": w}
+    return replace(made, meta=about)
+
+
+def invert(
+    model: Any,
+    images: Any = None,
+    prompt: str | list[str] | None = None,
+    *,
+    method: str | Method = "ddim",
+    num_inference_steps: int = 50,
+    guidance_scale: float = 1.0,
+    sampling_guidance_scale: float | None = None,
+    strength: float = 1.0,
+    generator: Any = None,
+    latents: Tensor | None = None,
+    negative_prompt: str | list[str] | None = None,
+    prompt_embeds: Tensor | None = None,
+    negative_prompt_embeds: Tensor | None = None,
+    class_labels: Any = None,
+    keep_trajectory: bool = False,
+    callback_on_step_end: Callback | None = None,
+    fit: Fit = "aspect",
+    clip: str = "off",
+    progress: bool | None = None,
+) -> Inversion:
+    """Recover the noise from which the model makes these pictures.
+
+    Args:
+        model: from `load` or `wrap`, or anything that `load` takes.
+        images: a path, a PIL image, a list of them, or a tensor (B, 3, H, W) in [0, 1].
+        prompt: what the pictures show; one, or one a picture.
+        method: a name (`unsample methods` lists them) or a configured method.
+        num_inference_steps: 1 to what the model was trained with.
+        guidance_scale: w >= 0 used while inverting.
+        sampling_guidance_scale: what a method optimises for and `reconstruct` uses; default: the method's own, else
+            `guidance_scale`.
+        strength: in (0, 1]; below 1 the inversion stops at step int(num_inference_steps * strength).
+        generator: as in `sample`; without it every picture is seeded with 0.
+        latents: in place of `images`: (B, C, H, W) in the model's own range; float64 makes the whole walk float64.
+        negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, callback_on_step_end: as in diffusers.
+        keep_trajectory: keep every latent, on the CPU.
+        fit: "aspect" keeps a picture's aspect ratio at the model's pixel count; "crop" or "pad" makes a square.
+        clip: "off", or "config" to clamp the predicted x0 as the scheduler's config says (not invertible).
+        progress: show a bar; default: on a terminal.
+
+    Returns:
+        `Inversion`. A picture that stopped being finite has status "diverged" and no usable noise.
+
+    Raises:
+        BadInput, BadOption, Incompatible: what was asked cannot be done; nothing was run.
+        Diverged: every picture stopped being finite.
+
+    Example:
+        >>> import unsample
+        >>> from unsample.datasets import Scenes
+        >>> model = unsample.load("scenes-mixture")
+        >>> image = Scenes("tune", 1, size=32)[0].image[None]
+        >>> unsample.invert(model, image, num_inference_steps=5).nfe
+        [5]
+    """
+    model = load(model)
+    configured = get_method(method)
+    w = check_guidance(guidance_scale)
+    sampling = configured.sampling_guidance_scale if sampling_guidance_scale is None else sampling_guidance_scale
+    sampling = w if sampling is None else check_guidance(sampling, "sampling_guidance_scale")
+    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip)
+    stop = _stop(grid, strength)
+    prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
+    if (images is None) is (latents is None):
+        raise BadInput("give images or latents, one of the two")
+    given = None if latents is not None else as_images(model, images, fit)
+    count = len(given.images) if given else len(as_latents(model, latents))
+    generators = as_generators(generator, count, seed=0)
+    begin = time.perf_counter()
+    watching = Watching(keep_trajectory, callback_on_step_end, progress)
+    run = _Run(model, grid, prompts, count, w, stop, watching, "invert")  # refuses before the encoder runs
+    x0 = _encoded(model, given, latents)
+    noise, state = run.invert(x0, configured)
+    cost, seconds = run.predict.cost, time.perf_counter() - begin
+    status = _status(run.watch, state, configured, count)
+    sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
+    about = _meta(model, grid, stop, prompts, count, [g.initial_seed() for g in generators])
+    about |= {
+        "method": {"name": configured.name, "settings": dict(configured.settings)},
+        "guidance_scale": w,
+        "sampling_guidance_scale": sampling,
+        "strength": float(strength),
+        "source_sizes": [list(s) for s in sizes],
+        "names": given.names if given else [f"latents-{k}" for k in range(count)],
+        "notes": given.notes if given else [],
+        "fit": fit,
+        "residual": _residuals(state),
+        "stored": {"what": configured.stores, "size_over_noise": 1.0, "fitted_to_picture": configured.fitted},
+        "nfe": cost.nfe,
+        "backward": cost.backward,
+        "seconds": seconds,
+    }
+    return Inversion(
+        noise=noise,
+        nfe=cost.nfe,
+        backward=cost.backward,
+        seconds=seconds,
+        status=status,
+        health=health(noise, pure_noise=stop == grid.num_steps),
+        meta=about,
+        source=None if given is None else (given.images * 255).round().byte().permute(0, 2, 3, 1).cpu(),
+        prompt_embeds=_row_each(prompt_embeds, count),
+        negative_prompt_embeds=_row_each(negative_prompt_embeds, count),
+        class_labels=run.condition.class_labels,
+        latents=x0,
+        trajectory=run.watch.kept(),
+    )
+
+
+def reconstruct(
+    model: Any,
+    inversion: Inversion,
+    *,
+    use: str = "record",
+    guidance_scale: float | None = None,
+    allow_other_model: bool = False,
+    keep_trajectory: bool = False,
+    callback_on_step_end: Callback | None = None,
+    progress: bool | None = None,
+) -> Images:
+    """Make the pictures again.
+
+    Args:
+        model: the one that inverted (its weights' hash is compared).
+        inversion: from `invert` or `Inversion.load`.
+        use: "record" plays back all that the method stored, by its own rule; "noise" samples plainly from the
+            recovered noise alone.
+        guidance_scale: default: the inversion's `sampling_guidance_scale`.
+        allow_other_model: play back with other weights.
+        keep_trajectory, callback_on_step_end, progress: as in `sample`.
+
+    Returns:
+        `Images`; `.pil()` gives PIL pictures.
+
+    Raises:
+        BadInput: made by another model. BadOption: another value of `use`.
+    """
+    if use not in ("record", "noise"):
+        raise BadOption(f"use must be 'record' or 'noise'; got {use!r}")
+    w = inversion.meta["sampling_guidance_scale"] if guidance_scale is None else guidance_scale
+    prompts = _prompts_of(inversion)
+    watching = Watching(keep_trajectory, callback_on_step_end, progress)
+    return _play(model, inversion, prompts, w, use, allow_other_model, watching, "reconstruct")
+
+
+def edit(
+    model: Any,
+    inversion: Inversion,
+    prompt: str | list[str] | None = None,
+    *,
+    guidance_scale: float = 5.0,
+    negative_prompt: str | list[str] | None = None,
+    prompt_embeds: Tensor | None = None,
+    negative_prompt_embeds: Tensor | None = None,
+    class_labels: Any = None,
+    allow_other_model: bool = False,
+    keep_trajectory: bool = False,
+    callback_on_step_end: Callback | None = None,
+    progress: bool | None = None,
+) -> Images:
+    """Play an inversion back under another prompt (or other class labels).
+
+    Args:
+        model: the one that inverted.
+        inversion: from `invert` or `Inversion.load`.
+        prompt: what the pictures shall show; one, or one a picture.
+        guidance_scale: of sampling.
+        negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, keep_trajectory, callback_on_step_end,
+            progress: as in `sample`.
+        allow_other_model: play back with other weights.
+
+    Raises:
+        Incompatible: a model that takes no condition. BadInput: made by another model.
+    """
+    prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
+    if prompt is None and prompt_embeds is None and class_labels is None:
+        raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
+    watching = Watching(keep_trajectory, callback_on_step_end, progress)
+    return _play(model, inversion, prompts, guidance_scale, "record", allow_other_model, watching, "edit")
+
+
+def interpolate(
+    model: Any,
+    inversion_a: Inversion,
+    inversion_b: Inversion,
+    *,
+    num_frames: int = 9,
+    guidance_scale: float | None = None,
+    allow_other_model: bool = False,
+    callback_on_step_end: Callback | None = None,
+    progress: bool | None = None,
+) -> Images:
+    """Pictures between two: slerp of the noises, linear interpolation of the prompts' embeddings, plain sampling.
+
+    Args:
+        model: the one that inverted both.
+        inversion_a, inversion_b: of as many pictures each, at the same grid point.
+        num_frames: at least 2; the first and the last are the two reconstructions from the noise alone.
+        guidance_scale: default: the sampling guidance of `inversion_a`.
+        allow_other_model, callback_on_step_end, progress: as in `reconstruct`.
+
+    Returns:
+        `Images` of `num_frames` pictures a pair, pair by pair.
+
+    Raises:
+        Incompatible: inversions of different shape, grid, strength, class labels or guidance.
+    """
+    import torch
+
+    from unsample.slerp import slerp
+
+    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 2:
+        raise BadOption(f"num_frames must be a whole number of at least 2; got {num_frames!r}")
+    a, b = inversion_a, inversion_b
+    _check_pair(a, b, guidance_scale)
+    model = load(model)
+    w = check_guidance(a.meta["sampling_guidance_scale"] if guidance_scale is None else guidance_scale)
+    for inversion in (a, b):
+        _check_model(model, inversion, allow_other_model)
+    ts = torch.linspace(0, 1, num_frames, dtype=torch.float64).tolist()
+    noise = torch.cat(
+        [torch.cat([slerp(p[None], q[None], t) for t in ts]) for p, q in zip(a.noise, b.noise, strict=True)]
+    )
+    with torch.no_grad():
+        conditions = [_prompts_of(i).conditions(model, len(i), w) for i in (a, b)]
+    embeds = _blend([c.prompt_embeds for c, _ in conditions], ts)
+    negative = _blend([None if u is None else u.prompt_embeds for _, u in conditions], ts)
+    labels = None if a.class_labels is None else a.class_labels.repeat_interleave(num_frames)
+    x = noise.to(model.device, _state_dtype(model, noise))
+    prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, class_labels=labels)
+    watching = Watching(callback=callback_on_step_end, progress=progress)
+    run = _Run(model, _grid_of(a, model), prompts, len(x), w, a.meta["stop_index"], watching, "interpolate")
+    return replace(run.sample(x, ddim_sample), meta=a.meta | {"num_frames": num_frames, "guidance_scale": w})
+
+
+# ---------------------------------------------------------------- what the verbs share
+
+
+class _Run:
+    """One walk: model, grid, condition, watch. Making it embeds the prompts and refuses what does not go together."""
+
+    def __init__(
+        self, model: Model, grid: Grid, prompts: Prompts, count: int, w: float, stop: int, asked: Watching, verb: str
+    ) -> None:
+        import torch
+
+        self.begin, self.model, self.grid, self.stop, self.asked, self.verb = (
+            time.perf_counter(),
+            model,
+            grid,
+            stop,
+            asked,
+            verb,
+        )
+        with torch.no_grad():
+            self.condition, free = prompts.conditions(model, count, w)
+        self.predict = Predict(model, grid, self.condition, free, w, count)
+
+    def invert(self, x: Tensor, method: Method) -> tuple[Tensor, State]:
+        import torch
+
+        self.watch = Watch(self.model, self.grid, range(self.stop + 1), self.asked, self.verb)
+        with torch.no_grad():
+            return self.watch.run(method.invert_step, self.predict, x)
+
+    def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
+        import torch
+
+        self.watch = Watch(self.model, self.grid, range(self.stop, -1, -1), self.asked, self.verb)
+        with torch.no_grad():
+            latents, _ = self.watch.run(step, self.predict, x, state)
+            images = self.model.decode(latents).float()
+        status = ["diverged" if k in self.watch.lost_at else "ok" for k in range(len(x))]
+        for k in (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            status[k] = "diverged"  # the decoder overflowed
+        self._report(status)
+        cost, seconds = self.predict.cost, time.perf_counter() - self.begin
+        shown = images.clamp(0, 1)
+        kept = self.watch.kept()
+        return Images(shown, latents, x, status, cost.nfe, cost.backward, seconds, trajectory=kept)
+
+    def _report(self, status: list[str]) -> None:
+        if all(s == "diverged" for s in status):
+            raise Diverged(f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture")
+        for k, where in self.watch.lost_at.items():
+            warnings.warn(f"{self.verb}: picture {k} diverged at {where}; the others are untouched", stacklevel=4)
+
+
+def _play(
+    model: Any, inversion: Inversion, prompts: Prompts, w: float, use: str, allow: bool, watching: Watching, verb: str
+) -> Images:
+    model = load(model)
+    w = check_guidance(w)
+    _check_model(model, inversion, allow)
+    method = _method_of(inversion)
+    step, state = (method.sample_step, inversion.state) if use == "record" else (ddim_sample, None)
+    x = inversion.noise.to(model.device, _state_dtype(model, inversion.noise))
+    run = _Run(model, _grid_of(inversion, model), prompts, len(x), w, inversion.meta["stop_index"], watching, verb)
+    made = run.sample(x, step, state)
+    _warn_constant(made, inversion, verb)
+    shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
+    played = {"use": use, "guidance_scale": w, "source_prompt": inversion.meta["prompt"]}
+    return replace(made, meta=inversion.meta | shown | played)
+
+
+def _method_of(inversion: Inversion) -> Method:
+    made_by = inversion.meta["method"]
+    try:
+        return get_method(made_by["name"], made_by["settings"])
+    except (BadOption, TypeError) as error:  # settings of a type that no factory takes
+        raise BadInput(f"the method that this inversion was made with cannot be played back: {error}") from error
+
+
+def _warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
+    """A constant picture made of one that is not constant is said, never passed in silence."""
+    if inversion.source is None:
+        return
+    flat = made.images.flatten(1).std(1) < 1 / 255
+    varied = inversion.source.float().flatten(1).std(1) >= 1
+    for k in (flat.cpu() & varied).nonzero().flatten().tolist():
+        warnings.warn(f"{verb}: picture {k} came out constant although its source is not", stacklevel=4)
+
+
+def _status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
+    converged = state.get("converged")
+    status = []
+    for k in range(count):
+        if k in watch.lost_at:
+            status.append("diverged")
+            warnings.warn(f"invert: picture {k} diverged at {watch.lost_at[k]}; the others are untouched", stacklevel=3)
+        elif converged is not None and not bool(converged[k]):
+            status.append("not_converged")
+            residual = float(state["residual"][k])
+            warnings.warn(
+                f"invert: {method.name} did not converge for picture {k} (largest relative residual of a step "
+                f"{residual:.1e}); the best iterate was kept; try more iterations, more steps or guidance 1",
+                stacklevel=3,
+            )
+        else:
+            status.append("ok")
+    return status
+
+
+def _residuals(state: State) -> list[float | None] | None:
+    """The largest relative residual of any step, one a picture; None for a method without residuals."""
+    if "residual" not in state:
+        return None
+    return [value if math.isfinite(value) else None for value in state["residual"].tolist()]
+
+
+def _stop(grid: Grid, strength: float) -> int:
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
+        raise BadOption(f"strength must be in (0, 1]; got {strength!r}")
+    stop = grid.stop_index(strength)
+    if stop == 0:
+        raise BadOption(
+            f"strength={strength} of {grid.num_steps} steps is no step; use at least {1 / grid.num_steps:.3g}"
+        )
+    return stop
+
+
+def _shape(model: Model, height: int | None, width: int | None) -> tuple[int, int, int]:
+    """The network's sample shape for a picture of that size."""
+    channels, rows, columns = model.sample_shape
+    factor = model.picture_size[1] // rows
+    for name, side in (("height", height), ("width", width)):
+        if side is not None and (side < 8 or side % model.multiple):
+            raise BadOption(f"{name} must be a multiple of {model.multiple}, at least 8, for {model.id}; got {side}")
+    return channels, (height or rows * factor) // factor, (width or columns * factor) // factor
+
+
+def _repeat(prompts: Prompts, times: int) -> Prompts:
+    """Each prompt `times` times in a row, as diffusers does."""
+    texts = {
+        name: [p for p in value for _ in range(times)] if isinstance(value, list | tuple) else value
+        for name, value in (("prompt", prompts.prompt), ("negative_prompt", prompts.negative_prompt))
+    }
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    tensors = {n: None if (t := getattr(prompts, n)) is None else t.repeat_interleave(times, 0) for n in names}
+    labels = None if prompts.class_labels is None else prompts.labels().repeat_interleave(times)
+    return Prompts(**texts, **tensors, class_labels=labels)  # type: ignore[arg-type]
+
+
+def _prompts_of(inversion: Inversion) -> Prompts:
+    """What the inversion was conditioned on."""
+    meta = inversion.meta
+
+    def text(name: str) -> list[str] | None:
+        values = meta.get(name)
+        return None if not values or all(v is None for v in values) else [v or "" for v in values]
+
+    return Prompts(
+        text("prompt"),
+        text("negative_prompt"),
+        inversion.prompt_embeds,
+        inversion.negative_prompt_embeds,
+        inversion.class_labels,
+    )
+
+
+def _check_pair(a: Inversion, b: Inversion, guidance_scale: float | None) -> None:
+    """Whether two inversions can be interpolated."""
+    if a.noise.shape != b.noise.shape or any(a.meta[k] != b.meta[k] for k in ("grid", "stop_index")):
+        raise Incompatible(
+            f"cannot interpolate: shapes {tuple(a.noise.shape)} and {tuple(b.noise.shape)}, steps "
+            f"{a.meta['stop_index']} of {a.meta['num_inference_steps']} and {b.meta['stop_index']} of "
+            f"{b.meta['num_inference_steps']}; invert both with the same model, size, steps and strength"
+        )
+    scales = [i.meta["sampling_guidance_scale"] for i in (a, b)]
+    if guidance_scale is None and scales[0] != scales[1]:
+        raise Incompatible(f"cannot interpolate: sampling guidance {scales[0]} and {scales[1]}; give guidance_scale")
+    labels = [None if i.class_labels is None else i.class_labels.tolist() for i in (a, b)]
+    if labels[0] != labels[1]:
+        raise Incompatible(f"cannot interpolate between class_labels {labels[0]} and {labels[1]}; invert with the same")
+
+
+def _blend(pair: list[Tensor | None], ts: list[float]) -> Tensor | None:
+    """Rows of two conditions, linearly interpolated, frame by frame within each pair."""
+    import torch
+
+    a, b = pair
+    if a is None and b is None:
+        return None
+    if a is None or b is None:
+        raise Incompatible("cannot interpolate: one inversion has embeddings, the other none; invert both alike")
+    return torch.cat([torch.stack([(1 - t) * p + t * q for t in ts]) for p, q in zip(a, b, strict=True)])
+
+
+def _row_each(tensor: Tensor | None, count: int) -> Tensor | None:
+    """One row a picture, so that an inversion can be split and saved."""
+    return None if tensor is None else tensor.detach().expand(count, *tensor.shape[1:])
+
+
+def _grid_of(inversion: Inversion, model: Model) -> Grid:
+    """The very grid of the inversion; what the network's output means is the model's own affair."""
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in inversion.meta["grid"].items()}
+    return Grid(**stored | {"prediction_type": model.scheduler.config.get("prediction_type", "epsilon")})
+
+
+def _check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> None:
+    made_by = inversion.meta["model"]
+    if allow_other_model or model.weights_sha256() == made_by["sha256"]:
+        if tuple(inversion.noise.shape[1:2]) != tuple(model.sample_shape[:1]):
+            raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")
+        return
+    raise BadInput(
+        f"this inversion was made by {made_by['id']} (weights {made_by['sha256'][:12]}), not by {model.id} "
+        f"(weights {model.weights_sha256()[:12]}); use that model, or allow_other_model (--allow-other-model)"
+    )
+
+
+def _meta(model: Model, grid: Grid, stop: int, prompts: Prompts, count: int, seeds: list[int] | None) -> dict[str, Any]:
+    lists = {n: list(getattr(grid, n)) for n in ("alpha", "sigma", "timesteps", "eval_alpha", "eval_sigma")}
+    return {
+        "model": {"id": model.id, "family": model.family, "sha256": model.weights_sha256(), "dtype": str(model.dtype)},
+        "num_inference_steps": grid.num_steps,
+        "stop_index": stop,
+        "grid": lists | {"prediction_type": grid.prediction_type, "clip": grid.clip, "meta": grid.meta},
+        "prompt": prompts.texts(count),
+        "negative_prompt": prompts.negatives(count),
+        "seeds": seeds,
+        "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")} | {"unsample": _own_version()},
+    }
+
+
+def _own_version() -> str:
+    from unsample import __version__
+
+    return __version__

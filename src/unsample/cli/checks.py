@@ -1,0 +1,231 @@
+"""Options and model names, checked before torch is imported, so that a mistake costs no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadOption, Incompatible, WeightsMissing
+
+if TYPE_CHECKING:
+    from unsample.cli.options import Place
+    from unsample.methods import Method
+    from unsample.pictures import Fit
+
+DEFAULT_MODEL = "scenes-sd"
+MIXTURE = "scenes-mixture"  # closed form: no folder
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
+MAX_SEED = 2**63 - 1
+
+
+@contextmanager
+def option(name: str) -> Iterator[None]:
+    """Put the option's name before what the library says of its value."""
+    try:
+        yield
+    except BadOption as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How to invert: checked."""
+
+    method: Method
+    steps: int
+    guidance_scale: float
+    sampling_guidance_scale: float | None
+    strength: float
+    seed: int
+    fit: Fit
+    clip: str
+
+
+def checked_walk(method: str, settings: list[str] | None, walk: dict[str, Any]) -> Walk:
+    """The options of an inversion; `walk` holds the fields of `Walk` after the first.
+
+    Raises:
+        BadOption: any of them cannot be.
+    """
+    from unsample.grid import check_steps
+
+    with option("--steps"):
+        check_steps(walk["steps"])
+    guidance("--guidance-scale", walk["guidance_scale"])
+    if walk["sampling_guidance_scale"] is not None:
+        guidance("--sampling-guidance-scale", walk["sampling_guidance_scale"])
+    strength = walk["strength"]
+    if not 0 < strength <= 1:
+        raise BadOption(f"--strength must be above 0 and at most 1; got {strength:g}")
+    if int(walk["steps"] * strength) < 1:
+        raise BadOption(
+            f"--strength {strength:g} of {walk['steps']} steps is no step; use more steps or a larger strength"
+        )
+    seed(walk["seed"])
+    return Walk(configured_method(method, settings), **walk)
+
+
+def guidance(name: str, value: float) -> float:
+    """A guidance scale, finite and not negative."""
+    from unsample.models.guidance import check_guidance
+
+    with option(name):
+        return check_guidance(value)
+
+
+def seed(value: int, count: int = 1) -> int:
+    """A seed that torch takes, and `count` from it on."""
+    if not 0 <= value <= MAX_SEED - count:
+        raise BadOption(f"--seed must be from 0 to {MAX_SEED - count}; got {value}")
+    return value
+
+
+def at_least(name: str, value: int, lowest: int = 1) -> int:
+    """A count."""
+    if value < lowest:
+        raise BadOption(f"{name} must be at least {lowest}; got {value}")
+    return value
+
+
+def text(name: str, value: str | None) -> str | None:
+    """A prompt; bytes that are no text (a broken paste) are refused before a tokenizer chokes on them."""
+    if value is not None and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadOption(f"{name} is not valid UTF-8 text; type it again") from error
+    return value
+
+
+def configured_method(name: str, settings: list[str] | None) -> Method:
+    """The method that `--method` and `--set` describe."""
+    from unsample.methods import METHODS, get_method, parse_setting
+
+    get_method(name)  # refuses a name that is not in the table
+    given: dict[str, Any] = {}
+    for pair in settings or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadOption(f"--set takes KEY=VALUE, for example --set num_iters=5; got {pair!r}")
+        with option("--set"):
+            given[key.strip()] = parse_setting(METHODS[name].factory, key.strip(), value.strip())
+    with option("--set"):
+        return get_method(name, given)
+
+
+def place(where: Place) -> Place:
+    """Device and offload, as far as they can be known without torch."""
+    kind = (where.device or "").partition(":")[0]
+    if where.device is not None and (kind not in DEVICES or not re.fullmatch(r"[a-z]+(:\d+)?", where.device)):
+        raise BadOption(f"--device must be one of {', '.join(DEVICES)}, or like cuda:1; got {where.device!r}")
+    if where.offload != "none" and kind == "cpu":
+        raise BadOption(f"--offload {where.offload} needs an accelerator; leave it out with --device cpu")
+    return where
+
+
+# ---------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """What can be told of a model without loading it; None where it cannot (a hub id that is not here yet)."""
+
+    name: str
+    folder: Path | None = None
+    takes_prompt: bool | None = None
+    num_train_timesteps: int | None = None
+    only_size: tuple[int, int] | None = None
+
+    def check(self, steps: int | None = None, prompt: str | None = None, scales: Sequence[float | None] = ()) -> None:
+        """Refuse steps, prompts and guidance that it does not take."""
+        from unsample.grid import check_steps
+
+        if steps is not None:
+            with option("--steps"):
+                check_steps(steps, self.num_train_timesteps)
+        if prompt and self.takes_prompt is False:
+            raise Incompatible(
+                f"{self.name} takes no prompt; leave the prompt out, or use a text model such as scenes-sd"
+            )
+        for scale in scales:
+            if self.takes_prompt is False and scale not in (None, 0, 1):
+                raise Incompatible(f"{self.name} takes no prompt, so there is no guidance; got {scale:g}, use 1")
+
+
+def known_model(name: str) -> KnownModel:
+    """A model that the user named.
+
+    Raises:
+        WeightsMissing: no such model, or it is not here and may not be fetched.
+    """
+    from unsample.models.loading import BUNDLED, find_model
+
+    if name == MIXTURE:
+        return KnownModel(name, None, takes_prompt=True, num_train_timesteps=1000, only_size=(32, 32))
+    folder = find_model(name)
+    if name in BUNDLED and not (folder and (folder / "model_index.json").is_file()):
+        raise WeightsMissing(
+            f"the bundled model {name} is missing from this installation; reinstall unsample, or 'make models'"
+        )
+    folder = folder or cached(name)
+    if folder is not None:
+        return _read(name, folder)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise WeightsMissing(
+            f"model {name!r} is not in the local cache, and HF_HUB_OFFLINE forbids fetching it; give a diffusers folder"
+        )
+    return KnownModel(name)
+
+
+def recorded_model(name: object, where: str) -> KnownModel:
+    """A model that a file names. A file is others' text: it may name what is here, but have nothing fetched.
+
+    Raises:
+        WeightsMissing: not here.
+    """
+    from unsample.models.loading import BUNDLED
+
+    try:
+        if isinstance(name, str) and (name in BUNDLED or Path(name).is_dir() or cached(name)):
+            return known_model(name)
+    except (WeightsMissing, OSError, ValueError):
+        pass
+    raise WeightsMissing(
+        f"{where} was made with the model {name!r}, which is not here under that name; "
+        "give the model with --model (a bundled name, a diffusers folder or a hub id)"
+    )
+
+
+def cached(name: str) -> Path | None:
+    """The folder of a hub id in the local cache."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "model_index.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _read(name: str, folder: Path) -> KnownModel:
+    """The facts in a pipeline folder's JSON files."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        parts = {part for part, kind in index.items() if isinstance(kind, list) and kind[0] is not None}
+        scheduler = folder / "scheduler" / "scheduler_config.json"
+        config = json.loads(scheduler.read_text()) if scheduler.is_file() else {}
+        steps = config.get("num_train_timesteps")
+    except (OSError, ValueError, AttributeError, IndexError) as error:
+        raise WeightsMissing(
+            f"model {name}: its model_index.json or scheduler_config.json cannot be read ({error})"
+        ) from error
+    return KnownModel(name, folder, "text_encoder" in parts, steps if isinstance(steps, int) else None)

@@ -1,0 +1,163 @@
+"""`unsample doctor`: is this installation fit to work, and what does it run on?"""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from unsample import __version__
+from unsample.cli import options, talk
+from unsample.cli.methods import table
+from unsample.cli.options import examples
+from unsample.errors import WeightsMissing
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "torchmetrics",
+    "numpy",
+    "pillow",
+    "typer",
+)
+OLDEST_TORCH = (2, 10)  # CVE-2026-24747 is fixed there
+
+
+def add_to(app: typer.Typer) -> None:
+    """The verb and its examples."""
+    app.command("doctor", epilog=examples("unsample doctor", "unsample doctor --json"))(doctor)
+
+
+def doctor(json: options.Json = False, debug: options.Debug = False) -> int:
+    """Check versions, devices and the bundled models' files.
+
+    Ends with 0 when all is well, 3 when a bundled model's files are missing or
+    changed, 1 for any other problem.
+    """
+    bundled, wrong_files = models()
+    found = {"version": __version__, "python": platform.python_version(), "packages": packages()}
+    machine, problems = hardware()
+    problems += torchvision()
+    report = found | machine | {"hub_offline": offline(), "models": bundled, "problems": [*wrong_files, *problems]}
+    if json:
+        talk.document(report | {"ok": not report["problems"]})
+    else:
+        _print(report)
+    return 3 if wrong_files else 1 if problems else 0
+
+
+def packages() -> dict[str, str | None]:
+    """Versions, None for what is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def hardware() -> tuple[dict[str, Any], list[str]]:
+    """Devices and threads, as torch sees them, and whether torch is recent enough."""
+    try:
+        import torch
+    except Exception as error:  # a broken installation can raise anything
+        return {"devices": [], "threads": None}, [f"torch cannot be imported ({error}); reinstall it"]
+    problems = []
+    numbers = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if numbers < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        problems.append(f"torch {torch.__version__} is older than {oldest}, which fixes CVE-2026-24747; upgrade it")
+    cuda = [f"cuda:{k} ({torch.cuda.get_device_name(k)})" for k in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return {"devices": ["cpu", *cuda, *mps], "threads": torch.get_num_threads()}, problems
+
+
+def torchvision() -> list[str]:
+    """torchvision is not needed, but one that does not fit torch breaks torchmetrics, and SSIM with it."""
+    problems = []
+    if find_spec("torchvision"):
+        try:
+            import torchvision  # noqa: F401
+        except Exception as error:
+            problems.append(
+                f"torchvision is installed but broken ({_first(error)}); uninstall it, or install one for this torch"
+            )
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: F401
+    except Exception as error:
+        problems.append(f"torchmetrics cannot be imported ({_first(error)}); SSIM will be missing")
+    return problems
+
+
+def offline() -> bool:
+    """Whether the hub may not be asked."""
+    return any(
+        os.environ.get(n, "").upper() in ("1", "ON", "YES", "TRUE") for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
+
+
+def models() -> tuple[dict[str, str], list[str]]:
+    """Each bundled model: "verified", or what is wrong with its files."""
+    from unsample.cli.checks import MIXTURE, known_model
+    from unsample.models.loading import BUNDLED, BUNDLED_FOLDER, check_manifest
+
+    states: dict[str, str] = {}
+    for name in dict.fromkeys([*BUNDLED, *listed(BUNDLED_FOLDER / "manifest.json")]):
+        try:
+            if name in BUNDLED:
+                known_model(name)
+            if name != MIXTURE:
+                check_manifest(BUNDLED_FOLDER / name)
+            states[name] = "nothing to verify" if name == MIXTURE else "verified"
+        except WeightsMissing as error:
+            states[name] = str(error)
+        except (OSError, ValueError) as error:
+            states[name] = f"its manifest cannot be read ({_first(error)}); reinstall unsample"
+    wrong = [f"{name}: {state}" for name, state in states.items() if state not in ("verified", "nothing to verify")]
+    return states, wrong
+
+
+def listed(manifest: Path) -> list[str]:
+    """The folders that a manifest speaks of: judges too, which --model does not take."""
+    try:
+        return [name.partition("/")[0] for name in json_module.loads(manifest.read_text())]
+    except (OSError, ValueError):
+        return []
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _print(report: dict[str, Any]) -> None:
+    """The report, for reading."""
+    lines = [
+        ("unsample", report["version"]),
+        ("python", report["python"]),
+        *((name, found or "not installed") for name, found in report["packages"].items()),
+        ("devices", ", ".join(report["devices"]) or "unknown"),
+        ("threads", str(report["threads"])),
+        (
+            "hub",
+            "offline (nothing is fetched)" if report["hub_offline"] else "asked only for a hub id that is not cached",
+        ),
+        *(
+            (name, state if state in ("verified", "nothing to verify") else "problem, see below")
+            for name, state in report["models"].items()
+        ),
+    ]
+    talk.answer(table(lines))
+    talk.answer("\nall is well" if not report["problems"] else "")
+    for problem in report["problems"]:
+        talk.answer(f"problem: {problem}")

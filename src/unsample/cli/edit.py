@@ -1,0 +1,316 @@
+"""`unsample edit`: a picture, or a saved inversion of one, played back under another prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from unsample.cli import checks, options, places, talk
+from unsample.cli.options import Place, examples
+from unsample.errors import BadInput, BadOption, Diverged
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from unsample.cli.session import Figures
+    from unsample.cli.subject import Subject
+    from unsample.models.base import Model
+    from unsample.results import Images, Inversion
+
+
+def add_to(app: typer.Typer) -> None:
+    """The verb and its examples."""
+    commands = (
+        "unsample edit scene.png --target-prompt 'a blue circle' --grid -o blue.png",
+        "unsample edit out/a.safetensors --target-prompt 'a star' --guidance-scale 1,3",
+    )
+    app.command("edit", epilog=examples(*commands))(edit)
+
+
+def edit(
+    context: typer.Context,
+    input: options.EditInput,
+    target_prompt: options.TargetPrompt,
+    guidance_scale: options.Scales = "5",
+    negative_prompt: options.EditNegativePrompt = None,
+    model: options.EitherModel = None,
+    allow_other_model: options.AllowOther = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    offload: options.Offload = "none",
+    vae_tiling: options.VaeTiling = False,
+    source_prompt: options.SourcePrompt = None,
+    method: options.MethodName = "ddim",
+    set: options.Settings = None,
+    steps: options.Steps = 50,
+    inversion_guidance_scale: options.InversionGuidance = 1.0,
+    strength: options.Strength = 1.0,
+    seed: options.Seed = 0,
+    fit: options.Fit = "aspect",
+    clip: options.Clip = "off",
+    output: options.EditOutput = "edit.png",
+    grid: options.Grid = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Change a picture by a prompt: invert it, then play it back under another.
+
+    A picture is inverted first, by the options in the panel Inversion. A saved
+    inversion is taken as it is, and those options are refused when they
+    contradict what it records.
+    """
+    from unsample.cli import subject
+
+    walk: dict[str, Any] = {"steps": steps, "guidance_scale": inversion_guidance_scale, "sampling_guidance_scale": None}
+    walk |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
+    prompts = checks.text("--source-prompt", source_prompt), checks.text("--negative-prompt", negative_prompt)
+    given = subject.Given(method, set or [], walk, *prompts, _on_the_command_line(context))
+    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    wanted = Wanted(
+        checks.text("--target-prompt", target_prompt) or "",
+        prompts[1],
+        scales(guidance_scale, grid),
+        grid,
+        places.png_path(output),
+        allow_other_model,
+    )
+    recorded = places.is_inversion(input)
+    if not recorded:
+        given.checked()  # options before files
+    named = None if model is None else checks.known_model(model)
+    edited = (subject.from_inversion if recorded else subject.from_picture)(input, named, given)
+    edited.model.check(None, target_prompt)
+    places.check_outputs(wanted.files(), overwrite, [input])
+    return _run(edited, wanted, where, json)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the edit shall be, and where it goes."""
+
+    prompt: str
+    negative_prompt: str | None
+    scales: tuple[float, ...]
+    grid: bool
+    output: Path
+    allow_other_model: bool
+
+    @property
+    def bare(self) -> Path:
+        """The edit itself at the model's size."""
+        return self.output.with_name(f"{self.output.stem}-edit.png") if self.grid else self.output
+
+    @property
+    def scaled(self) -> Path:
+        """The edit at the source's size."""
+        return self.output.with_name(f"{self.output.stem}-source-size.png")
+
+    def files(self) -> list[Path]:
+        """All that may be written; a sheet is alone."""
+        return list(dict.fromkeys([self.output] if len(self.scales) > 1 else [self.output, self.bare, self.scaled]))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit, at one guidance scale; `made` is None where it diverged."""
+
+    scale: float
+    made: Images | None
+    image: Image | None
+    figures: Figures
+    row: dict[str, Any]
+
+
+def scales(text: str, grid: bool) -> tuple[float, ...]:
+    """`5` or `1,3,5`."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise BadOption(f"--guidance-scale takes a number, or several like 1,3,5; got {text!r}") from error
+    for value in values:
+        checks.guidance("--guidance-scale", value)
+    if grid and len(values) > 1:
+        raise BadOption("--grid shows one guidance scale; give one, or leave --grid out for a sheet of several")
+    return values
+
+
+def _on_the_command_line(context: typer.Context) -> frozenset[str]:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+
+
+# ---------------------------------------------------------------- with torch
+
+
+def _run(subject: Subject, wanted: Wanted, where: Place, as_json: bool) -> int:
+    from unsample.cli import record, session
+
+    model = session.load(subject.model, where)
+    with talk.naming([subject.path]):
+        inversion = _inversion(model, subject, wanted)
+        edits = [_edit(model, inversion, subject, wanted, scale) for scale in wanted.scales]
+        if all(e.made is None for e in edits):
+            raise Diverged(f"{subject.path}: every edit diverged, at {edits[0].row['diverged_at']}; try other guidance")
+        if len(edits) > 1:
+            _write_sheet(inversion, subject, wanted, edits)
+        else:
+            _write_edit(model, inversion, subject, wanted, edits[0])
+    session.warn_out_of_domain(model, [(subject.path, edits[0].figures)])
+    rows = [e.row for e in edits]
+    lost = record.diverged(rows)
+    if as_json:
+        talk.document(record.document([model.id] * len(rows), subject.method, rows, **lost))
+    return 5 if lost else 0
+
+
+def _inversion(model: Model, subject: Subject, wanted: Wanted) -> Inversion:
+    from unsample.cli import session
+    from unsample.cli.invert import inverted
+
+    if subject.recorded is not None:
+        return session.open_inversion(model, subject.path, wanted.allow_other_model)
+    assert subject.job is not None
+    assert subject.walk is not None
+    try:
+        inversion = inverted(model, [subject.job], subject.walk)
+    except Diverged as error:
+        raise Diverged(f"{subject.path}: {error}") from error
+    for text in filter(None, inversion.meta["notes"]):
+        talk.note(f"{subject.path}: {text}")
+    talk.say(f"{subject.path}: inverted, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s")
+    return inversion
+
+
+def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, scale: float) -> Edit:
+    from unsample import api
+    from unsample.cli import record, session
+
+    about: dict[str, Any] = {
+        "input": subject.path,
+        "inversion": subject.path if subject.recorded else None,
+        "health": inversion.health[0],
+        "guidance_scale": scale,
+    }
+    negative = wanted.negative_prompt
+    if negative is None and subject.recorded is not None:
+        negative = subject.recorded.text("negative_prompt")
+    try:
+        made = api.edit(
+            model,
+            inversion,
+            wanted.prompt,
+            guidance_scale=scale,
+            negative_prompt=negative,
+            allow_other_model=wanted.allow_other_model,
+        )
+    except Diverged as error:
+        place = talk.place_of(error)
+        talk.error(f"{subject.path}: the edit at guidance {scale:g} diverged at {place}; nothing was written for it")
+        row = record.row("edit", **about, status="diverged", diverged_at=place)
+        return Edit(scale, None, None, session.Figures(), row)
+    figures = session.measured(model, inversion, made.images)
+    talk.say(
+        f"{subject.path}: edited at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe, "
+        f"{made.seconds:.1f} s -> {wanted.output}"
+    )
+    row = record.row(
+        "edit",
+        **about,
+        picture=wanted.bare if len(wanted.scales) == 1 else wanted.output,
+        figures=figures,
+        nfe=made.nfe[0],
+        backward=made.backward[0],
+        seconds=made.seconds,
+        status=inversion.status[0],
+        inversion_nfe=inversion.nfe[0],
+        notes=[n for n in inversion.meta.get("notes", []) if n],
+    )
+    return Edit(scale, made, session.as_pil(made.images), figures, row)
+
+
+def _settings(inversion: Inversion, subject: Subject, wanted: Wanted, **more: Any) -> dict[str, Any]:
+    from unsample.cli import record
+
+    source = inversion.meta["prompt"][0]
+    about = {"prompt": wanted.prompt, "source_prompt": source, "negative_prompt": wanted.negative_prompt}
+    return record.settings("edit", inversion.meta, 0, input=subject.path, **about, **more)
+
+
+def _write_edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, edit: Edit) -> None:
+    """The edit, at the model's size and at the source's, and the figure."""
+    from unsample import api
+    from unsample.cli import session
+    from unsample.figures import edit_figure
+    from unsample.pictures import write_png
+
+    assert edit.image is not None
+    scaled = at_source_size(edit.image, inversion)
+    about = _settings(inversion, subject, wanted, guidance_scale=edit.scale)
+    if wanted.grid:
+        again = session.as_pil(api.reconstruct(model, inversion, allow_other_model=wanted.allow_other_model).images)
+        figure = edit_figure(source_picture(inversion, subject), again, edit.image)
+        write_png(figure, wanted.output, about | {"figure": "source, reconstruction, edit, difference"})
+        edit.row["figure"] = str(wanted.output)
+    write_png(edit.image, wanted.bare, about | {"size": edit.image.size})
+    if scaled is not None:
+        write_png(scaled, wanted.scaled, about | {"size": scaled.size})
+    edit.row["edit_source_size"] = None if scaled is None else str(wanted.scaled)
+    files = [wanted.output, *([wanted.bare] if wanted.grid else []), *([wanted.scaled] if scaled is not None else [])]
+    talk.say(f"wrote {', '.join(str(f) for f in files)}")
+
+
+def _write_sheet(inversion: Inversion, subject: Subject, wanted: Wanted, edits: Sequence[Edit]) -> None:
+    """The source and the edit at each guidance scale."""
+    from unsample.figures import sheet
+    from unsample.pictures import write_png
+
+    shown = [(f"guidance {e.scale:g}", e.image) for e in edits if e.image is not None]
+    if inversion.source is not None:
+        shown.insert(0, ("source", source_picture(inversion, subject)))
+    figure = sheet([image for _, image in shown], [label for label, _ in shown])
+    write_png(figure, wanted.output, _settings(inversion, subject, wanted, guidance_scales=list(wanted.scales)))
+    talk.say(f"wrote {wanted.output}")
+
+
+def source_picture(inversion: Inversion, subject: Subject) -> Image:
+    """The source as the model saw it."""
+    from PIL import Image
+
+    if inversion.source is None:
+        raise BadInput(f"{subject.path} holds no source picture (it was made from latents); leave --grid out")
+    return Image.fromarray(inversion.source[0].numpy())
+
+
+def at_source_size(edit: Image, inversion: Inversion) -> Image | None:
+    """The edit at the size of the source it was fitted from, or None when that is its own size.
+
+    What `--fit pad` added is cut off again; after `--fit crop` it is the central square of the source.
+    """
+    from PIL.Image import Resampling
+
+    from unsample.pictures import MAX_PIXELS
+
+    if inversion.source is None:
+        return None
+    width, height = inversion.meta["source_sizes"][0]
+    if not 0 < width * height <= MAX_PIXELS:  # a file may claim anything
+        raise BadInput(f"the inversion says that its source had {width}x{height} pixels; it is corrupt")
+    if inversion.meta.get("fit") == "crop":
+        width = height = min(width, height)
+    if inversion.meta.get("fit") == "pad":
+        edit = _without_padding(edit, width, height)
+    return None if (width, height) == edit.size else edit.resize((width, height), Resampling.LANCZOS)
+
+
+def _without_padding(edit: Image, width: int, height: int) -> Image:
+    """The part of a padded square that shows the source, as `fit_picture` placed it."""
+    scale = min(edit.width / width, edit.height / height)
+    inner = [max(1, math.floor(side * scale + 0.5)) for side in (width, height)]
+    left, top = (edit.width - inner[0]) // 2, (edit.height - inner[1]) // 2
+    return edit.crop((left, top, left + inner[0], top + inner[1]))

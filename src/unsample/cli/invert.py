@@ -1,0 +1,251 @@
+"""`unsample invert`: pictures to saved inversions, each with its reconstruction beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from unsample.cli import checks, options, places, talk
+from unsample.cli.checks import Walk
+from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
+from unsample.cli.options import Place, examples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.cli.session import Figures
+    from unsample.models.base import Model
+    from unsample.pictures import Fit
+    from unsample.results import Inversion
+
+
+def add_to(app: typer.Typer) -> None:
+    """The verb and its examples."""
+    commands = (
+        "unsample invert scene.png --prompt 'a red circle' -o out",
+        "unsample invert *.png --method fixed_point --set num_iters=5 --json",
+    )
+    app.command("invert", epilog=examples(*commands))(invert)
+
+
+def invert(
+    images: options.Pictures,
+    model: options.ModelName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    offload: options.Offload = "none",
+    vae_tiling: options.VaeTiling = False,
+    prompt: options.Prompt = None,
+    negative_prompt: options.NegativePrompt = None,
+    method: options.MethodName = "ddim",
+    set: options.Settings = None,
+    steps: options.Steps = 50,
+    guidance_scale: options.Guidance = 1.0,
+    sampling_guidance_scale: options.SamplingGuidance = None,
+    strength: options.Strength = 1.0,
+    seed: options.Seed = 0,
+    fit: options.Fit = "aspect",
+    clip: options.Clip = "off",
+    output: options.Folder = "out",
+    batch_size: options.BatchSize = 8,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Recover the noise from which a model makes these pictures.
+
+    For each picture it writes DIR/STEM.safetensors, the inversion, and
+    DIR/STEM.png, the picture that the model makes of it again. Pictures with
+    equal names get -2, -3 and so on.
+    """
+    asked: dict[str, Any] = {
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "sampling_guidance_scale": sampling_guidance_scale,
+    }
+    asked |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
+    walk = checks.checked_walk(method, set, asked)
+    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    checks.at_least("--batch-size", batch_size)
+    prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
+    scales = walk.guidance_scale, walk.sampling_guidance_scale
+    named = None if model is None else checks.known_model(model)
+    if named is not None:
+        named.check(steps, prompt, scales)
+    jobs = plan(places.open_pictures(images), named, prompts, Path(output))
+    talk.notes(from_metadata(jobs, model is None, prompt is None))
+    for known in dict.fromkeys(job.model for job in jobs):
+        known.check(steps, prompt, scales)
+    check_sizes(jobs, fit)
+    places.check_outputs([f for job in jobs for f in (job.inversion, job.picture)], overwrite, images)
+    done = list(_all(jobs, walk, where, batch_size))
+    return _report(done, walk, Path(output), json)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a job."""
+
+    job: Job
+    model_id: str
+    row: dict[str, Any]
+
+
+def _all(jobs: Sequence[Job], walk: Walk, where: Place, batch_size: int) -> Iterator[Done]:
+    """Model by model, size by size, a batch at a time."""
+    from unsample.cli import session
+
+    for known in dict.fromkeys(job.model for job in jobs):
+        model = session.load(known, where)
+        found: list[tuple[str, Figures]] = []
+        for batch in _batches(model, [job for job in jobs if job.model == known], walk.fit, batch_size):
+            for job, row, figures in _run(model, batch, walk):
+                found.append((job.source.path, figures))
+                yield Done(job, model.id, row)
+        session.warn_out_of_domain(model, found)
+
+
+def _batches(model: Model, jobs: Sequence[Job], fit: Fit, batch_size: int) -> Iterator[list[Job]]:
+    """Pictures of one size, as the model will see them, go together."""
+    from unsample.pictures import fit_size
+
+    pixels = model.picture_size[0] * model.picture_size[1]
+    sizes: dict[tuple[int, int], list[Job]] = {}
+    for job in jobs:
+        sizes.setdefault(fit_size(*job.source.size, pixels, model.multiple, fit), []).append(job)
+    for group in sizes.values():
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def _run(model: Model, batch: Sequence[Job], walk: Walk) -> Iterator[tuple[Job, dict[str, Any], Figures]]:
+    """Invert and reconstruct one batch; write and report each picture."""
+    from unsample.errors import Diverged
+
+    with talk.naming([job.source.path for job in batch]) as told:
+        try:
+            inversion = inverted(model, batch, walk)
+        except Diverged as error:
+            yield from (_lost(job, talk.place_of(error, len(batch))) for job in batch)
+            return
+        pictures = _pictures(model, inversion)
+    for k, job in enumerate(batch):
+        if pictures[k] is None:
+            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), inversion[k])
+        else:
+            yield _kept(model, job, inversion[k], pictures[k])  # type: ignore[arg-type]
+
+
+def inverted(model: Model, batch: Sequence[Job], walk: Walk) -> Inversion:
+    """The library's `invert` for pictures of one size."""
+    from unsample import api
+    from unsample.cli import session
+
+    def texts(values: list[str | None]) -> list[str] | None:
+        return None if all(v is None for v in values) else [v or "" for v in values]
+
+    return api.invert(
+        model,
+        [job.source.open() for job in batch],
+        texts([job.prompt for job in batch]) if model.takes_prompt else None,
+        method=walk.method,
+        num_inference_steps=walk.steps,
+        guidance_scale=walk.guidance_scale,
+        sampling_guidance_scale=walk.sampling_guidance_scale,
+        strength=walk.strength,
+        generator=session.generators([walk.seed] * len(batch)),
+        negative_prompt=texts([job.negative_prompt for job in batch]),
+        fit=walk.fit,
+        clip=walk.clip,
+    )
+
+
+def _pictures(model: Model, inversion: Inversion) -> list[Tensor | None]:
+    """The reconstruction (1, 3, H, W) of each picture, None for one that diverged; together where none did."""
+    from unsample import api
+    from unsample.errors import Diverged
+
+    if "diverged" not in inversion.status:
+        parts = [list(range(len(inversion)))]
+    else:
+        parts = [[k] for k, status in enumerate(inversion.status) if status != "diverged"]
+    pictures: list[Tensor | None] = [None] * len(inversion)
+    for part in parts:
+        try:
+            made = api.reconstruct(model, inversion[part[0] : part[-1] + 1])
+        except Diverged:
+            continue
+        for k, image, status in zip(part, made.images, made.status, strict=True):
+            pictures[k] = None if status == "diverged" else image[None].cpu()
+    return pictures
+
+
+def _kept(model: Model, job: Job, inversion: Inversion, picture: Tensor) -> tuple[Job, dict[str, Any], Figures]:
+    """Measure, write and say one picture."""
+    from unsample.cli import record, session
+    from unsample.pictures import write_png
+
+    figures = session.measured(model, inversion, picture)
+    image = session.as_pil(picture)
+    notes = [n for n in inversion.meta["notes"] if n]
+    about = record.settings("invert", inversion.meta, 0, input=job.source.path, size=image.size, notes=notes)
+    inversion.save(job.inversion)
+    write_png(image, job.picture, about)
+    row = record.row(
+        "reconstruction",
+        input=job.source.path,
+        inversion=job.inversion,
+        picture=job.picture,
+        figures=figures,
+        nfe=inversion.nfe[0],
+        backward=inversion.backward[0],
+        seconds=inversion.seconds,
+        status=inversion.status[0],
+        health=inversion.health[0],
+        notes=notes,
+    )
+    for text in notes:
+        talk.note(f"{job.source.path}: {text}")
+    cost = f"{inversion.nfe[0]} nfe, {inversion.seconds:.1f} s"
+    talk.say(f"{job.source.path}: inverted, {figures.spoken()}, {cost} -> {job.inversion}")
+    return job, row, figures
+
+
+def _lost(job: Job, where: str, inversion: Inversion | None = None) -> tuple[Job, dict[str, Any], Figures]:
+    """A picture that diverged: said, nothing written."""
+    from unsample.cli import record
+    from unsample.cli.session import Figures
+
+    talk.error(
+        f"{job.source.path}: diverged at {where}; nothing was written for it; try more steps, guidance 1, another "
+        "method or --dtype float32"
+    )
+    row = record.row(
+        "reconstruction",
+        input=job.source.path,
+        nfe=inversion.nfe[0] if inversion else None,
+        backward=inversion.backward[0] if inversion else None,
+        seconds=inversion.seconds if inversion else None,
+        status="diverged",
+        diverged_at=where,
+        notes=list(job.source.notes),
+    )
+    return job, row, Figures()
+
+
+def _report(done: Sequence[Done], walk: Walk, folder: Path, as_json: bool) -> int:
+    from unsample.cli import record
+
+    done = sorted(done, key=lambda d: d.job.index)
+    rows = [d.row for d in done]
+    lost = record.diverged(rows)
+    kept = len(rows) - sum(r["status"] == "diverged" for r in rows)
+    if kept:
+        talk.say(f"wrote {kept} inversion{'s' * (kept > 1)} and reconstruction{'s' * (kept > 1)} to {folder}/")
+    if as_json:
+        talk.document(record.document([d.model_id for d in done], walk.method.name, rows, **lost))
+    return 5 if lost else 0

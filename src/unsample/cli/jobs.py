@@ -1,0 +1,83 @@
+"""Which picture is inverted with which model, under which prompt, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unsample.cli import checks, places
+from unsample.cli.checks import KnownModel
+from unsample.cli.places import Source
+
+if TYPE_CHECKING:
+    from unsample.pictures import Fit
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture: with which model and prompt, and where it goes."""
+
+    index: int
+    source: Source
+    model: KnownModel
+    prompt: str | None
+    negative_prompt: str | None
+    inversion: Path
+    picture: Path
+
+
+def plan(
+    sources: Sequence[Source], named: KnownModel | None, prompts: tuple[str | None, str | None], folder: Path
+) -> list[Job]:
+    """A job for each picture; model and prompt come from its own metadata where they were not given."""
+    jobs = []
+    stems = places.free_stems([s.name for s in sources])
+    for index, (source, stem) in enumerate(zip(sources, stems, strict=True)):
+        model = named or own_model(source)
+        prompt = prompts[0] if prompts[0] is not None else own_prompt(source, model)
+        files = folder / f"{stem}.safetensors", folder / f"{stem}.png"
+        jobs.append(Job(index, source, model, prompt, prompts[1], *files))
+    return jobs
+
+
+def check_sizes(jobs: Sequence[Job], fit: Fit) -> None:
+    """Refuse pictures that would come to a size which their model does not know (a closed form knows one alone)."""
+    from unsample.errors import BadInput
+    from unsample.pictures import fit_size
+
+    for job in jobs:
+        own = job.model.only_size
+        if own is not None and fit_size(*job.source.size, own[0] * own[1], 1, fit) != own:
+            size = "{}x{}".format(*job.source.size)
+            only = "{}x{}".format(*own)
+            raise BadInput(
+                f"{job.source.path} is {size}, and {job.model.name} knows {only} only; use --fit crop or pad"
+            )
+
+
+def own_model(source: Source) -> KnownModel:
+    """The model that a picture's metadata names, else the default."""
+    name = source.metadata.get("model")
+    if name is None:
+        return checks.known_model(checks.DEFAULT_MODEL)
+    return checks.recorded_model(name, source.path)
+
+
+def own_prompt(source: Source, model: KnownModel) -> str | None:
+    """The prompt in a picture's metadata, for a model that takes one."""
+    prompt = source.metadata.get("prompt")
+    if not isinstance(prompt, str) or not prompt or model.takes_prompt is False:
+        return None
+    return checks.text("the prompt in its metadata", prompt)
+
+
+def from_metadata(jobs: Sequence[Job], model: bool, prompt: bool) -> Iterator[tuple[str, str]]:
+    """What was taken from the pictures' own metadata, as (file, what) to be said."""
+    for job in jobs:
+        if model and "model" in job.source.metadata:
+            yield job.source.path, f"model {job.model.name}, as its own metadata says"
+    for job in jobs:
+        if prompt and job.prompt is not None:
+            yield job.source.path, f"prompt {job.prompt!r}, as its own metadata says"

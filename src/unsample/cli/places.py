@@ -1,0 +1,165 @@
+"""Files in and out, checked before any work: every input is opened, every output name is free, nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unsample.errors import BadInput
+from unsample.files import check_writable_folder
+
+if TYPE_CHECKING:
+    from unsample.pictures import Picture
+
+Checked = TypeVar("Checked")
+SHOWN = 3  # bad files named in one message
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture file that can be read; its pixels are read again when their turn comes, so that many files fit."""
+
+    path: str
+    name: str
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def open(self) -> Picture:
+        """The picture."""
+        from unsample.pictures import open_picture
+
+        return open_picture(self.path)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A saved inversion whose header is sound."""
+
+    path: str
+    header: dict[str, Any]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """How it was made."""
+        return self.header["meta"]  # type: ignore[no-any-return]
+
+    @property
+    def count(self) -> int:
+        """How many pictures it holds."""
+        return len(self.header["status"])
+
+    def text(self, name: str, index: int = 0) -> str | None:
+        """A recorded prompt."""
+        values = self.meta.get(name)
+        return values[index] if isinstance(values, list) and len(values) > index else None
+
+
+def open_pictures(paths: Sequence[str]) -> list[Source]:
+    """All pictures, or `BadInput` naming those that cannot be used."""
+
+    def look(path: str) -> Source:
+        from unsample.pictures import open_picture
+
+        picture = open_picture(path)
+        return Source(path, picture.name, picture.pixels.size, picture.notes, picture.metadata)
+
+    return _all(paths, look)
+
+
+def open_inversions(paths: Sequence[str]) -> list[Recorded]:
+    """All inversions' headers, or `BadInput` naming those that cannot be used."""
+
+    def look(path: str) -> Recorded:
+        from unsample.results import read_header
+
+        return Recorded(path, read_header(path))
+
+    return _all(paths, look)
+
+
+def open_one_inversion(path: str) -> Recorded:
+    """An inversion of a single picture."""
+    recorded = open_inversions([path])[0]
+    if recorded.count != 1:
+        raise BadInput(
+            f"{path} holds {recorded.count} pictures, one is wanted; save them one by one: inversion[k].save(path)"
+        )
+    return recorded
+
+
+def is_inversion(path: str) -> bool:
+    """Whether a file is to be read as an inversion: by its name, or else by its first bytes."""
+    if Path(path).suffix.lower() == ".safetensors":
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except (OSError, ValueError):
+        return False
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**27
+
+
+def _all(paths: Sequence[str], look: Callable[[str], Checked]) -> list[Checked]:
+    good: list[Checked] = []
+    bad: list[BadInput] = []
+    for path in paths:
+        try:
+            good.append(look(path))
+        except BadInput as error:
+            bad.append(error)
+    if len(bad) == 1 and len(paths) == 1:
+        raise bad[0]
+    if bad:
+        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        listed = "; ".join(str(error) for error in bad[:SHOWN])
+        raise BadInput(f"{len(bad)} of {len(paths)} files cannot be used, so nothing was written: {listed}{more}")
+    return good
+
+
+# ---------------------------------------------------------------- out
+
+
+def free_stems(names: Iterable[str]) -> list[str]:
+    """A stem for each name; equal ones (a file system may not tell cases apart) get -2, -3 ..."""
+    taken: set[str] = set()
+    stems = []
+    for name in names:
+        stem, number = name, 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{name}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def check_outputs(files: Sequence[Path], overwrite: bool, inputs: Sequence[str] = ()) -> None:
+    """Refuse outputs that exist, or that are inputs of this very call; then make their folder and try to write there.
+
+    Raises:
+        BadInput: with what is in the way.
+    """
+    read = {os.path.realpath(path) for path in inputs}
+    for file in files:
+        if os.path.realpath(file) in read:
+            raise BadInput(f"{file} would be written over, and it is an input of this command; choose another --output")
+        if file.is_dir():
+            raise BadInput(f"cannot write file {str(file)!r}: it is a folder; choose another --output")
+    there = [] if overwrite else [str(f) for f in files if os.path.lexists(f)]
+    if there:
+        more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+        verb = "exists" if len(there) == 1 else "exist"
+        raise BadInput(f"{', '.join(there[:SHOWN])}{more} {verb} already; give --overwrite, or another --output")
+    for folder in dict.fromkeys(file.parent for file in files):
+        check_writable_folder(folder)
+
+
+def png_path(path: str) -> Path:
+    """An output that is one picture."""
+    if Path(path).suffix.lower() != ".png":
+        raise BadInput(f"--output {path!r} must be the name of a PNG file, for example {Path(path).stem or 'out'}.png")
+    return Path(path)

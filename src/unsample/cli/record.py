@@ -1,0 +1,97 @@
+"""What is kept of a run: the settings in a PNG, and the rows of the JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unsample import __version__
+from unsample.cli.session import Figures
+
+HEALTH = ("mean", "std", "kl", "lag1_correlation")
+
+
+def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dict[str, Any]:
+    """The settings of one picture for its PNG, flat, as A1111 has them; `more` wins.
+
+    Args:
+        verb: what made it.
+        meta: of the inversion or sample that it comes from.
+        index: which picture of the batch.
+    """
+
+    def own(name: str) -> Any:
+        values = meta.get(name)
+        return values[index] if isinstance(values, Sequence) and len(values) > index else None
+
+    method = meta.get("method") or {}
+    model = meta["model"]
+    kept = {
+        "verb": verb,
+        "prompt": own("prompt"),
+        "negative_prompt": own("negative_prompt"),
+        "model": model["id"],
+        "model_family": model.get("family"),
+        "model_sha256": model["sha256"],
+        "dtype": model.get("dtype"),
+        "method": method.get("name"),
+        "method_settings": method.get("settings"),
+        "num_inference_steps": meta["num_inference_steps"],
+        "guidance_scale": meta.get("sampling_guidance_scale", meta["guidance_scale"]),
+        "inversion_guidance_scale": meta["guidance_scale"] if method else None,
+        "strength": meta.get("strength"),
+        "seed": own("seeds"),
+        "fit": meta.get("fit"),
+        "clip": meta.get("grid", {}).get("meta", {}).get("clip"),
+        "source_size": own("source_sizes"),
+        "versions": meta.get("versions"),
+    }
+    return {k: v for k, v in (kept | more).items() if v is not None}
+
+
+def row(
+    kind: str,
+    *,
+    input: str | None = None,
+    inversion: object = None,
+    picture: object = None,
+    figures: Figures | None = None,
+    nfe: int | None = None,
+    backward: int | None = None,
+    seconds: float | None = None,
+    status: str = "ok",
+    health: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """One entry of "images"; `kind` names the picture: "reconstruction", "edit", "frame", "image"."""
+    figures = figures or Figures()
+    return {
+        "input": input,
+        "inversion": None if inversion is None else str(inversion),
+        kind: None if picture is None else str(picture),
+        **figures.entries(),
+        "nfe": nfe,
+        "backward": backward,
+        "seconds": seconds,
+        "status": status,
+        "out_of_domain": figures.out_of_domain,
+        "health": {name: None if health is None else health.get(name) for name in HEALTH},
+        **more,
+    }
+
+
+def document(models: Sequence[str], method: str | None, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """The JSON document; `model` is null when pictures used several, and then each row names its own."""
+    different = list(dict.fromkeys(models))
+    shown = [r | {"model": m} for r, m in zip(rows, models, strict=True)] if len(different) > 1 else list(rows)
+    model = different[0] if len(different) == 1 else None
+    return {"version": __version__, "model": model, "method": method, "images": shown, **more}
+
+
+def diverged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document's "error" when pictures diverged, else nothing."""
+    lost = [r for r in rows if r["status"] == "diverged"]
+    if not lost:
+        return {}
+    where = "; ".join(f"{r['input']}: {r.get('diverged_at', 'not finite')}" for r in lost[:5])
+    return {"error": {"code": 5, "message": f"{len(lost)} of {len(rows)} pictures diverged: {where}"}}

@@ -1,0 +1,191 @@
+"""`unsample sample`: pictures from seeds, by deterministic DDIM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+from unsample.cli import checks, options, places, talk
+from unsample.cli.options import OUTPUT, Place, examples
+from unsample.errors import BadInput, Diverged
+
+if TYPE_CHECKING:
+    from unsample.models.base import Model
+    from unsample.results import Images
+
+
+def add_to(app: typer.Typer) -> None:
+    """The verb and its examples."""
+    commands = (
+        "unsample sample --prompt 'a large red circle at the left' -o scene.png",
+        "unsample sample --model scenes-ddpm --num-images 4 --seed 7 -o samples",
+    )
+    app.command("sample", epilog=examples(*commands))(sample)
+
+
+SAMPLING = "Sampling"
+
+
+def sample(
+    prompt: Annotated[
+        str | None,
+        Option(metavar="TEXT", help="What the pictures shall show.", rich_help_panel=SAMPLING, show_default="empty"),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None,
+        Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=SAMPLING, show_default="empty"),
+    ] = None,
+    num_images: Annotated[int, Option(metavar="N", help="How many.", rich_help_panel=SAMPLING)] = 1,
+    seed: Annotated[
+        int, Option(metavar="N", help="Of the first picture; the n-th has seed + n.", rich_help_panel=SAMPLING)
+    ] = 0,
+    steps: Annotated[
+        int, Option(metavar="N", help="From 1 to what the model was trained with.", rich_help_panel=SAMPLING)
+    ] = 50,
+    guidance_scale: Annotated[
+        float, Option(metavar="W", help="1 is plain conditional sampling.", rich_help_panel=SAMPLING)
+    ] = 1.0,
+    clip: Annotated[
+        options.ClipName,
+        Option(
+            metavar="NAME",
+            help="off, or config: clamp the predicted picture as the model's config says.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = "off",
+    model: options.OwnModel = checks.DEFAULT_MODEL,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    offload: options.Offload = "none",
+    vae_tiling: options.VaeTiling = False,
+    output: Annotated[
+        str,
+        Option(
+            "--output",
+            "-o",
+            metavar="DIR_OR_PNG",
+            help="A PNG (several become STEM-2.png ...), or a folder for sample-SEED.png.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "out",
+    batch_size: Annotated[
+        int, Option(metavar="N", help="Pictures that go through the model together.", rich_help_panel=OUTPUT)
+    ] = 8,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Make pictures, each from its own seed, whatever the batch."""
+    from unsample.grid import check_steps
+
+    with checks.option("--steps"):
+        check_steps(steps)
+    checks.guidance("--guidance-scale", guidance_scale)
+    checks.at_least("--num-images", num_images)
+    checks.at_least("--batch-size", batch_size)
+    checks.seed(seed, num_images)
+    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    prompts = checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt)
+    known = checks.known_model(model)
+    known.check(steps, prompt, [guidance_scale])
+    jobs = [
+        Job(s, file) for s, file in zip(range(seed, seed + num_images), files(output, seed, num_images), strict=True)
+    ]
+    places.check_outputs([job.file for job in jobs], overwrite)
+
+    from unsample.cli import session
+
+    loaded = session.load(known, where)
+    wanted = Wanted(*prompts, steps, guidance_scale, clip)
+    starts = range(0, num_images, batch_size)
+    rows = [row for start in starts for row in _run(loaded, jobs[start : start + batch_size], wanted)]
+    return _report(loaded.id, rows, json)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture."""
+
+    seed: int
+    file: Path
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How to sample."""
+
+    prompt: str | None
+    negative_prompt: str | None
+    steps: int
+    guidance_scale: float
+    clip: str
+
+
+def files(output: str, seed: int, count: int) -> list[Path]:
+    """Where the pictures go."""
+    path = Path(output)
+    if path.suffix.lower() == ".png" and not path.is_dir():
+        stems = places.free_stems([path.stem] * count)
+        return [path.with_name(f"{stem}{path.suffix}") for stem in stems]
+    if path.is_file():
+        raise BadInput(f"--output {output!r} is a file that is no PNG; give a folder, or a name that ends in .png")
+    return [path / f"sample-{s}.png" for s in range(seed, seed + count)]
+
+
+def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[str, Any]]:
+    from unsample import api
+    from unsample.cli import record, session
+
+    with talk.naming([f"seed {job.seed}" for job in batch]) as told:
+        try:
+            made = api.sample(
+                model,
+                wanted.prompt,
+                num_inference_steps=wanted.steps,
+                guidance_scale=wanted.guidance_scale,
+                generator=session.generators([job.seed for job in batch]),
+                negative_prompt=wanted.negative_prompt,
+                clip=wanted.clip,
+            )
+        except Diverged as error:
+            place = talk.place_of(error, len(batch))
+            yield from (_lost(job, place) for job in batch)
+            return
+    for k, job in enumerate(batch):
+        if made.status[k] == "diverged":
+            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE))
+            continue
+        seconds = made.seconds / len(made)
+        _write(made, k, job, wanted)
+        talk.say(f"seed {job.seed}: sampled, {made.nfe[k]} nfe, {seconds:.1f} s -> {job.file}")
+        figures: dict[str, Any] = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": seconds}
+        yield record.row("image", picture=job.file, **figures, seed=job.seed, prompt=wanted.prompt)
+
+
+def _write(made: Images, k: int, job: Job, wanted: Wanted) -> None:
+    from unsample.cli import record, session
+    from unsample.pictures import write_png
+
+    image = session.as_pil(made.images[k : k + 1])
+    write_png(image, job.file, record.settings("sample", made.meta, k, method="ddim", seed=job.seed, size=image.size))
+
+
+def _lost(job: Job, where: str) -> dict[str, Any]:
+    from unsample.cli import record
+
+    talk.error(f"seed {job.seed}: diverged at {where}; nothing was written for it; try more steps or guidance 1")
+    return record.row("image", status="diverged", diverged_at=where, seed=job.seed)
+
+
+def _report(model: str, rows: list[dict[str, Any]], as_json: bool) -> int:
+    from unsample.cli import record
+
+    lost = record.diverged(rows)
+    if as_json:
+        talk.document(record.document([model] * len(rows), "ddim", rows, **lost))
+    return 5 if lost else 0

@@ -1,0 +1,143 @@
+"""A loaded model, and the figures of what it made. From here on torch is imported."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unsample.cli import talk
+from unsample.cli.checks import MIXTURE, KnownModel
+from unsample.cli.options import Place
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Generator, Tensor
+
+    from unsample.models.base import Model
+    from unsample.results import Inversion
+
+OUT_OF_DOMAIN = 20.0  # dB of the encoder's round trip
+REAL_MODELS = (
+    "'--model stable-diffusion-v1-5/stable-diffusion-v1-5' (or the folder it was downloaded to), or "
+    "'--model google/ddpm-celebahq-256' for faces"
+)
+
+
+def load(known: KnownModel, where: Place) -> Model:
+    """Load a model, with the libraries' own bars and log lines silenced."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from unsample.api import load as load_model
+
+    for logging in () if talk.hears_everything() else (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity(logging.CRITICAL)  # what they call an error reaches us as an exception, and is said once
+    if known.folder is None and known.name != MIXTURE:
+        talk.say(f"fetching {known.name} from the hub ...")
+    model: Model = load_model(
+        known.name, device=where.device, dtype=where.dtype, offload=where.offload, vae_tiling=where.vae_tiling
+    )
+    return model
+
+
+def generators(seeds: Sequence[int]) -> list[Generator]:
+    """One for each picture."""
+    import torch
+
+    return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How near a picture is to its source. None: not measured."""
+
+    psnr: float | None = None  # inf: equal
+    ssim: float | None = None
+    ceiling: float | None = None  # inf: the encoder loses nothing
+
+    @property
+    def out_of_domain(self) -> bool:
+        """Whether the model's encoder cannot hold this picture."""
+        return self.ceiling is not None and self.ceiling < OUT_OF_DOMAIN
+
+    def spoken(self, after: str = "") -> str:
+        """For the line on the terminal; `after` follows the decibels."""
+        if self.psnr is None:
+            return "not measured (the inversion holds no source)"
+        if math.isinf(self.psnr):
+            return f"exact{after} (every pixel equal)"
+        limited = not after and self.ceiling is not None and math.isfinite(self.ceiling)
+        return f"{self.psnr:.1f} dB{after}" + (f" (ceiling {self.ceiling:.1f})" if limited else "")
+
+    def entries(self) -> dict[str, Any]:
+        """For the JSON."""
+        return {
+            "psnr": self.psnr if self.psnr is not None and math.isfinite(self.psnr) else None,
+            "exact": self.psnr is not None and math.isinf(self.psnr),
+            "ssim": self.ssim,
+            "ceiling_psnr": self.ceiling if self.ceiling is not None and math.isfinite(self.ceiling) else None,
+        }
+
+
+def measured(model: Model, inversion: Inversion, picture: Tensor) -> Figures:
+    """Figures of one picture as it is written, 8 bit, against the source as the model saw it.
+
+    Args:
+        model: whose encoder sets the ceiling.
+        inversion: of that one picture.
+        picture: (1, 3, H, W) in [0, 1].
+    """
+    from unsample.metrics.pixels import ceiling_psnr, eight_bit, psnr, ssim
+
+    if inversion.source is None or inversion.source.shape[1:3] != picture.shape[2:]:
+        return Figures()
+    source = inversion.source.permute(0, 3, 1, 2).float() / 255
+    ceiling = ceiling_psnr(model, source)[0]
+    made, source = eight_bit(picture.cpu()), eight_bit(source)
+    try:
+        similar = ssim(made, source)[0]
+    except (ImportError, RuntimeError) as error:  # a broken torchvision takes torchmetrics down with it
+        if "memory" in str(error):
+            raise
+        warnings.warn(
+            f"SSIM cannot be measured ({str(error).splitlines()[0]}); 'unsample doctor' says more", stacklevel=1
+        )
+        similar = None
+    return Figures(psnr(made, source)[0], similar, ceiling)
+
+
+def open_inversion(model: Model, path: str, allow_other_model: bool) -> Inversion:
+    """A saved inversion, compared with the model before anything is played."""
+    from unsample.api import _check_model
+    from unsample.errors import BadInput
+    from unsample.results import Inversion
+
+    inversion = Inversion.load(path)
+    try:
+        _check_model(model, inversion, allow_other_model)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    return inversion
+
+
+def as_pil(picture: Tensor) -> Image:
+    """One picture (1, 3, H, W) in [0, 1] as the 8 bits that were measured."""
+    from PIL import Image
+
+    from unsample.metrics.pixels import eight_bit
+
+    return Image.fromarray((eight_bit(picture.cpu())[0] * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def warn_out_of_domain(model: Model, found: Sequence[tuple[str, Figures]]) -> None:
+    """One warning for the pictures that a model's encoder cannot hold."""
+    outside = [f"{name} ({figures.ceiling:.1f} dB)" for name, figures in found if figures.out_of_domain]
+    if outside:
+        talk.warn(
+            f"{', '.join(outside)}: outside the world of {model.id}, whose encoder alone brings it back at under "
+            f"{OUT_OF_DOMAIN:.0f} dB; give a model that knows such pictures: {REAL_MODELS}"
+        )

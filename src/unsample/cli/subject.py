@@ -1,0 +1,86 @@
+"""What `unsample edit` works on: a saved inversion, or a picture that is inverted first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unsample.cli import checks, places, talk
+from unsample.cli.checks import KnownModel, Walk
+from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
+from unsample.cli.places import Recorded
+from unsample.errors import BadOption
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One of `recorded` and `job` is there."""
+
+    path: str
+    model: KnownModel
+    method: str
+    recorded: Recorded | None = None
+    job: Job | None = None
+    walk: Walk | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options of an inversion, and which of them stood on the command line."""
+
+    method: str
+    settings: list[str]
+    walk: Mapping[str, Any]  # the other fields of `Walk`
+    source_prompt: str | None
+    negative_prompt: str | None
+    names: frozenset[str]
+
+    def checked(self, method: str | None = None) -> Walk:
+        """The walk that they describe, with another method than the default."""
+        return checks.checked_walk(method or self.method, self.settings, dict(self.walk))
+
+
+def from_picture(path: str, named: KnownModel | None, given: Given) -> Subject:
+    """A picture that is to be inverted."""
+    walk = given.checked()
+    if named is not None:
+        named.check(walk.steps, given.source_prompt)
+    job = plan(places.open_pictures([path]), named, (given.source_prompt, given.negative_prompt), Path())[0]
+    talk.notes(from_metadata([job], named is None, given.source_prompt is None))
+    job.model.check(walk.steps, given.source_prompt)
+    check_sizes([job], walk.fit)
+    return Subject(path, job.model, walk.method.name, job=job, walk=walk)
+
+
+def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject:
+    """A saved inversion, when nothing that was given contradicts it."""
+    recorded = places.open_one_inversion(path)
+    meta = recorded.meta
+    walk = given.checked(given.method if "method" in given.names else meta["method"]["name"])
+    keys = [pair.partition("=")[0].strip() for pair in given.settings]
+    pairs = {
+        "source_prompt": (given.source_prompt, recorded.text("prompt")),
+        "method": (walk.method.name, meta["method"]["name"]),
+        "set": (
+            {k: walk.method.settings[k] for k in keys},
+            {k: v for k, v in meta["method"]["settings"].items() if k in keys},
+        ),
+        "steps": (walk.steps, meta["num_inference_steps"]),
+        "inversion_guidance_scale": (walk.guidance_scale, meta["guidance_scale"]),
+        "strength": (walk.strength, meta.get("strength")),
+        "seed": (walk.seed, (meta.get("seeds") or [None])[0]),
+        "fit": (walk.fit, meta.get("fit")),
+        "clip": (walk.clip, meta["grid"].get("meta", {}).get("clip")),
+    }
+    for name in pairs:
+        asked, found = pairs[name]
+        if name in given.names and asked != found:
+            option = f"--{name.replace('_', '-')}"
+            raise BadOption(
+                f"{option} {asked!r} contradicts {path}, which was inverted with {found!r}; "
+                f"leave {option} out, or give the picture to invert it anew"
+            )
+    known = named or checks.recorded_model(meta["model"]["id"], path)
+    return Subject(path, known, meta["method"]["name"], recorded=recorded)

@@ -1,0 +1,180 @@
+"""What is said, and where: JSON and asked-for text on stdout, everything else on stderr, one clean line each."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+_COLOURS = {"error": "\033[1;31m", "warning": "\033[33m"}
+_PACKAGE = Path(__file__).resolve().parent.parent
+_QUIET = {
+    "DIFFUSERS_VERBOSITY": "critical",
+    "TRANSFORMERS_VERBOSITY": "critical",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+UNKNOWN_PLACE = "the end: the picture is not finite"  # the decoder overflowed
+_DIVERGED = re.compile(r"picture (\d+) diverged at (step .*?\))")
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """A warning, on stderr."""
+    _tagged("warning", text)
+
+
+def note(text: str) -> None:
+    """What was done to a file without being asked, on stderr."""
+    _tagged("note", text)
+
+
+def notes(pairs: Iterable[tuple[str, str]]) -> None:
+    """Notes on files; the same note on several is one line."""
+    files: dict[str, list[str]] = {}
+    for file, text in pairs:
+        files.setdefault(text, []).append(file)
+    for text, some in files.items():
+        note(f"{some[0]}{f' and {len(some) - 1} more' if len(some) > 1 else ''}: {text}")
+
+
+def error(text: str) -> None:
+    """Something that failed while others went on, on stderr."""
+    _tagged("error", text)
+
+
+def fail(code: int, message: str, as_json: bool) -> None:
+    """An error, on stderr, and as a JSON document on stdout where that was asked for."""
+    error(message)
+    if as_json:
+        document({"error": {"code": code, "message": message}})
+
+
+def answer(text: str) -> None:
+    """What was asked for, on stdout."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter shows its code
+    print(printable(text), flush=True)
+
+
+def document(value: dict[str, Any]) -> None:
+    """The one JSON document, on stdout."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False), flush=True)
+
+
+def printable(text: str) -> str:
+    """Without control characters: file names and metadata are others' text, and a terminal obeys some of them."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "", text)
+
+
+def _tagged(tag: str, text: str) -> None:
+    plain = not sys.stderr.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    colour, end = ("", "") if plain or tag not in _COLOURS else (_COLOURS[tag], "\033[0m")
+    line = printable(" ".join(text.split()))
+    print(f"{colour}{tag}:{end} {line}", file=sys.stderr, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity are not JSON."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass
+class Naming:
+    """Which files the pictures of the running call are, and which of them diverged where."""
+
+    names: Sequence[str] = ()
+    lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
+
+
+_current = Naming()
+_everything = False
+
+
+@contextmanager
+def naming(names: Sequence[str]) -> Iterator[Naming]:
+    """While it lasts, `picture 0` in the library's warnings is the first of `names`."""
+    global _current
+    before, _current = _current, Naming(names)
+    try:
+        yield _current
+    finally:
+        _current = before
+
+
+@contextmanager
+def listening(everything: bool = False) -> Iterator[None]:
+    """Show the library's warnings as lines, each once; other libraries' chatter only when everything is wanted."""
+    global _everything
+    before, _everything = _everything, everything
+    seen: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        ours = issubclass(category, UserWarning) and Path(filename).resolve().is_relative_to(_PACKAGE)
+        if not ours and not everything:
+            return
+        text = _renamed(str(message))
+        if text and text not in seen:
+            seen.add(text)
+            warn(text if ours else f"{text} ({category.__name__}, {filename})")
+
+    if not everything:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = show
+            yield
+    finally:
+        _everything = before
+
+
+def hears_everything() -> bool:
+    """Whether other libraries may speak too (--debug)."""
+    return _everything
+
+
+def _renamed(text: str) -> str:
+    """The warning with file names for picture numbers; a divergence is kept for the verb to say."""
+    if match := _DIVERGED.search(text):
+        _current.lost_at[int(match[1])] = match[2]
+        return "" if _current.names else text
+
+    def name(match: re.Match[str]) -> str:
+        index = int(match[1])
+        return _current.names[index] if index < len(_current.names) else match[0]
+
+    return re.sub(r"\bpicture (\d+)\b", name, text)
+
+
+def place_of(error: Exception, count: int = 1) -> str:
+    """Where a call diverged: the place of its last picture; of several, the others were lost by then."""
+    found = re.search(r"step \d+ of \d+ \(timestep \d+\)", str(error))
+    if not found:
+        return UNKNOWN_PLACE
+    return found[0] if count == 1 else f"or before {found[0]}"

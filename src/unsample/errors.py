@@ -1,0 +1,52 @@
+"""The errors a user can meet. A message says what was asked, what was found, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnsampleError(Exception):
+    """Root of our errors. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class BadOption(UnsampleError):
+    """An option or argument that cannot be (unknown setting, steps out of range, guidance nan)."""
+
+    exit_code = 2
+
+
+class UnknownName(BadOption):
+    """A name that no table holds."""
+
+
+class Incompatible(BadOption):
+    """Things that exist but do not go together (a text method on a model without text)."""
+
+
+class WeightsMissing(UnsampleError):
+    """A model or its weights were not found, or are not what their manifest says."""
+
+    exit_code = 3
+
+
+class BadInput(UnsampleError):
+    """Something is wrong with a file's content or path, in or out."""
+
+    exit_code = 4
+
+
+class Diverged(UnsampleError):
+    """Every picture of the call stopped being finite."""
+
+    exit_code = 5
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
+    """The error for a name that is not in a table, with the nearest one suggested."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UnknownName(f"unknown {kind} {str(name)!r}; {hint}known: {', '.join(names)}")

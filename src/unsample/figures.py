@@ -1,0 +1,180 @@
+"""Figures to look at: labelled sheets, the four panels of an edit, strips of frames. Pillow only.
+
+Small pictures are enlarged by a whole factor with hard pixel edges (nothing is invented between pixels), and a
+difference is shown with the factor by which it was brightened in its label, so that two figures can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from itertools import pairwise
+
+from PIL import Image, ImageChops, ImageDraw, ImageFont
+
+from unsample.errors import BadOption
+
+PANEL = 192  # about the side that small pictures are enlarged to
+NARROWEST = 128  # column, so that a label has room under a thin picture
+MAX_LINES = 3  # of a label
+
+_SMOOTH = Image.Resampling.LANCZOS
+_INK = (32, 34, 38)
+_EDGE = (205, 208, 213)
+_HEAT = ((4, 4, 16), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))  # dark to bright
+
+Pictures = Sequence[Image.Image]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def sheet(images: Pictures, labels: Sequence[str], columns: int | None = None, scale: int | None = None) -> Image.Image:
+    """Pictures in rows with a label under each, on white.
+
+    Args:
+        images: of any sizes and modes; at least one.
+        labels: one per picture; long ones are wrapped, then cut with an ellipsis; "" leaves the place empty.
+        columns: pictures per row; by default one row up to five, then nearly a square.
+        scale: whole factor of enlargement; by default pictures come to about 192 pixels a side, none is shrunk.
+
+    Raises:
+        BadOption: no pictures, not one label for each, or columns or scale under 1.
+    """
+    if not images or len(images) != len(labels):
+        raise BadOption(f"a sheet needs pictures and one label for each; got {len(images)} and {len(labels)}")
+    columns = min(len(images), _columns(len(images)) if columns is None else columns)
+    if columns < 1:
+        raise BadOption(f"a sheet needs at least one column; got {columns}")
+    panels = _enlarged(images, scale)
+    width = max(NARROWEST, *(panel.width for panel in panels))
+    height = max(panel.height for panel in panels)
+    font = ImageFont.load_default(max(13, round(width / 14)))
+    texts = [_wrapped(label, font, width) for label in labels]
+    line = _line_height(font)
+    gap = max(10, width // 16)
+    rows = [range(start, min(start + columns, len(panels))) for start in range(0, len(panels), columns)]
+    captions = [max(len(texts[n]) for n in row) * line for row in rows]
+    total = gap + sum(height + (caption and caption + line // 3) + gap for caption in captions)
+    canvas = Image.new("RGB", (gap + columns * (width + gap), total), "white")
+    top = gap
+    for row, caption in zip(rows, captions, strict=True):
+        for column, n in enumerate(row):
+            _place(canvas, panels[n], (gap + column * (width + gap), top, width, height))
+            _write(canvas, texts[n], font, (gap + column * (width + gap) + width / 2, top + height + line // 3))
+        top += height + (caption and caption + line // 3) + gap
+    return canvas
+
+
+def edit_figure(source: Image.Image, reconstruction: Image.Image, edit: Image.Image) -> Image.Image:
+    """Four panels at the edit's size: source, reconstruction, edit, and where and how much the edit differs."""
+    panels = [image.convert("RGB") for image in (source, reconstruction, edit)]
+    panels = [image if image.size == edit.size else image.resize(edit.size, _SMOOTH) for image in panels]
+    heat, factor = _difference(panels[0], panels[2])
+    label = "difference (none)" if factor is None else f"difference (x{factor})"
+    return sheet([*panels, heat], ["source", "reconstruction", "edit", label], columns=4)
+
+
+def strip(images: Pictures) -> Image.Image:
+    """Frames side by side, in order, at one height."""
+    if not images:
+        raise BadOption("a strip needs at least one picture; got none")
+    tallest = max(image.height for image in images)
+    frames = _enlarged([_at_height(image.convert("RGB"), tallest) for image in images], None)
+    gap = max(2, frames[0].width // 48)
+    canvas = Image.new("RGB", (sum(frame.width + gap for frame in frames) - gap, frames[0].height), "white")
+    left = 0
+    for frame in frames:
+        canvas.paste(frame, (left, 0))
+        left += frame.width + gap
+    return canvas
+
+
+def _columns(count: int) -> int:
+    return count if count <= 5 else math.ceil(math.sqrt(count))
+
+
+def _enlarged(images: Pictures, scale: int | None) -> list[Image.Image]:
+    """All by the same whole factor, so that their sizes still compare."""
+    largest = max(max(image.size) for image in images)
+    factor = max(1, round(PANEL / largest)) if scale is None else scale
+    if factor < 1:
+        raise BadOption(f"scale must be a whole number of at least 1; got {scale}")
+    rgb = [image.convert("RGB") for image in images]
+    return [image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST) for image in rgb]
+
+
+def _at_height(image: Image.Image, height: int) -> Image.Image:
+    if image.height == height:
+        return image
+    return image.resize((max(1, round(image.width * height / image.height)), height), _SMOOTH)
+
+
+def _difference(before: Image.Image, after: Image.Image) -> tuple[Image.Image, int | None]:
+    """The largest absolute difference of the channels as heat, times the power of two that just does not clip it."""
+    red, green, blue = ImageChops.difference(before, after).split()
+    grey = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    largest = int(grey.getextrema()[1])  # type: ignore[arg-type]
+    factor = 2 ** int(math.log2(255 / largest)) if largest else None
+    heat = grey.point([min(255, level * (factor or 1)) for level in range(256)])
+    heat.putpalette([value for colour in _ramp(_HEAT) for value in colour])
+    return heat.convert("RGB"), factor
+
+
+def _ramp(stops: Sequence[tuple[int, int, int]]) -> list[tuple[int, ...]]:
+    """256 colours along the stops; the first and the last are exact."""
+    colours = []
+    for level in range(256):
+        place = level / 255 * (len(stops) - 1)
+        low, high = list(pairwise(stops))[min(int(place), len(stops) - 2)]
+        part = place - min(int(place), len(stops) - 2)
+        colours.append(tuple(round(a + (b - a) * part) for a, b in zip(low, high, strict=True)))
+    return colours
+
+
+def _wrapped(label: str, font: Font, width: int) -> list[str]:
+    """The label in lines no wider than `width`, at most MAX_LINES; a word too long for a line is broken."""
+    lines: list[str] = []
+    rest = " ".join(_drawable(label).split())
+    while rest:
+        if len(lines) == MAX_LINES - 1 and font.getlength(rest) > width:
+            return [*lines, rest[: _fitting(rest, font, width - font.getlength("…"))].rstrip() + "…"]
+        count = _fitting(rest, font, width)
+        space = rest.rfind(" ", 0, count + 1) if count < len(rest) else -1
+        lines.append(rest[: space if space > 0 else count])
+        rest = rest[len(lines[-1]) :].lstrip()
+    return lines
+
+
+def _drawable(label: str) -> str:
+    """The label in ASCII, all that Pillow's built-in font has: accents are dropped, other letters become "?"."""
+    letters = [letter for letter in unicodedata.normalize("NFKD", label) if not unicodedata.combining(letter)]
+    return "".join(letter if letter.isascii() else "?" for letter in letters)
+
+
+def _fitting(text: str, font: Font, width: float) -> int:
+    """How many characters from the start fit; at least one."""
+    count = 1
+    while count < len(text) and font.getlength(text[: count + 1]) <= width:
+        count += 1
+    return count
+
+
+def _line_height(font: Font) -> int:
+    box = font.getbbox("(gj|")
+    return math.ceil((box[3] - min(0, box[1])) * 1.15)
+
+
+def _place(canvas: Image.Image, panel: Image.Image, cell: tuple[int, int, int, int]) -> None:
+    """Centre the panel in its cell (left, top, width, height), with a hairline so that white pictures have an edge."""
+    left, top = cell[0] + (cell[2] - panel.width) // 2, cell[1] + (cell[3] - panel.height) // 2
+    outline = (left - 1, top - 1, left + panel.width, top + panel.height)
+    ImageDraw.Draw(canvas).rectangle(outline, outline=_EDGE)
+    canvas.paste(panel, (left, top))
+
+
+def _write(canvas: Image.Image, lines: Sequence[str], font: Font, place: tuple[float, float]) -> None:
+    """Lines centred under each other, the first with its top at `place` (x of the middle, y)."""
+    draw = ImageDraw.Draw(canvas)
+    for number, text in enumerate(lines):
+        left = place[0] - font.getlength(text) / 2
+        draw.text((round(left), place[1] + number * _line_height(font)), text, font=font, fill=_INK)

@@ -1,0 +1,175 @@
+"""Writing files so that a half-written one is never seen.
+
+A file is written beside its place under a temporary name, flushed to the disk, and then moved over in one step
+(`os.replace`), so that a full disk, an error or Ctrl-C leaves the old file or none. Whatever the system says
+becomes `BadInput`: what was to be written, what is in the way, what to do.
+
+Settings that are kept in a file pass through `plain_settings`: JSON's own types, and no folder of the user's.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from unsample.errors import BadInput
+
+_FILE_KEYS = frozenset({"input", "output", "path", "inversion", "reconstruction", "edit"})
+_FULL = ("the disk is full", "free some space or choose another folder")
+_FORBIDDEN = ("it may not be written to", "choose another folder, or change its permissions")
+_CAUSES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: ("the file would be larger than is allowed here", "choose another disk or raise the limit"),
+    errno.EROFS: ("the file system is read-only", "choose another folder"),
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.ENOENT: ("its folder does not exist", "create the folder first, or choose another"),
+    errno.ENOTDIR: ("a part of its path is a file, not a folder", "choose another folder"),
+    errno.EEXIST: ("it is a file, not a folder", "choose another folder"),
+    errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one"),
+}
+
+
+def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file in the folder of `path`, then move it to `path` in one step.
+
+    Args:
+        path: where the file shall be; an ordinary file there is replaced.
+        write: called once with the temporary path, an empty file that exists already and ends in `.tmp`.
+
+    Raises:
+        BadInput: when the system refuses (no folder, no space, read-only ...), or `path` is a folder or a device.
+    """
+    target = Path(path)
+    try:
+        _check_replaceable(target)
+        temporary = target.with_name(_temporary_name())
+        try:
+            os.close(_create(temporary))
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def check_writable_folder(path: str | os.PathLike[str]) -> Path:
+    """Create the folder when it is missing, and write a small file there to be sure; returns the folder.
+
+    Permission bits are not asked: they say nothing to root, on a read-only disk or on a full one.
+    """
+    if not os.fspath(path):
+        raise BadInput("cannot write to a folder without a name; give one, for example 'out'")
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / _temporary_name()
+        try:
+            with open(_create(probe), "wb") as file:
+                file.write(bytes(4096))  # an empty file can be made on a full disk
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise cannot_write(path, error, kind="folder") from error
+    return folder
+
+
+def cannot_write(path: str | os.PathLike[str], error: Exception, kind: str = "file") -> BadInput:
+    """The `BadInput` for a failed write: which path, what was in the way, what to do."""
+    code = error.errno if isinstance(error, OSError) else None
+    found, advice = _CAUSES.get(code or 0, (str(error) or type(error).__name__, "choose another path"))
+    return BadInput(f"cannot write {kind} {os.fspath(path)!r}: {found}; {advice}")
+
+
+def plain_settings(settings: Mapping[str, Any], max_bytes: int | None = None) -> dict[str, Any]:
+    """Settings as JSON takes them: numbers that are not finite become None, file names lose their folders.
+
+    A file name is a `Path`, a text under one of the keys input, output, path, inversion, reconstruction and edit,
+    or a `model` that is a local path rather than a name or a hub id. With `max_bytes` long texts are shortened
+    until the JSON fits, and `"shortened": true` says so.
+    """
+    plain = {str(key): _plain(value, str(key)) for key, value in settings.items()}
+    if max_bytes is None:
+        return plain
+    for limit in (8000, 2000, 400, 0):
+        if len(as_json(plain).encode("utf-8", "replace")) <= max_bytes:
+            return plain
+        plain = {**_shortened(plain, limit), "shortened": True}
+    return {"shortened": True}  # not texts but endless lists: nothing that a picture should carry
+
+
+def as_json(plain: Mapping[str, Any]) -> str:
+    """JSON as every reader knows it: no NaN, letters as they are."""
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+
+
+def base_name(text: str) -> str:
+    """The last part of a path, whichever way its slashes lean."""
+    return re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+
+
+def _plain(value: Any, key: str) -> Any:
+    if isinstance(value, os.PathLike):
+        return base_name(os.fspath(value))
+    if isinstance(value, str):
+        is_file = key in _FILE_KEYS or (key == "model" and re.match(r"[/\\~.]|[A-Za-z]:[/\\]", value))
+        return base_name(value) if is_file else value
+    if isinstance(value, Mapping):
+        return plain_settings(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, key) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):  # numpy's too
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)
+
+
+def _shortened(value: Any, limit: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= limit else value[:limit] + "…"
+    if isinstance(value, dict):
+        return {key: _shortened(item, limit) for key, item in value.items()}
+    return [_shortened(item, limit) for item in value] if isinstance(value, list) else value
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse a folder, and a device or pipe: `os.replace` would put an ordinary file in place of /dev/null."""
+    if not target.name:
+        raise BadInput(f"cannot write file {str(target)!r}: it is a folder; add a file name to it")
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    except ValueError as error:  # a NUL character in the path
+        raise cannot_write(target, error) from error
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"cannot write file {str(target)!r}: it is a folder; add a file name to it")
+    if not stat.S_ISREG(mode):
+        raise BadInput(f"cannot write file {str(target)!r}: it is a device or a pipe; give an ordinary path")
+
+
+def _temporary_name() -> str:
+    return f".unsample-{secrets.token_hex(6)}.tmp"
+
+
+def _create(path: Path) -> int:
+    """A new file with the user's usual permissions (`tempfile` would make it readable by its owner alone)."""
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)

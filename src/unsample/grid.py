@@ -1,0 +1,169 @@
+"""The grid: noise levels from clean (index 0) to noisiest (index N), taken from a diffusers scheduler as it is.
+
+`x_i = alpha_i x_0 + sigma_i eps`. Sampling walks the indices down, inversion walks them up; both use these same
+numbers, so a step never works out its own neighbour (diffusers' DDIM does, as `t - 1000 // N`, and then disagrees
+with its own grid for `trailing` and `linspace`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadOption, Incompatible
+from unsample.prediction import PREDICTION_TYPES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# spacings of Euler and DPM-Solver configs that the conversion to DDIM leaves out
+RESPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """N + 1 noise levels; index 0 is the clean end.
+
+    `timesteps[0]` is 0: the clean end has no network timestep of its own, and timestep 0 stands for it.
+    `eval_alpha` and `eval_sigma` are the levels at which a network output is converted; they differ from `alpha`
+    and `sigma` at index 0 only, where they are those of timestep 0.
+    """
+
+    alpha: tuple[float, ...]
+    sigma: tuple[float, ...]
+    timesteps: tuple[int, ...]
+    eval_alpha: tuple[float, ...]
+    eval_sigma: tuple[float, ...]
+    prediction_type: str = "epsilon"
+    clip: float | None = None  # clamp of the predicted x_0, off unless asked for
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def num_steps(self) -> int:
+        """N, the number of steps."""
+        return len(self.alpha) - 1
+
+    def stop_index(self, strength: float) -> int:
+        """The noisiest index that `strength` reaches: diffusers' `min(int(N * strength), N)`."""
+        return min(int(self.num_steps * strength), self.num_steps)
+
+
+def check_steps(num_inference_steps: object, num_train_timesteps: int | None = None) -> int:
+    """The number of steps as an int, or `BadOption`."""
+    highest = num_train_timesteps or math.inf
+    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
+        raise BadOption(f"num_inference_steps must be a whole number; got {num_inference_steps!r}")
+    if not 1 <= num_inference_steps <= highest:
+        limit = f" and at most {num_train_timesteps}, what the model was trained with" if num_train_timesteps else ""
+        raise BadOption(f"num_inference_steps must be at least 1{limit}; got {num_inference_steps}")
+    return num_inference_steps
+
+
+def grid_from_scheduler(scheduler: Any, num_inference_steps: int, *, clip: str = "off") -> Grid:
+    """The grid of a diffusers scheduler.
+
+    Any discrete scheduler other than DDIM is converted with `DDIMScheduler.from_config` first and the original is
+    recorded in `meta`. Timesteps outside the training range are dropped (`trailing` gives an extra -1 for some
+    counts).
+
+    Args:
+        scheduler: a diffusers scheduler with a discrete `betas` table.
+        num_inference_steps: 1 to `num_train_timesteps`.
+        clip: "off", or "config" to clamp the predicted x_0 where the scheduler's config says `clip_sample`.
+
+    Raises:
+        BadOption: a number of steps that the scheduler cannot give, or another value of `clip`.
+        Incompatible: a scheduler that is not discrete or that DDIM cannot stand for, or thresholding asked for with
+            `clip="config"`.
+    """
+    if clip not in ("off", "config"):
+        raise BadOption(f"clip must be 'off' or 'config'; got {clip!r}")
+    ddim = as_ddim(scheduler)
+    config = ddim.config
+    check_steps(num_inference_steps, config.num_train_timesteps)
+    ddim.set_timesteps(num_inference_steps)
+    listed = [int(t) for t in ddim.timesteps.tolist()]
+    inside = sorted({t for t in listed if 0 <= t < config.num_train_timesteps})
+    if len(inside) != num_inference_steps:
+        raise BadOption(
+            f"asked for {num_inference_steps} steps, but {type(scheduler).__name__} with timestep_spacing="
+            f"{config.timestep_spacing!r}, steps_offset={config.steps_offset} has {len(inside)} of them inside its "
+            f"training range; use at most {len(inside)} steps, or timestep_spacing='linspace'"
+        )
+    if clip == "config" and config.get("thresholding"):
+        raise Incompatible("clip='config' was asked for, but dynamic thresholding is not invertible; use clip='off'")
+    table = ddim.alphas_cumprod.double().tolist()
+    clean, zero = float(ddim.final_alpha_cumprod), table[0]
+    abar = [clean, *(table[t] for t in inside)]
+    if abar[-1] > 0.1:
+        warnings.warn(
+            f"the noisiest of {num_inference_steps} grid points keeps alphas_cumprod = {abar[-1]:.3g} > 0.1: the "
+            "recovered noise still holds the picture; use more steps or timestep_spacing='trailing'",
+            stacklevel=3,
+        )
+    converted = None if type(scheduler).__name__ == "DDIMScheduler" else type(scheduler).__name__
+    meta = {
+        "scheduler": type(scheduler).__name__,
+        "converted_to_ddim": converted is not None,
+        "timestep_spacing": config.timestep_spacing,
+        "steps_offset": config.steps_offset,
+        "set_alpha_to_one": config.set_alpha_to_one,
+        "prediction_type": config.prediction_type,
+        "rescale_betas_zero_snr": bool(config.get("rescale_betas_zero_snr", False)),
+        "clip": clip,
+    }
+    return Grid(
+        alpha=tuple(math.sqrt(a) for a in abar),
+        sigma=tuple(math.sqrt(1 - a) for a in abar),
+        timesteps=(0, *inside),
+        eval_alpha=tuple(math.sqrt(a) for a in [zero, *abar[1:]]),
+        eval_sigma=tuple(math.sqrt(1 - a) for a in [zero, *abar[1:]]),
+        prediction_type=config.prediction_type,
+        clip=float(config.clip_sample_range) if clip == "config" and config.clip_sample else None,
+        meta=meta,
+    )
+
+
+def as_ddim(scheduler: Any) -> Any:
+    """A fresh `DDIMScheduler` of the same tables; the scheduler given is not touched."""
+    from diffusers import DDIMScheduler
+
+    name = type(scheduler).__name__
+    if not hasattr(scheduler, "alphas_cumprod") or not hasattr(scheduler, "config"):
+        raise Incompatible(
+            f"{name} has no discrete alphas_cumprod table; a diffusers scheduler such as "
+            "DDIM, DDPM, PNDM, Euler or DPM-Solver is needed"
+        )
+    config = dict(scheduler.config)
+    if config.get("prediction_type", "epsilon") not in PREDICTION_TYPES:
+        raise Incompatible(
+            f"{name} has prediction_type {config['prediction_type']!r}; supported are {', '.join(PREDICTION_TYPES)}"
+        )
+    left_out = [n for n in RESPACINGS if config.get(n)]
+    if left_out:
+        warnings.warn(f"{name}: {', '.join(left_out)} is left out; timestep_spacing alone makes the grid", stacklevel=4)
+    known = set(inspect.signature(DDIMScheduler.__init__).parameters)
+    try:
+        ddim = DDIMScheduler.from_config({k: v for k, v in config.items() if k in known})
+    except NotImplementedError as error:
+        raise Incompatible(
+            f"{name} has beta_schedule {config.get('beta_schedule')!r}, which DDIM does not know; give its numbers as "
+            "trained_betas"
+        ) from error
+    if name == "DDIMScheduler":  # its tables may have been changed in place, to float64 say
+        ddim.alphas_cumprod, ddim.final_alpha_cumprod = scheduler.alphas_cumprod, scheduler.final_alpha_cumprod
+    return ddim
+
+
+def transfer(x: Tensor, eps: Tensor, grid: Grid, i: int, j: int) -> Tensor:
+    """Carry `x` from grid point i to j along the line that `eps` fixes, either direction (DDIM, Eq. 12).
+
+    Reference: Song, Meng and Ermon, 2021, arXiv:2010.02502.
+    """
+    x0 = (x - grid.sigma[i] * eps) / grid.alpha[i]
+    if grid.clip is not None:
+        x0 = x0.clamp(-grid.clip, grid.clip)
+    return grid.alpha[j] * x0 + grid.sigma[j] * eps

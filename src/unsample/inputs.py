@@ -1,0 +1,275 @@
+"""What people give to the verbs, as tensors: pictures, prompts, generators. Everything is checked here, before work."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.models.base import Condition, Model
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from unsample.pictures import Fit
+
+
+@dataclass(frozen=True)
+class Given:
+    """Pictures as the model will see them: (B, 3, H, W) in [0, 1], and what they were."""
+
+    images: Tensor
+    sizes: list[tuple[int, int]]  # width, height of the originals
+    names: list[str]
+    notes: list[str]
+
+
+def as_images(model: Model, images: Any, fit: Fit = "aspect") -> Given:
+    """Pictures from a path, a PIL image, a list of them, or a tensor (B, C, H, W) in [0, 1].
+
+    Files and PIL images are brought to the model's pixel count; a tensor is taken as it is.
+
+    Raises:
+        BadInput: a file that cannot be used, a tensor out of range, or pictures that do not share one size.
+    """
+    import torch
+
+    if isinstance(images, torch.Tensor):
+        return _of_its_size(model, _from_tensor(model, images))
+    items = list(images) if isinstance(images, list | tuple) else [images]
+    if not items:
+        raise BadInput("no picture was given; give at least one")
+    return _of_its_size(model, _from_pictures(model, [_picture(item, k) for k, item in enumerate(items)], fit))
+
+
+def _of_its_size(model: Model, given: Given) -> Given:
+    """A closed form knows its own size alone; networks take others."""
+    height, width = given.images.shape[2:]
+    if model.family == "gaussian" and (width, height) != model.picture_size:
+        own = "x".join(map(str, model.picture_size))
+        raise BadInput(f"{model.id} knows pictures of {own} only; got {width}x{height}; use fit='crop' or 'pad'")
+    return given
+
+
+def _picture(item: Any, index: int) -> Any:
+    from PIL import Image
+
+    from unsample.pictures import Picture, from_pil, open_picture
+
+    if isinstance(item, Picture):
+        return item
+    if isinstance(item, Image.Image):
+        return from_pil(item, f"image-{index}")
+    if isinstance(item, str | Path):
+        return open_picture(item)
+    raise BadInput(f"a picture is a path, a PIL image or a tensor (B, C, H, W) in [0, 1]; got {type(item).__name__}")
+
+
+def _from_pictures(model: Model, pictures: Sequence[Any], fit: Fit) -> Given:
+    import numpy as np
+    import torch
+
+    from unsample.pictures import fit_picture
+
+    fitted = [fit_picture(p, model.picture_size, model.multiple, fit) for p in pictures]
+    shapes = {image.size for image, _ in fitted}
+    if len(shapes) > 1:
+        raise BadInput(
+            f"pictures of one call must share a size; after fitting to {model.id} they have "
+            f"{', '.join(f'{w}x{h}' for w, h in sorted(shapes))}; invert them one by one, or use fit='crop' or 'pad'"
+        )
+    pixels = torch.stack([torch.from_numpy(np.asarray(image).copy()) for image, _ in fitted])  # (B, H, W, 3)
+    notes = ["; ".join([*p.notes, *([note] if note else [])]) for p, (_, note) in zip(pictures, fitted, strict=True)]
+    sizes = [p.pixels.size for p in pictures]
+    return Given(pixels.permute(0, 3, 1, 2).float() / 255, sizes, [p.name for p in pictures], notes)
+
+
+def _from_tensor(model: Model, images: Tensor) -> Given:
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0 or not images.is_floating_point():
+        raise BadInput(
+            f"a tensor of pictures is (B, 3, H, W), floating point, in [0, 1]; got {tuple(images.shape)} {images.dtype}"
+        )
+    if not bool(images.isfinite().all()) or float(images.min()) < 0 or float(images.max()) > 1:
+        low, high = float(images.min()), float(images.max())
+        raise BadInput(
+            f"pictures must be finite and in [0, 1]; found {low:.3g} to {high:.3g} (latents= takes any range)"
+        )
+    height, width = images.shape[2:]
+    if height % model.multiple or width % model.multiple:
+        raise BadInput(f"sides of a tensor must be multiples of {model.multiple} for {model.id}; got {width}x{height}")
+    images = images.expand(-1, 3, -1, -1)
+    count = len(images)
+    return Given(images, [(width, height)] * count, [f"image-{k}" for k in range(count)], [""] * count)
+
+
+def as_latents(model: Model, latents: Any) -> Tensor:
+    """Latents as they are, checked."""
+    import torch
+
+    if not isinstance(latents, torch.Tensor):
+        raise BadInput(f"latents must be a tensor; got {type(latents).__name__}")
+    channels = model.sample_shape[0]
+    if latents.ndim != 4 or latents.shape[1] != channels or len(latents) == 0 or not latents.is_floating_point():
+        raise BadInput(f"latents of {model.id} are (B, {channels}, H, W); got {tuple(latents.shape)} {latents.dtype}")
+    if not bool(latents.isfinite().all()):
+        raise BadInput("latents must be finite")
+    return latents
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a picture is conditioned on, as given: text, or embeddings in its place, or class labels."""
+
+    prompt: str | Sequence[str] | None = None
+    negative_prompt: str | Sequence[str] | None = None
+    prompt_embeds: Tensor | None = None
+    negative_prompt_embeds: Tensor | None = None
+    class_labels: Tensor | Sequence[int] | int | None = None
+
+    def count(self) -> int:
+        """How many pictures it speaks of; 1 if of any number.
+
+        Raises:
+            BadOption: a prompt that is no text, or no prompt in a list.
+        """
+        if self.prompt_embeds is not None:
+            return len(self.prompt_embeds)
+        if self.class_labels is not None:
+            return len(self.labels())
+        if self.prompt is None or isinstance(self.prompt, str):
+            return 1
+        if not isinstance(self.prompt, list | tuple) or not self.prompt:
+            raise BadOption(f"prompt must be a string or a list of them, one a picture; got {self.prompt!r}")
+        return len(self.prompt)
+
+    def labels(self) -> Tensor:
+        """`class_labels`, one a picture: int64."""
+        import torch
+
+        return torch.as_tensor(self.class_labels, dtype=torch.int64).reshape(-1)
+
+    def texts(self, count: int) -> list[str | None]:
+        """The prompt of each of `count` pictures."""
+        return [None] * count if self.prompt is None else list(_spread("prompt", self.prompt, count))
+
+    def negatives(self, count: int) -> list[str | None]:
+        """The negative prompt of each of `count` pictures."""
+        given = self.negative_prompt
+        return [None] * count if given is None else list(_spread("negative_prompt", given, count))
+
+    def conditions(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
+        """Conditional and unconditional rows for `count` pictures.
+
+        Raises:
+            Incompatible: a prompt for a model without text, labels for one without classes.
+            BadOption: counts that do not match.
+        """
+
+        if self.prompt is not None and self.prompt_embeds is not None:
+            raise BadOption("give prompt or prompt_embeds, not both")
+        if not model.takes_prompt and (self.prompt or self.negative_prompt):
+            raise Incompatible(f"{model.id} takes no prompt; leave prompt out, or use a text model such as scenes-sd")
+        if self.class_labels is not None:
+            if not model.num_classes:
+                raise Incompatible(f"{model.id} takes no class_labels")
+            labels = self.labels()
+            if not bool(((labels >= 0) & (labels < model.num_classes)).all()):
+                raise BadOption(f"class_labels of {model.id} are 0 to {model.num_classes - 1}; got {labels.tolist()}")
+            return Condition(class_labels=_rows("class_labels", labels.to(model.device), count)), None
+        if not model.takes_prompt:
+            return self._embeds(model, count, guidance_scale)
+        embeds, negative = self.prompt_embeds, self.negative_prompt_embeds
+        if embeds is None:
+            embeds = _embed(model, [p or "" for p in self.texts(count)])
+        if negative is None and guidance_scale != 1:
+            negative = _embed(model, [p or "" for p in self.negatives(count)])
+        return self._pair(model, count, embeds, negative)
+
+    def _embeds(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
+        """A model without text of its own: embeddings or nothing."""
+        if self.prompt_embeds is None and self.negative_prompt_embeds is None:
+            nothing = Condition()
+            return nothing, nothing if guidance_scale == 0 else None
+        if self.prompt_embeds is None:
+            raise BadOption(
+                f"negative_prompt_embeds were given without prompt_embeds; {model.id} has no text of its own"
+            )
+        condition, unconditional = self._pair(model, count, self.prompt_embeds, self.negative_prompt_embeds)
+        return condition, Condition() if unconditional is None and guidance_scale == 0 else unconditional
+
+    @staticmethod
+    def _pair(
+        model: Model, count: int, embeds: Tensor | None, negative: Tensor | None
+    ) -> tuple[Condition, Condition | None]:
+        named = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
+        if embeds is not None and negative is not None and embeds.shape[1:] != negative.shape[1:]:
+            shapes = f"{tuple(embeds.shape)} and {tuple(negative.shape)}"
+            raise BadOption(
+                f"prompt_embeds and negative_prompt_embeds must have the same length and width; got {shapes}"
+            )
+        rows = [None if t is None else Condition(_rows(n, t.to(model.device), count)) for n, t in named.items()]
+        return rows[0] or Condition(), rows[1]
+
+
+def _embed(model: Model, prompts: list[str]) -> Tensor:
+    """Each different prompt is embedded once."""
+    import torch
+
+    different = list(dict.fromkeys(prompts))
+    embedded = model.embed(different)
+    return embedded[torch.tensor([different.index(p) for p in prompts], device=embedded.device)]
+
+
+def _rows(name: str, tensor: Tensor, count: int) -> Tensor:
+    if len(tensor) not in (1, count):
+        raise BadOption(f"{name} has {len(tensor)} rows for {count} pictures; give 1 or {count}")
+    return tensor.expand(count, *tensor.shape[1:])
+
+
+def _spread(name: str, value: str | Sequence[str], count: int) -> Sequence[str]:
+    values: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(v, str) for v in values) or len(values) not in (1, count):
+        raise BadOption(f"{name} must be one string, or {count} of them for {count} pictures; got {value!r}"[:300])
+    return values * count if len(values) == 1 else values
+
+
+def as_generators(generator: Any, count: int, seed: int | None = None) -> list[torch.Generator]:
+    """One generator a picture.
+
+    A list is used as it is; one generator for a batch is split into per-picture seeds drawn from it; one for a single
+    picture is that picture's. Without one, every picture is seeded with `seed`, or, where that is None, anew.
+    """
+    import torch
+
+    if isinstance(generator, list | tuple):
+        if len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator):
+            raise BadOption(f"generator must be one torch.Generator or a list of {count}; got {len(generator)}")
+        return list(generator)
+    if generator is None:
+        seeds = [secrets.randbelow(2**32) if seed is None else seed for _ in range(count)]
+        return [torch.Generator().manual_seed(s) for s in seeds]
+    if not isinstance(generator, torch.Generator):
+        raise BadOption(f"generator must be a torch.Generator or a list of them; got {type(generator).__name__}")
+    if count == 1:
+        return [generator]
+    drawn = torch.randint(0, 2**32, (count,), generator=generator, device=generator.device).tolist()
+    return [torch.Generator().manual_seed(s) for s in drawn]
+
+
+def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """(B, *shape): each picture's from its own generator, on that generator's device, in float32."""
+    import torch
+
+    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device).cpu() for g in generators])
+
+
+def warn_notes(given: Given) -> None:
+    """Say what was done to the pictures."""
+    for name, note in zip(given.names, given.notes, strict=True):
+        if note:
+            warnings.warn(f"{name}: {note}", stacklevel=3)

@@ -1,0 +1,33 @@
+"""DDIM inversion (Song, Meng and Ermon, 2021, arXiv:2010.02502; Dhariwal and Nichol, 2021, arXiv:2105.05233, App. F).
+
+`x_j = alpha_j (x_i - sigma_i eps) / alpha_i + sigma_j eps`, with eps = eps(x_i, t_j), the noisier level ("target":
+the field's usual inversion, one fixed-point iteration), or eps(x_i, t_i) ("source": explicit Euler). Published work
+uses both under the one name.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from unsample.errors import BadOption
+from unsample.methods.base import Method
+from unsample.solvers.ddim import INVERT_AT, ddim_sample
+
+
+def ddim(eps_at: Literal["target", "source"] = "target") -> Method:
+    """DDIM inversion.
+
+    Args:
+        eps_at: the level at which the network is asked: "target" (the noisier end of the step) or "source".
+
+    Raises:
+        BadOption: another value of `eps_at`.
+
+    Example:
+        >>> import unsample
+        >>> unsample.methods.ddim(eps_at="source").settings["eps_at"]
+        'source'
+    """
+    if eps_at not in INVERT_AT:
+        raise BadOption(f"ddim: eps_at must be 'target' or 'source'; got {eps_at!r}")
+    return Method("ddim", {"eps_at": eps_at}, INVERT_AT[eps_at], ddim_sample, passes=lambda num_steps: num_steps)

@@ -1,0 +1,301 @@
+"""From a name, a folder, a hub id or a loaded pipeline to an adapter."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadOption, Incompatible, UnsampleError, WeightsMissing
+
+if TYPE_CHECKING:
+    from unsample.models.base import Model
+
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+BUNDLED = {
+    "scenes-sd": "text to 64x64 pictures of scenes, Stable Diffusion 1.x layout (the default)",
+    "scenes-ddpm": "unconditional 32x32 pictures of scenes, DDPM layout",
+    "scenes-mixture": "a Gaussian mixture over 512 scenes at 32x32: exact eps, with prompts; nothing trained",
+}
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+OFFLOADS = ("none", "model", "sequential")
+FAMILIES = "UNet2DModel pipelines (DDPM, DDIM) and the Stable Diffusion 1.x/2.x layout"
+
+
+def find_model(name: str) -> Path | None:
+    """The folder of a bundled name or a path; None for a hub id. Imports nothing heavy.
+
+    Raises:
+        WeightsMissing: a name that is neither, or a folder without `model_index.json`.
+    """
+    if name in BUNDLED:
+        return BUNDLED_FOLDER / name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise WeightsMissing(f"{name} is a folder without model_index.json; a diffusers pipeline folder is needed")
+        return folder
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not folder.exists():
+        return None
+    near = difflib.get_close_matches(name, BUNDLED, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise WeightsMissing(
+        f"no model {name!r}: {hint}bundled are {', '.join(BUNDLED)}; or give a diffusers folder or a hub id owner/name"
+    )
+
+
+def load(
+    model: Any,
+    *,
+    device: Any = None,
+    dtype: Any = None,
+    offload: str = "none",
+    vae_tiling: bool = False,
+    gradient_checkpointing: bool = False,
+) -> Model:
+    """Load a model.
+
+    Args:
+        model: a bundled name (`unsample models` lists them), a diffusers pipeline folder, a hub id, or a loaded
+            diffusers pipeline (used as it is; the other arguments then must be left alone).
+        device: "cpu", "cuda", ...; default: the first accelerator, else the CPU.
+        dtype: of the network and the text encoder: "float32" (default), "float64", "bfloat16", "float16" or a
+            torch dtype. The VAE stays in float32.
+        offload: "none", "model" or "sequential" (diffusers' CPU offload; needs an accelerator).
+        vae_tiling: decode and encode large pictures in tiles (diffusers' `vae.enable_tiling`).
+        gradient_checkpointing: for methods that differentiate through the network.
+
+    Raises:
+        WeightsMissing: not found, or not what its manifest says.
+        Incompatible: a pipeline of a family that is not supported.
+        BadOption: an unknown dtype, device or offload.
+
+    Example:
+        >>> import unsample
+        >>> unsample.load("scenes-mixture").sample_shape
+        (3, 32, 32)
+    """
+    if offload not in OFFLOADS:
+        raise BadOption(f"offload must be one of {', '.join(OFFLOADS)}; got {offload!r}")
+    if not isinstance(model, str | Path):
+        if (device, dtype, offload, vae_tiling, gradient_checkpointing) != (None, None, "none", False, False):
+            raise BadOption("a loaded model is used as it is; set device, dtype and the like on it, or give its name")
+        return _adapt(model, getattr(model, "name_or_path", None) or type(model).__name__)
+    wanted_device, wanted_dtype = resolve_device(device), resolve_dtype(dtype)
+    if str(model) == "scenes-mixture":
+        from unsample.models.gaussian import scenes_mixture
+
+        return scenes_mixture().to(wanted_device)
+    folder = find_model(str(model)) or _download(str(model))
+    if str(model) in BUNDLED:
+        check_manifest(folder)
+    given_by_name = str(model) in BUNDLED or not Path(model).expanduser().is_dir()
+    adapter = _load_folder(folder, str(model) if given_by_name else folder.name)
+    return _place(adapter, wanted_device, wanted_dtype, offload, vae_tiling, gradient_checkpointing)
+
+
+def wrap(unet: Any, scheduler: Any, vae: Any = None, sample_shape: tuple[int, int, int] | None = None) -> Model:
+    """Wrap any callable network.
+
+    Args:
+        unet: `unet(sample, timestep)`, or `unet(sample, timestep, encoder_hidden_states=prompt_embeds)` when
+            `prompt_embeds` are given to a verb; `timestep` is an int64 scalar tensor; returns `.sample` or a tensor.
+        scheduler: a diffusers scheduler with a discrete table.
+        vae: a diffusers `AutoencoderKL`, if the network works on latents.
+        sample_shape: (C, H, W) of the network's input; default: from `unet.config`.
+
+    Guidance other than 0 or 1 needs `negative_prompt_embeds`.
+    """
+    from unsample.models.pixel import CallableModel
+
+    if not callable(unet):
+        raise Incompatible(f"wrap needs a callable network; got {type(unet).__name__}")
+    return CallableModel(unet, scheduler, vae, sample_shape)
+
+
+def resolve_dtype(dtype: Any) -> Any:
+    """A torch dtype from a name."""
+    import torch
+
+    if dtype is None:
+        return torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise BadOption(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    return getattr(torch, name)
+
+
+def resolve_device(device: Any) -> Any:
+    """A torch device that exists here."""
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadOption(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def check_manifest(folder: Path) -> None:
+    """Compare a bundled model's files with the manifest beside them.
+
+    Raises:
+        WeightsMissing: a manifest or a file that is missing or differs.
+    """
+    remedy = "reinstall unsample, or rebuild with 'make models'"
+    try:
+        manifest = json.loads((BUNDLED_FOLDER / "manifest.json").read_text())
+        listed = {name: sha for name, sha in manifest.items() if name.startswith(folder.name + "/")}
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsMissing(f"the manifest of the bundled models cannot be read ({error}); {remedy}") from error
+    if not listed:
+        raise WeightsMissing(f"bundled model {folder.name} is not in the manifest; {remedy}")
+    for name, expected in listed.items():
+        path = BUNDLED_FOLDER / name
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        if found != expected:
+            state = "is missing" if found is None else f"has SHA-256 {found[:12]}, expected {expected[:12]}"
+            raise WeightsMissing(f"bundled file {name} {state}; {remedy}")
+
+
+def _download(hub_id: str) -> Path:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True, trust_remote_code=False))
+    except Exception as error:  # the hub client raises many kinds
+        raise WeightsMissing(
+            f"model {hub_id!r} is not in the local cache and could not be fetched "
+            f"({str(error).splitlines()[0] or type(error).__name__}); give a diffusers folder, "
+            "or fetch it first with 'hf download'"
+        ) from error
+
+
+def _load_folder(folder: Path, id: str) -> Any:
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        kinds = {part: kind[1] for part, kind in index.items() if isinstance(kind, list)}
+        family = _family(kinds)
+        if family:
+            return (_pixel if family == "pixel" else _latent)(folder, kinds, id)
+    except UnsampleError:
+        raise
+    except Exception as error:  # whatever the readers of json, safetensors and configs raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsMissing(f"model {id} at {folder.name} could not be read: {reason}; fetch it again") from error
+    raise Incompatible(f"{id} is a {index.get('_class_name')}; supported are {FAMILIES}")
+
+
+def _family(kinds: dict[str, str]) -> str | None:
+    """Which adapter stands for a pipeline with these parts (name to class), if any."""
+    present = {part for part, kind in kinds.items() if kind}
+    if kinds.get("unet") == "UNet2DModel" and not present & {"vae", "vqvae"}:
+        return "pixel"
+    texts = kinds.get("text_encoder"), kinds.get("text_encoder_2")
+    if kinds.get("unet") == "UNet2DConditionModel" and texts == ("CLIPTextModel", None) and "vae" in present:
+        return "latent"
+    return None
+
+
+def _part(folder: Path, name: str, cls: Any) -> Any:
+    import torch
+
+    more = {"low_cpu_mem_usage": False} if name == "unet" else {}
+    return cls.from_pretrained(
+        folder / name, local_files_only=True, use_safetensors=True, dtype=torch.float32, **more
+    ).eval()
+
+
+def _scheduler(folder: Path, kinds: dict[str, str]) -> Any:
+    import diffusers
+
+    return getattr(diffusers, kinds["scheduler"]).from_pretrained(folder / "scheduler", local_files_only=True)
+
+
+def _pixel(folder: Path, kinds: dict[str, str], id: str) -> Any:
+    from diffusers import UNet2DModel
+
+    from unsample.models.pixel import PixelModel
+
+    return PixelModel(_part(folder, "unet", UNet2DModel), _scheduler(folder, kinds), id)
+
+
+def _latent(folder: Path, kinds: dict[str, str], id: str) -> Any:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from unsample.models.latent import LatentModel
+
+    return LatentModel(
+        _part(folder, "unet", UNet2DConditionModel),
+        _part(folder, "vae", AutoencoderKL),
+        _part(folder, "text_encoder", CLIPTextModel),
+        CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        _scheduler(folder, kinds),
+        id,
+    )
+
+
+def _adapt(pipeline: Any, id: str) -> Any:
+    """An adapter for a loaded diffusers pipeline; an adapter comes back as it is."""
+    from unsample.models.latent import LatentModel
+    from unsample.models.pixel import PixelModel
+
+    if hasattr(pipeline, "network") and hasattr(pipeline, "sample_shape"):
+        return pipeline
+    parts = getattr(pipeline, "components", {})
+    family = _family({name: type(part).__name__ for name, part in parts.items() if part is not None})
+    name = Path(str(id)).name
+    if family == "pixel":
+        return PixelModel(parts["unet"], parts["scheduler"], name)
+    if family == "latent":
+        texts = (parts["text_encoder"], parts["tokenizer"])
+        return LatentModel(parts["unet"], parts["vae"], *texts, parts["scheduler"], name)
+    raise Incompatible(f"{type(pipeline).__name__} is not supported; supported are {FAMILIES}, and unsample.wrap")
+
+
+def _place(adapter: Any, device: Any, dtype: Any, offload: str, vae_tiling: bool, gradient_checkpointing: bool) -> Any:
+    """Freeze, hash, cast, move."""
+    import torch
+
+    latent = adapter.family == "latent"
+    networks = [adapter.unet, *([adapter.text_encoder] if latent else [])]
+    for module in [*networks, *([adapter.vae] if latent else [])]:
+        module.requires_grad_(False)
+    if dtype != torch.float32 or offload != "none":
+        adapter.weights_sha256()  # of the weights as they are on disk, before they are rounded or moved away
+    for module in networks:
+        if module.dtype != dtype:
+            module.to(dtype)
+    adapter.dtype = dtype
+    if gradient_checkpointing:
+        adapter.unet.enable_gradient_checkpointing()
+    if vae_tiling and latent:
+        adapter.vae.enable_tiling()
+    if offload == "none":
+        for module in [*networks, *([adapter.vae] if latent else [])]:
+            module.to(device)
+    else:
+        _offload(adapter, offload, device)
+    if not latent:
+        adapter.device = device
+    return adapter
+
+
+def _offload(adapter: Any, offload: str, device: Any) -> None:
+    """diffusers' own CPU offload, on a pipeline of the same components."""
+    if device.type == "cpu" or adapter.family != "latent":
+        raise BadOption(f"offload={offload!r} needs an accelerator and a latent model; use offload='none' here")
+    from diffusers import StableDiffusionPipeline
+
+    parts = {name: getattr(adapter, name) for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
+    pipeline = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    getattr(pipeline, f"enable_{offload}_cpu_offload")(device=device)
+    adapter.pipeline = pipeline  # keeps the hooks alive

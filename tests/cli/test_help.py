@@ -1,0 +1,149 @@
+"""Help, version, --debug, and what the start of the command costs."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Run
+
+COMMON = ("--json", "--debug", "--help")
+PLACE = ("--model", "-m", "--device", "--dtype", "--offload", "--vae-tiling")
+WALK = ("--method", "--set", "--steps", "--strength", "--seed", "--fit", "--clip", "--negative-prompt")
+OPTIONS = {
+    "invert": (
+        *PLACE,
+        *WALK,
+        *("--prompt", "--guidance-scale", "--sampling-guidance-scale", "--batch-size", "--overwrite", "--output", "-o"),
+    ),
+    "reconstruct": (*PLACE, "--use", "--guidance-scale", "--allow-other-model", "--overwrite", "--output", "-o"),
+    "edit": (
+        *PLACE,
+        *WALK,
+        *("--source-prompt", "--target-prompt", "--guidance-scale", "--inversion-guidance-scale", "--grid"),
+        *("--allow-other-model", "--overwrite", "--output", "-o"),
+    ),
+    "interpolate": (*PLACE, "--num-frames", "--guidance-scale", "--allow-other-model", "--overwrite", "--output", "-o"),
+    "sample": (*PLACE, "--prompt", "--num-images", "--seed", "--steps", "--guidance-scale", "--overwrite", "--output"),
+    "show": (),
+    "methods": (),
+    "models": (),
+    "doctor": (),
+}
+DEFAULTS = {
+    "invert": ("ddim", "50", "1.0", "float32", "aspect", "none", "off", "out", "8", "0"),
+    "reconstruct": ("record", "float32", "out"),
+    "edit": ("5", "ddim", "50", "1.0", "edit.png"),
+    "interpolate": ("9", "out"),
+    "sample": ("1", "0", "50", "1.0", "scenes-sd", "out"),
+}
+
+
+@pytest.fixture
+def help_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A help page on a terminal of 80 columns, without colours."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def page(*verb: str) -> str:
+        ended = run(*verb, "--help")
+        assert ended.code == 0
+        return re.sub(r"\x1b\[[0-9;]*m", "", ended.out)
+
+    return page
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_the_help_of_a_verb_shows_every_option(help_of: Callable[..., str], verb: str) -> None:
+    words = set(help_of(verb).split())
+    assert {*COMMON, *OPTIONS[verb]} <= words
+    assert not any("…" in word for word in words)  # cut off
+
+
+@pytest.mark.parametrize("verb", DEFAULTS)
+def test_the_help_of_a_verb_shows_its_defaults(help_of: Callable[..., str], verb: str) -> None:
+    text = help_of(verb)
+    for default in DEFAULTS[verb]:
+        assert f"[default: {default}]" in text
+
+
+@pytest.mark.parametrize("verb", ["", *OPTIONS])
+def test_the_help_shows_two_examples_that_can_be_copied_from_80_columns(help_of: Callable[..., str], verb: str) -> None:
+    examples = help_of(*verb.split()).partition("Examples")[2].split("\n")
+    begun = [line.strip() for line in examples if line.strip().startswith("unsample ")]
+    assert len(begun) == 2
+    assert all(line.startswith(f"unsample {verb}".strip()) for line in begun)
+    assert len(list(filter(str.strip, examples))) == 2  # none is wrapped
+
+
+@pytest.mark.parametrize("verb", [v for v in OPTIONS if v not in ("models", "doctor")])
+def test_an_example_of_the_help_is_understood(help_of: Callable[..., str], run: Run, verb: str) -> None:
+    examples = help_of(verb).partition("Examples")[2].splitlines()
+    for line in filter(str.strip, examples):
+        words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", line)]
+        ended = run(*words[1:])  # there are no such files here, and no such model perhaps
+        assert ended.code in (0, 3, 4), ended.err
+
+
+def test_the_version_is_printed(run: Run) -> None:
+    from unsample import __version__
+
+    assert run("--version") == (ended := run("--version"))
+    assert (ended.code, ended.out) == (0, f"unsample {__version__}\n")
+
+
+def test_without_a_verb_the_help_is_shown(run: Run) -> None:
+    ended = run()
+    assert ended.code == 0
+    assert "Usage: unsample" in ended.out
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "show", "gone.png"), ("show", "gone.png", "--debug")])
+def test_debug_before_or_after_the_verb_shows_the_traceback(run: Run, arguments: tuple[str, ...]) -> None:
+    ended = run(*arguments)
+    assert ended.code == 4
+    assert "Traceback" in ended.err
+    assert "Traceback" not in run("show", "gone.png").err
+
+
+def test_debug_after_two_dashes_is_a_file_name(run: Run) -> None:
+    ended = run("show", "--", "--debug")
+    assert ended.code == 4
+    assert "Traceback" not in ended.err
+
+
+def _cpu(*command: str) -> float:
+    """Seconds of the processor that a child process takes; the least of three."""
+
+    def once() -> float:
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *command], env=_environment(), check=True, capture_output=True)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
+
+    return min(once() for _ in range(3))
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def test_help_takes_at_most_600_ms_more_than_bare_python() -> None:
+    assert _cpu("-m", "unsample", "--help") - _cpu("-c", "pass") < 0.6
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = """
+import sys
+from unsample.cli.main import main
+assert main(["invert", "--help"]) == 0
+heavy = {"torch", "diffusers", "transformers", "numpy", "PIL", "safetensors", "huggingface_hub"}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    child = subprocess.run([sys.executable, "-c", code], env=_environment(), check=True, capture_output=True, text=True)
+    assert child.stderr.strip() == "[]"

@@ -1,0 +1,290 @@
+"""`unsample reconstruct`, `edit` and `interpolate`: playing saved inversions, and pictures, back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Run, draw
+
+SHORT = ("--steps", 4)
+
+
+def pixels(path: Path | str) -> Any:
+    """(H, W, 3) in 0 to 255."""
+    return np.asarray(Image.open(path), np.int64)
+
+
+@pytest.fixture
+def inverted(run: Run, scene: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A saved inversion by tiny-sd, in a folder where that name is found."""
+    os.symlink(tiny_sd, "tiny-sd")
+    prompts = ("--prompt", "a red circle", "--negative-prompt", "a blue star")
+    assert run("invert", scene, "-m", "tiny-sd", *SHORT, *prompts).code == 0
+    return "out/scene.safetensors"
+
+
+# ---------------------------------------------------------------- reconstruct
+
+
+def test_reconstruct_makes_the_very_picture_that_invert_wrote(run: Run, inverted: str) -> None:
+    ended = run("reconstruct", inverted, "-o", "again", "--json")
+    assert ended.code == 0
+    (row,) = ended.json["images"]
+    assert (row["input"], row["reconstruction"]) == (inverted, "again/scene.png")
+    assert (row["nfe"], row["status"]) == (4, "ok")
+    assert np.array_equal(pixels("again/scene.png"), pixels("out/scene.png"))
+    settings = run("show", "again/scene.png", "--json").json["unsample"]
+    assert (settings["verb"], settings["use"], settings["prompt"]) == ("reconstruct", "record", "a red circle")
+
+
+def test_reconstruct_takes_other_guidance_and_the_noise_alone(run: Run, inverted: str) -> None:
+    ended = run("reconstruct", inverted, "-o", "again", "--use", "noise", "--guidance-scale", 3, "--json")
+    assert ended.json["images"][0]["nfe"] == 8  # two passes a step
+    settings = run("show", "again/scene.png", "--json").json["unsample"]
+    assert (settings["use"], settings["guidance_scale"]) == ("noise", 3)
+
+
+def test_a_file_of_several_pictures_is_reconstructed_into_several(run: Run, tmp_path: Path, tiny_ddpm: Path) -> None:
+    import unsample
+
+    files = [draw(tmp_path / "a.png"), draw(tmp_path / "b.png", colour="blue")]
+    unsample.invert(tiny_ddpm, files, num_inference_steps=2).save("both.safetensors")
+    ended = run("reconstruct", "both.safetensors", "-m", tiny_ddpm, "-o", "again", "--json")
+    assert [row["reconstruction"] for row in ended.json["images"]] == ["again/both.png", "again/both-2.png"]
+    assert sorted(os.listdir("again")) == ["both-2.png", "both.png"]
+    for verb in ("edit both.safetensors --target-prompt x", "interpolate both.safetensors both.safetensors"):
+        refused = run(*verb.split())
+        assert refused.code == 4
+        assert "holds 2 pictures" in refused.err
+
+
+def other_weights(folder: Path, to: Path) -> Path:
+    """The same model with other weights."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, to)
+    weights = to / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({k: v + 0.01 for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    return to
+
+
+@pytest.mark.parametrize("verb", ["reconstruct {0}", "edit {0} --target-prompt x", "interpolate {0} {0}"])
+def test_another_models_inversion_is_refused_unless_allowed(
+    run: Run, tmp_path: Path, inverted: str, tiny_sd: Path, verb: str
+) -> None:
+    other = other_weights(tiny_sd, tmp_path / "other-sd")
+    arguments = (*verb.format(inverted).split(), "-m", other, "-o", "again.png" if "edit" in verb else "again")
+    refused = run(*arguments, "--json")
+    assert refused.code == 4
+    assert refused.json["error"]["code"] == 4
+    for word in (inverted, "tiny-sd", "other-sd", "--allow-other-model"):
+        assert word in refused.err
+    assert os.listdir("again") == [] if Path("again").exists() else not Path("again.png").exists()
+    assert run(*arguments, "--allow-other-model").code == 0
+
+
+def test_of_several_inversions_one_of_another_model_means_that_nothing_is_written(
+    run: Run, tmp_path: Path, inverted: str, scene: Path, tiny_sd: Path
+) -> None:
+    other = other_weights(tiny_sd, tmp_path / "other" / "tiny-sd")
+    assert run("invert", scene, "-m", other, *SHORT, "-o", "alien").code == 0
+    refused = run("reconstruct", inverted, "alien/scene.safetensors", "-m", "tiny-sd", "-o", "again")
+    assert refused.code == 4
+    assert "alien/scene.safetensors" in refused.err
+    assert os.listdir("again") == []
+
+
+def test_a_recorded_model_that_is_not_here_is_exit_3_and_says_where_to_give_it(run: Run, inverted: str) -> None:
+    os.unlink("tiny-sd")
+    ended = run("reconstruct", inverted, "-o", "again")
+    assert ended.code == 3
+    assert "'tiny-sd'" in ended.err
+    assert "--model" in ended.err
+    assert not Path("again").exists()
+
+
+# ---------------------------------------------------------------- edit
+
+
+def test_an_edit_of_a_picture_is_written_at_the_models_size_and_at_the_sources(
+    run: Run, tmp_path: Path, tiny_sd: Path
+) -> None:
+    draw(tmp_path / "wide.png", (60, 30))
+    arguments = ("--source-prompt", "a red circle", "--target-prompt", "a blue star", *SHORT, "--json")
+    ended = run("edit", "wide.png", "-m", tiny_sd, *arguments, "-o", "made/edit.png")
+    assert ended.code == 0
+    (row,) = ended.json["images"]
+    assert (row["edit"], row["edit_source_size"]) == ("made/edit.png", "made/edit-source-size.png")
+    assert (row["nfe"], row["inversion_nfe"], row["guidance_scale"]) == (8, 4, 5)
+    assert sorted(os.listdir("made")) == ["edit-source-size.png", "edit.png"]
+    assert Image.open("made/edit.png").size == (24, 12)  # about 256 pixels, in steps of 4
+    assert Image.open("made/edit-source-size.png").size == (60, 30)
+    settings = run("show", "made/edit-source-size.png", "--json").json["unsample"]
+    expected = {"verb": "edit", "prompt": "a blue star", "source_prompt": "a red circle", "guidance_scale": 5}
+    expected |= {"inversion_guidance_scale": 1, "input": "wide.png", "size": [60, 30]}
+    assert {name: settings.get(name) for name in expected} == expected
+
+
+def test_an_edit_of_an_inversion_equals_that_of_its_picture(run: Run, scene: Path, inverted: str) -> None:
+    target = ("--target-prompt", "a blue star", "--guidance-scale", 2)
+    prompts = ("--source-prompt", "a red circle", "--negative-prompt", "a blue star")
+    assert run("edit", inverted, *target, "-o", "a.png").code == 0
+    assert run("edit", scene, "-m", "tiny-sd", *target, *prompts, *SHORT, "-o", "b.png").code == 0
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))  # with the recorded negative prompt
+    assert not Path("a-source-size.png").exists()  # the sizes are equal
+    assert run("edit", inverted, *target, "--negative-prompt", "a zebra", "-o", "c.png").code == 0
+    assert not np.array_equal(pixels("a.png"), pixels("c.png"))
+
+
+CONTRADICTIONS = [
+    ("--steps 5", "--steps 4"),
+    ("--method fixed_point", "--method ddim"),
+    ("--set eps_at=source", "--set eps_at=target"),
+    ("--strength 0.5", "--strength 1"),
+    ("--seed 3", "--seed 0"),
+    ("--fit crop", "--fit aspect"),
+    ("--clip config", "--clip off"),
+    ("--inversion-guidance-scale 2", "--inversion-guidance-scale 1"),
+    ("--source-prompt circle", "--source-prompt=a red circle"),
+]
+
+
+@pytest.mark.parametrize(("contradiction", "repetition"), CONTRADICTIONS)
+def test_an_option_that_contradicts_the_inversion_is_refused(
+    run: Run, inverted: str, monkeypatch: pytest.MonkeyPatch, contradiction: str, repetition: str
+) -> None:
+    from unsample.cli import session
+    from unsample.errors import WeightsMissing
+
+    def stop(*_: Any) -> None:
+        raise WeightsMissing("it came as far as loading the model")
+
+    monkeypatch.setattr(session, "load", stop)
+    refused = run("edit", inverted, "--target-prompt", "x", *contradiction.split(), "-o", "e.png")
+    assert refused.code == 2
+    assert contradiction.split()[0] in refused.err
+    assert inverted in refused.err
+    repeated = [repetition] if "=a" in repetition else repetition.split()
+    assert run("edit", inverted, "--target-prompt", "x", *repeated, "-o", "e.png").code == 3
+
+
+def test_several_guidance_scales_make_one_sheet(run: Run, inverted: str) -> None:
+    ended = run("edit", inverted, "--target-prompt", "x", "--guidance-scale", "1,3,5", "-o", "sheet.png", "--json")
+    assert ended.code == 0
+    rows = ended.json["images"]
+    assert [(row["edit"], row["guidance_scale"]) for row in rows] == [
+        ("sheet.png", 1),
+        ("sheet.png", 3),
+        ("sheet.png", 5),
+    ]
+    width, height = Image.open("sheet.png").size
+    assert width > 3 * height  # four panels in a row, with labels
+    assert run("show", "sheet.png", "--json").json["unsample"]["guidance_scales"] == [1, 3, 5]
+    assert sorted(name for name in os.listdir() if name.endswith(".png")) == ["scene.png", "sheet.png"]
+
+
+def test_a_grid_is_a_figure_with_the_edit_beside_it(run: Run, inverted: str) -> None:
+    ended = run("edit", inverted, "--target-prompt", "x", "--grid", "-o", "figure.png", "--json")
+    (row,) = ended.json["images"]
+    assert (row["figure"], row["edit"]) == ("figure.png", "figure-edit.png")
+    assert Image.open("figure-edit.png").size == (16, 16)
+    figure, panel = pixels("figure.png"), pixels("scene.png")
+    factor = 192 // 16
+    enlarged = np.kron(panel, np.ones((factor, factor, 1), np.int64))
+    corner = next((y, x) for y in range(40) for x in range(40) if np.array_equal(figure[y, x : x + 1], enlarged[0, :1]))
+    assert corner
+    found = [np.array_equal(figure[y : y + 192, x : x + 192], enlarged) for y in range(5, 20) for x in range(5, 20)]
+    assert any(found)  # the source is the first panel, with hard pixel edges
+
+
+@pytest.mark.parametrize(
+    ("fit", "source", "model", "expected"),
+    [
+        ("aspect", (60, 30), (24, 12), (60, 30)),
+        ("crop", (60, 30), (16, 16), (30, 30)),
+        ("pad", (60, 30), (16, 16), (60, 30)),
+        ("aspect", (16, 16), (16, 16), None),
+    ],
+)
+def test_an_edit_is_scaled_back_to_what_the_source_was(
+    fit: str, source: tuple[int, int], model: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    import torch
+
+    from unsample.cli.edit import at_source_size
+    from unsample.pictures import fit_picture, from_pil
+    from unsample.results import Inversion
+
+    picture = Image.new("RGB", source, "red")
+    fitted, _ = fit_picture(from_pil(picture), (16, 16), 4, fit)  # type: ignore[arg-type]
+    assert fitted.size == model
+    noise = torch.zeros(1, 3, 8, 8)
+    meta = {"source_sizes": [list(source)], "fit": fit}
+    inversion = Inversion(noise, [0], [0], 0.0, ["ok"], [{}], meta, source=torch.zeros(1, 16, 16, 3))
+    scaled = at_source_size(fitted, inversion)
+    assert (scaled and scaled.size) == expected
+    if scaled is not None:
+        lowest = np.asarray(scaled)[..., 1:].max()
+        assert lowest < 60  # red to the edges: what was padded is cut off again
+
+
+def test_an_edit_that_diverges_at_one_scale_keeps_the_others(
+    run: Run, inverted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unsample.models.latent import LatentModel
+
+    ask = LatentModel.network
+
+    def network(self: Any, x: Any, timestep: int, condition: Any) -> Any:
+        return ask(self, x, timestep, condition) * (float("nan") if len(x) == 2 else 1)  # w = 1 is a single pass
+
+    monkeypatch.setattr(LatentModel, "network", network)
+    arguments = ("edit", inverted, "--target-prompt", "x", "--json", "--guidance-scale")
+    ended = run(*arguments, "1,3", "-o", "some.png")
+    assert ended.code == 5
+    assert [row["status"] for row in ended.json["images"]] == ["ok", "diverged"]
+    assert Path("some.png").is_file()
+    ended = run(*arguments, "3", "-o", "none.png")
+    assert ended.code == 5
+    assert "step 1 of 4 (timestep 151)" in ended.json["error"]["message"]
+    assert not Path("none.png").exists()
+
+
+# ---------------------------------------------------------------- interpolate
+
+
+def test_interpolate_writes_frames_and_a_strip(run: Run, tmp_path: Path, inverted: str) -> None:
+    draw(tmp_path / "other.png", colour="blue")
+    assert run("invert", "other.png", "-m", "tiny-sd", *SHORT, "--prompt", "a blue circle").code == 0
+    ended = run("interpolate", inverted, "out/other.safetensors", "--num-frames", 4, "-o", "between", "--json")
+    assert ended.code == 0
+    names = [f"frame-0{k}.png" for k in range(4)]
+    assert sorted(os.listdir("between")) == [*names, "strip.png"]
+    document = ended.json
+    assert [row["frame"] for row in document["images"]] == [f"between/{name}" for name in names]
+    assert [row["position"] for row in document["images"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert (document["strip"], document["inputs"]) == ("between/strip.png", [inverted, "out/other.safetensors"])
+    run("reconstruct", inverted, "out/other.safetensors", "--use", "noise", "-o", "ends")
+    assert np.abs(pixels("between/frame-00.png") - pixels("ends/scene.png")).max() <= 1
+    assert np.abs(pixels("between/frame-03.png") - pixels("ends/other.png")).max() <= 1
+    width, height = Image.open("between/strip.png").size
+    assert width > 4 * height
+    settings = run("show", "between/frame-01.png", "--json").json["unsample"]
+    assert settings["prompts"] == ["a red circle", "a blue circle"]
+    assert settings["inputs"] == ["scene.safetensors", "other.safetensors"]
+
+
+def test_inversions_that_do_not_go_together_are_refused(run: Run, scene: Path, inverted: str) -> None:
+    run("invert", scene, "-m", "tiny-sd", "--steps", 5, "-o", "five")
+    ended = run("interpolate", inverted, "five/scene.safetensors", "-o", "between")
+    assert ended.code == 2
+    assert "4 of 4 and 5 of 5" in ended.err
+    assert os.listdir("between") == []

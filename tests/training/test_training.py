@@ -1,0 +1,108 @@
+"""How the bundled models are made: resuming loses nothing, and the tokenizer writes any text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from training import run as training_run
+from training.cards import write_card
+from training.clip import WEIGHTS, batch
+from training.ddpm import log_spaced
+from training.run import Run, train_scenes
+from training.tokenizer import LENGTH, build, words
+from unsample.datasets.scenes import ATTRIBUTES
+
+
+def linear_run(folder) -> tuple[Run, nn.Module, Callable]:
+    """A linear map to be trained for ten steps, as a fresh process would make it."""
+    torch.manual_seed(0)
+    module = nn.Linear(4, 1)
+    run = Run("part", module, lr=0.1, steps=10, folder=folder, committed=module.state_dict, warmup=3)
+
+    def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        return (module(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+    return run, module, loss
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "CHECKPOINTS", tmp_path / "straight")
+    straight, one, loss = linear_run(tmp_path)
+    assert straight.loop(loss)
+    monkeypatch.setattr(training_run, "CHECKPOINTS", tmp_path / "resumed")
+    for step in range(10):
+        resumed, two, loss = linear_run(tmp_path)
+        assert resumed.step == step
+        resumed.loop(loss, minutes=0)  # stops, and saves, after each step
+    assert torch.equal(one.weight, two.weight)
+    assert all(torch.equal(straight.ema[k], resumed.ema[k]) for k in straight.ema)
+
+
+def test_a_run_without_a_checkpoint_starts_from_the_committed_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "CHECKPOINTS", tmp_path / "none")
+    module, kept = nn.Linear(2, 1), nn.Linear(2, 1).state_dict()
+    history = {"steps": 12, "hours": 0.5, "threads": 1, "curve": [{"step": 12, "loss": 1.0}]}
+    (tmp_path / "training-part.json").write_text(json.dumps(history))
+    run = Run("part", module, lr=0.1, steps=30, folder=tmp_path, committed=lambda: kept)
+    assert run.step == 12
+    assert run.hours == 0.5
+    assert torch.equal(module.weight, kept["weight"])
+    assert torch.equal(run.ema["weight"], kept["weight"])
+
+
+def test_every_known_word_is_one_token_and_any_text_is_written():
+    tokenizer = build()
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in words())
+    ids = tokenizer("wörd 漢 zebra!! 42").input_ids
+    assert ids.count(tokenizer.eos_token_id) == 1, "an unknown word must not end the text"
+    assert tokenizer.eos_token_id == len(tokenizer) - 1, "CLIP pools at the largest id"
+    assert tokenizer("a red circle", padding="max_length").input_ids[-1] == tokenizer.pad_token_id
+    longest = max(len(tokenizer(s.caption).input_ids) for s in train_scenes(0, 200))
+    assert longest <= LENGTH
+
+
+def test_hard_negatives_differ_in_one_attribute():
+    scenes = batch(3)
+    for start in range(0, 48, 4):
+        base, *others = scenes[start : start + 4]
+        for other in others:
+            differs = [a for a in ATTRIBUTES if getattr(base, a) != getattr(other, a)]
+            assert (
+                len(differs) == 1 or other == train_scenes(3, 96)[scenes.index(other)]
+            )  # few values: random ones stay
+            assert differs[0] in WEIGHTS
+
+
+def test_checkpoints_are_log_spaced_up_to_the_last_step():
+    steps = sorted(log_spaced(2000))
+    assert len(steps) == 12
+    assert steps[0] == 100
+    assert steps[-1] == 2000
+    ratios = [b / a for a, b in itertools.pairwise(steps)]
+    assert max(ratios) / min(ratios) < 1.03  # whole steps
+
+
+def test_a_card_states_the_table_and_the_training(tmp_path):
+    folder = tmp_path / "scenes-ddpm"
+    folder.mkdir()
+    history = {
+        "steps": 300,
+        "hours": 1.25,
+        "threads": 2,
+        "curve": [{"step": k, "loss": 1 / k} for k in range(100, 400, 100)],
+    }
+    write_card(folder, [("scenes-ddpm", "a measure", "0.5", "1", "not reached", "64")], "here", {"ddpm": history})
+    text = (folder / "README.md").read_text()
+    for part in (
+        "license: apache-2.0",
+        "| a measure | 0.5 | 1 | not reached | 64 |",
+        "| ddpm | 300 | 1.25 | 2 |",
+        "300: 0.003333",
+    ):
+        assert part in text

@@ -1,0 +1,33 @@
+"""`make models`: train every part in order, resumably, then write the model cards and the manifest.
+
+Parts that have reached their number of steps, in a checkpoint or in the committed weights, are passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+from training.run import BUNDLED
+
+PARTS = (["clip"], ["vae", "all"], ["vae", "decoder"], ["sd"], ["ddpm"])
+
+
+def write_manifest() -> None:
+    """SHA-256 of every bundled file that is loaded."""
+    files = sorted(p for p in BUNDLED.rglob("*") if p.is_file() and p.suffix in (".safetensors", ".json"))
+    listed = [p for p in files if p.name not in ("manifest.json", "evaluation.json") and "training-" not in p.name]
+    digests = {p.relative_to(BUNDLED).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in listed}
+    (BUNDLED / "manifest.json").write_text(json.dumps(digests, indent=1) + "\n")
+
+
+def main() -> None:
+    for module, *stage in PARTS:
+        subprocess.run([sys.executable, "-m", f"training.{module}", *stage, *sys.argv[1:]], check=True)
+    write_manifest()
+
+
+if __name__ == "__main__":
+    main()

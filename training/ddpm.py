@@ -1,0 +1,69 @@
+"""Train `scenes-ddpm`: unconditional, 32x32 pixels, the plain epsilon loss of DDPM (arXiv:2006.11239), with an EMA.
+
+Twelve EMA states at log-spaced steps are kept in `training/checkpoints/ddpm/` in fp16: how inversion error grows with
+training is a question of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from torch import Tensor
+
+from training.run import BUNDLED, Run, arguments, plain_attention, train_scenes
+from unsample.datasets.scenes import render
+
+BATCH = 48
+
+
+def build() -> UNet2DModel:
+    """Self-attention at 16x16 and 8x8."""
+    return UNet2DModel(
+        sample_size=32,
+        block_out_channels=(32, 64, 96),
+        down_block_types=["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+        up_block_types=["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        layers_per_block=1,
+        attention_head_dim=16,
+        norm_num_groups=8,
+    )
+
+
+def log_spaced(steps: int, count: int = 12, first: int = 100) -> set[int]:
+    """`count` steps from `first` to the last, evenly spaced in the logarithm."""
+    return {round(first * (steps / first) ** (k / (count - 1))) for k in range(count)}
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", steps=6000)
+    torch.manual_seed(0)
+    scheduler = DDPMScheduler(clip_sample=False)
+    abar = scheduler.alphas_cumprod.to(options.device)
+    unet = build().to(options.device)
+    plain_attention(unet, options.device)
+    folder = BUNDLED / "scenes-ddpm"
+
+    def committed() -> dict[str, Tensor]:
+        return dict(UNet2DModel.from_pretrained(folder / "unet", dtype=torch.float32).state_dict())
+
+    run = Run("ddpm", unet, lr=1e-3, steps=options.steps, folder=folder, committed=committed, warmup=200, ema=0.999)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        x0 = render(train_scenes(step, BATCH, stream=4), 32).images.to(options.device) * 2 - 1
+        generator = torch.Generator().manual_seed(step)
+        t = torch.randint(0, 1000, (BATCH,), generator=generator).to(options.device)
+        eps = torch.randn(x0.shape, generator=generator).to(options.device)
+        a = abar[t][:, None, None, None]
+        with torch.autocast(options.device, torch.bfloat16):
+            out = unet(a.sqrt() * x0 + (1 - a).sqrt() * eps, t).sample.float()
+        return ((out - eps) ** 2).mean(), {}
+
+    kept = log_spaced(options.steps)
+    run.loop(loss, minutes=options.minutes, keep=lambda step: step in kept)
+    unet.load_state_dict(run.ema)
+    DDPMPipeline(unet=unet.cpu().half(), scheduler=scheduler).save_pretrained(folder)
+    run.write_history()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""One resumable training loop for every part: AdamW, warm-up and cosine decay, an EMA, a checkpoint every few minutes.
+
+A part gives its modules and a function `loss(step) -> (loss, figures)`. Data is drawn from seeds that follow from
+the step, so a resumed run sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unsample.datasets.scenes import SEED_RANGES, Scene, draw_scene
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+BUNDLED = Path(__file__).parents[1] / "src" / "unsample" / "models" / "bundled"
+
+
+def arguments(description: str, steps: int, switches: Sequence[str] = ()) -> argparse.Namespace:
+    """The options every training script takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--steps", type=int, default=steps, help="optimiser steps in all, earlier runs counted in")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after so long")
+    for switch in switches:
+        parser.add_argument(switch, action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def train_scenes(step: int, count: int, stream: int = 0) -> list[Scene]:
+    """The training scenes of one step; streams do not overlap in the first two million steps of 128."""
+    first = SEED_RANGES["train"][0] + stream * 5 * 10**8 + step * count
+    return [draw_scene(first + k) for k in range(count)]
+
+
+def plain_attention(network: nn.Module, device: str) -> None:
+    """On a CPU, attention by plain matrix products: with small heads the fused one goes backward much slower."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    for module in network.modules():
+        if device == "cpu" and isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+
+
+class Run:
+    """Optimiser, schedule, EMA and checkpoint of one part."""
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        *,
+        lr: float,
+        steps: int,
+        folder: Path,
+        committed: Callable[[], dict[str, Tensor]],
+        warmup: int = 150,
+        ema: float = 0.998,
+    ):
+        """`folder` is where the bundled weights and their history lie, `committed` reads those weights: the start of a
+        run without a checkpoint."""
+        self.name, self.module, self.lr, self.steps, self.warmup, self.decay = name, module, lr, steps, warmup, ema
+        self.trained = [p for p in module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+        self.step, self.hours, self.curve = 0, 0.0, []
+        self.path, self.history = CHECKPOINTS / name / "last.pt", folder / f"training-{name}.json"
+        if self.path.exists():
+            self._resume(torch.load(self.path, weights_only=True, map_location=self.trained[0].device))
+        elif self.history.exists():
+            module.load_state_dict(committed(), strict=False)  # helper heads are not committed
+            self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+            kept = json.loads(self.history.read_text())
+            self.step, self.hours, self.curve = kept["steps"], kept["hours"], kept["curve"]
+            print(f"{name}: resumed from the committed weights, step {self.step}", flush=True)
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        self.module.load_state_dict(saved["module"])
+        if len(saved["optimiser"]["param_groups"][0]["params"]) == len(self.trained):
+            self.optimiser.load_state_dict(saved["optimiser"])  # else part of it has been frozen since
+        self.ema, self.step, self.hours, self.curve = saved["ema"], saved["step"], saved["hours"], saved["curve"]
+        print(f"{self.name}: resumed at step {self.step}", flush=True)
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema}
+        kept |= {"step": self.step, "hours": self.hours, "curve": self.curve}
+        torch.save(kept, self.path.with_suffix(".tmp"))
+        os.replace(self.path.with_suffix(".tmp"), self.path)
+
+    def rate(self) -> float:
+        """Warm-up, then cosine to a hundredth."""
+        if self.step < self.warmup:
+            return self.lr * (self.step + 1) / self.warmup
+        done = min((self.step - self.warmup) / max(self.steps - self.warmup, 1), 1)
+        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+    def update_ema(self) -> None:
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        state = self.module.state_dict()
+        for key, value in self.ema.items():
+            value.lerp_(state[key].detach().float(), 1 - decay)
+
+    def loop(
+        self,
+        loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+        *,
+        minutes: float = math.inf,
+        keep: Callable[[int], bool] = lambda step: False,
+    ) -> bool:
+        """Train to the last step or the time limit; True when done. `keep(step)` says which EMA states to keep."""
+        begin = last = time.monotonic()
+        hours = self.hours
+        totals: dict[str, float] = {}
+        summed = self.step
+        while self.step < self.steps:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate()
+            value, figures = loss(self.step)
+            self.optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(self.trained, 1.0)
+            self.optimiser.step()
+            self.step += 1
+            self.update_ema()
+            if keep(self.step):
+                torch.save({k: v.half() for k, v in self.ema.items()}, self.path.parent / f"ema-{self.step:06d}.pt")
+            for key, figure in {"loss": value.item(), **figures}.items():
+                totals[key] = totals.get(key, 0.0) + figure
+            now = time.monotonic()
+            self.hours = hours + (now - begin) / 3600
+            if self.step % 100 == 0:
+                row = {"step": self.step, **{k: round(v / (self.step - summed), 5) for k, v in totals.items()}}
+                self.curve.append(row)
+                totals, summed = {}, self.step
+                print(f"{self.name}: {json.dumps(row)} lr {self.rate():.1e} {self.hours * 60:.1f} min", flush=True)
+            if now - last > 120 or self.step == self.steps or now - begin > minutes * 60:
+                self.save()
+                last = now
+            if now - begin > minutes * 60:
+                return False
+        return True
+
+    def write_history(self) -> None:
+        """The loss curve and the hours, beside the weights."""
+        self.history.parent.mkdir(parents=True, exist_ok=True)
+        kept = {
+            "steps": self.step,
+            "hours": round(self.hours, 3),
+            "threads": torch.get_num_threads(),
+            "curve": self.curve,
+        }
+        self.history.write_text(json.dumps(kept))

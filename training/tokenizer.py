@@ -1,0 +1,47 @@
+"""The tokenizer of the bundled models: CLIP's byte-level BPE with a vocabulary of the words of scenes.
+
+All 256 byte symbols stand in it twice (within a word, and ending one), so that any text can be written; the end
+token has the largest id, as in CLIP, where the text model pools at it.
+"""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+from unsample.datasets.scenes import ATTRIBUTES
+
+LENGTH = 24
+EXTRA = {"a", "an", "and", "at", "background", "hexagon", "in", "of", "on", "photo", "picture", "the", "two", "with"}
+
+
+def words() -> list[str]:
+    """Every word that a caption can hold, and a few that people type."""
+    known = {value for values in ATTRIBUTES.values() for value in values}
+    return sorted(known | EXTRA)
+
+
+def build() -> CLIPTokenizer:
+    """A `CLIPTokenizer` in which every known word is one token."""
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(vocab_size=10**5, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
+    bpe.train_from_iterator(words(), trainer)
+    import json
+
+    merges = [
+        tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in json.loads(bpe.to_str())["model"]["merges"]
+    ]
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = [*symbols, *(s + "</w>" for s in symbols)]
+    vocab += [t for t in dict.fromkeys(a + b for a, b in merges) if t not in set(vocab)]
+    vocab += ["<|startoftext|>", "<|endoftext|>"]
+    ids = {token: k for k, token in enumerate(vocab)}
+    return CLIPTokenizer(vocab=ids, merges=merges, model_max_length=LENGTH)
+
+
+if __name__ == "__main__":
+    tokenizer = build()
+    print(len(tokenizer), "tokens;", tokenizer.tokenize("a large striped red circle, wörd 漢 zebra!! 42"))
+    missed = [w for w in words() if len(tokenizer.tokenize(w)) != 1]
+    print("words in more than one token:", missed)
