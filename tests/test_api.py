@@ -90,7 +90,7 @@ def test_inverting_a_batch_gives_what_single_pictures_give(model: Any) -> None:
             alone = unsample.invert(model, images[k : k + 1], prompt, method=method, num_inference_steps=5)
             assert rms(alone.noise[0] - together.noise[k]) < tolerance(model)
             assert (alone.nfe, alone.status) == (together.nfe[k : k + 1], together.status[k : k + 1])
-            assert alone.meta["seeds"] == together.meta["seeds"][k : k + 1] == [0]
+            assert alone.meta["seeds"] == together.meta["seeds"][k : k + 1]
             for name in ("mean", "std", "kl", "lag1_correlation"):
                 assert alone.health[0][name] == pytest.approx(together.health[k][name], abs=1e-4)
 

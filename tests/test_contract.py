@@ -14,7 +14,7 @@ import torch
 import unsample
 from tests.problems import PROMPTS, mixture, mixture_picture, rms
 from unsample.errors import BadOption, UnknownName
-from unsample.methods import METHODS, Method, MethodFacts, get_method, parse_setting, setting_defaults
+from unsample.methods import METHODS, Method, MethodFacts, Walked, get_method, parse_setting, setting_defaults
 
 STEPS = 50  # at 20 the steps of this mixture are no contraction, and implicit methods may leave the picture's component
 EVERY = pytest.mark.parametrize("name", METHODS)
@@ -146,10 +146,10 @@ def test_its_cost_is_what_it_declares(name: str, steps: int, model: Any, images:
         warnings.simplefilter("ignore")  # few steps keep the picture
         given = {"prompt": list(PROMPTS), "method": configured, "num_inference_steps": steps}
         inversion = unsample.invert(model, images, **given)
-        assert inversion.nfe == [configured.passes(steps)] * 2
+        assert inversion.nfe == [configured.passes(Walked(steps))] * 2
         assert (max(inversion.backward) > 0) == configured.needs_grad
         guided = unsample.invert(model, images, **given, guidance_scale=2.0)
-        assert guided.nfe == [2 * configured.passes(steps)] * 2
+        assert guided.nfe == [configured.passes(Walked(steps, 2, 2))] * 2
 
 
 @EVERY

@@ -1,7 +1,7 @@
 """Train the autoencoder of `scenes-sd` (f4: 64x64x3 to 16x16x4), in two stages.
 
 Stage `all` trains both halves. Stage `decoder` keeps the encoder, so that the latents stay what the U-Net was
-trained on, and goes on with the decoder alone, on squared error.
+trained on, and goes on with the decoder alone, on the PSNR itself (the logarithm of each picture's squared error).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main(stage: str) -> None:
         mse = ((y - x) ** 2).mean((1, 2, 3))
         figures = {"psnr": float((-10 * (mse.detach() / 4).log10()).mean()), "kl": kl.item()}
         if stage == "decoder":
-            return 4 * mse.mean() + 0.25 * (y - x).abs().mean(), figures
+            return mse.clamp_min(1e-6).log().mean(), figures
         return reconstruction_loss(y, x) + 2e-6 * kl, figures
 
     run.loop(loss, minutes=options.minutes)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from unsample.draws import draw_noise
 from unsample.errors import BadInput, BadOption, Diverged, Incompatible
 from unsample.grid import Grid, grid_from_scheduler
 from unsample.health import health
-from unsample.inputs import Given, Prompts, as_generators, as_images, as_latents, draw_noise
-from unsample.methods import Method, get_method
+from unsample.inputs import Given, Prompts, as_generators, as_images, as_latents
+from unsample.methods import Method, Task, get_method
 from unsample.models.base import Model
-from unsample.models.guidance import Predict, check_guidance
+from unsample.models.guidance import Predict, Schedule, check_guidance, guidance_scales
 from unsample.models.loading import load, wrap
 from unsample.results import Images, Inversion
 from unsample.solvers.ddim import ddim_sample
@@ -51,6 +52,7 @@ class Watch:
     points: range
     asked: Watching
     verb: str
+    pivots: list[Tensor] | None = None  # a list to keep the points in, on their device
     trajectory: list[Tensor] = field(default_factory=list)
     lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
 
@@ -59,10 +61,22 @@ class Watch:
         from tqdm import tqdm
 
         self.trajectory = [x.cpu()] if self.asked.keep_trajectory else []
-        hidden = None if self.asked.progress is None else not self.asked.progress  # None: shown on a terminal only
-        self.bar = tqdm(total=len(self.points) - 1, desc=self.verb, disable=hidden, leave=False)
+        if self.pivots is not None:
+            self.pivots.append(x)
+        self.bar = tqdm(total=len(self.points) - 1, desc=self.verb, disable=self.hidden, leave=False)
         with self.bar:
             return walk(step, predict, x, self.grid, self.points, state, self.observe)
+
+    @property
+    def hidden(self) -> bool | None:
+        """Whether bars are hidden; None: shown on a terminal only."""
+        return None if self.asked.progress is None else not self.asked.progress
+
+    def progress(self, steps: Iterable[int], what: str) -> Iterable[int]:
+        """The steps of a method's own loop, with a bar."""
+        from tqdm import tqdm
+
+        return tqdm(steps, desc=f"{self.verb}: {what}", disable=self.hidden, leave=False)
 
     def observe(self, k: int, j: int, x: Tensor, state: State) -> Tensor:
         """After each step."""
@@ -81,6 +95,8 @@ class Watch:
                 )
         if self.asked.keep_trajectory:
             self.trajectory.append(x.cpu())
+        if self.pivots is not None:
+            self.pivots.append(x)
         self.bar.update()
         return x
 
@@ -115,6 +131,7 @@ def sample(
     *,
     num_inference_steps: int = 50,
     guidance_scale: float = 1.0,
+    guidance_schedule: Schedule = "constant",
     noise: Tensor | None = None,
     generator: Any = None,
     negative_prompt: str | list[str] | None = None,
@@ -136,6 +153,8 @@ def sample(
         prompt: one, or one a picture.
         num_inference_steps: 1 to what the model was trained with.
         guidance_scale: w >= 0, `eps_u + w (eps_c - eps_u)`; 1 is one pass (conditional only).
+        guidance_schedule: how w runs from the noisiest step (s = 0) to the last (s = 1): "constant", "linear"
+            `1 + (w - 1)(1 - s)`, "cosine" `1 + (w - 1)(1 + cos(pi s)) / 2`, or any callable of s.
         noise: (B, C, H, W) to start from, in place of `generator`.
         generator: one `torch.Generator` (split among the pictures of a batch), or a list with one a picture; without
             it a fresh seed a picture is drawn and recorded in `meta`.
@@ -181,9 +200,10 @@ def sample(
     noise = as_latents(model, noise)
     x = noise.to(model.device, _state_dtype(model, noise))
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    made = _Run(model, grid, prompts, len(x), w, grid.num_steps, watching, "sample").sample(x, ddim_sample)
-    about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds) | {"guidance_scale": w}
-    return replace(made, meta=about)
+    scales = guidance_scales(w, guidance_schedule, grid)
+    made = _Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample").sample(x, ddim_sample)
+    about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds)
+    return replace(made, meta=about | {"guidance_scale": w, "guidance_schedule": _schedule_name(guidance_schedule)})
 
 
 def invert(
@@ -195,9 +215,11 @@ def invert(
     num_inference_steps: int = 50,
     guidance_scale: float = 1.0,
     sampling_guidance_scale: float | None = None,
-    strength: float = 1.0,
+    guidance_schedule: Schedule = "constant",
+    strength: float | None = None,
     generator: Any = None,
     latents: Tensor | None = None,
+    trajectory: Tensor | None = None,
     negative_prompt: str | list[str] | None = None,
     prompt_embeds: Tensor | None = None,
     negative_prompt_embeds: Tensor | None = None,
@@ -219,9 +241,14 @@ def invert(
         guidance_scale: w >= 0 used while inverting.
         sampling_guidance_scale: what a method optimises for and `reconstruct` uses; default: the method's own, else
             `guidance_scale`.
-        strength: in (0, 1]; below 1 the inversion stops at step int(num_inference_steps * strength).
-        generator: as in `sample`; without it every picture is seeded with 0.
+        guidance_schedule: of sampling, as in `sample`; the inversion itself walks under the constant `guidance_scale`.
+        strength: in (0, 1]; below 1 the inversion stops at step int(num_inference_steps * strength). Default: the
+            method's own, else 1.
+        generator: as in `sample`, or a whole number: then, as by default with 0, every picture is seeded by that
+            number and its own content, so that no two share a noise.
         latents: in place of `images`: (B, C, H, W) in the model's own range; float64 makes the whole walk float64.
+        trajectory: (N + 1, B, C, H, W), noisiest first, as `sample(keep_trajectory=True)` gives: for the methods that
+            need the sampling run which made the pictures (`oracle`).
         negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, callback_on_step_end: as in diffusers.
         keep_trajectory: keep every latent, on the CPU.
         fit: "aspect" keeps a picture's aspect ratio at the model's pixel count; "crop" or "pad" makes a square.
@@ -248,40 +275,56 @@ def invert(
     w = check_guidance(guidance_scale)
     sampling = configured.sampling_guidance_scale if sampling_guidance_scale is None else sampling_guidance_scale
     sampling = w if sampling is None else check_guidance(sampling, "sampling_guidance_scale")
-    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip)
+    strength = (configured.strength or 1.0) if strength is None else strength
+    spacing = configured.timestep_spacing
+    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
     stop = _stop(grid, strength)
+    scales = guidance_scales(sampling, guidance_schedule, grid)
     prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
     if (images is None) is (latents is None):
         raise BadInput("give images or latents, one of the two")
+    _check_needs(configured, model, prompts, trajectory, scales, w)
     given = None if latents is not None else as_images(model, images, fit)
-    count = len(given.images) if given else len(as_latents(model, latents))
-    generators = as_generators(generator, count, seed=0)
+    rows = (given.images * 255).round().byte() if given else as_latents(model, latents)
+    count = len(rows)
+    generators = as_generators(generator, count, rows)
     begin = time.perf_counter()
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    run = _Run(model, grid, prompts, count, w, stop, watching, "invert")  # refuses before the encoder runs
+    run = _Run(model, grid, prompts, count, w, stop, watching, "invert", scales)  # refuses before the encoder runs
     x0 = _encoded(model, given, latents)
-    noise, state = run.invert(x0, configured)
+    recorded = None if trajectory is None else _recorded(trajectory, x0, grid)
+    noise, state = run.invert(x0, configured, generators, recorded)
     cost, seconds = run.predict.cost, time.perf_counter() - begin
+    _find_lost(run.watch, noise, state, configured, pure_noise=stop == grid.num_steps)
     status = _status(run.watch, state, configured, count)
+    kept = {name: state[name] for name in configured.keeps}
     sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
     about = _meta(model, grid, stop, prompts, count, [g.initial_seed() for g in generators])
     about |= {
         "method": {"name": configured.name, "settings": dict(configured.settings)},
         "guidance_scale": w,
         "sampling_guidance_scale": sampling,
+        "guidance_schedule": _schedule_name(guidance_schedule),
+        "sampling_scales": list(scales),
         "strength": float(strength),
         "source_sizes": [list(s) for s in sizes],
         "names": given.names if given else [f"latents-{k}" for k in range(count)],
         "notes": given.notes if given else [],
         "fit": fit,
         "residual": _residuals(state),
-        "stored": {"what": configured.stores, "size_over_noise": 1.0, "fitted_to_picture": configured.fitted},
+        "stored": {
+            "what": configured.stores,
+            "size_over_noise": _bytes(noise, *kept.values()) / _bytes(noise),
+            "fitted_to_picture": configured.fitted,
+        },
         "nfe": cost.nfe,
         "backward": cost.backward,
         "seconds": seconds,
+        **(configured.notes(grid, stop) if configured.notes else {}),
     }
     return Inversion(
         noise=noise,
+        state=kept,
         nfe=cost.nfe,
         backward=cost.backward,
         seconds=seconds,
@@ -303,6 +346,7 @@ def reconstruct(
     *,
     use: str = "record",
     guidance_scale: float | None = None,
+    guidance_schedule: Schedule | None = None,
     allow_other_model: bool = False,
     keep_trajectory: bool = False,
     callback_on_step_end: Callback | None = None,
@@ -316,6 +360,7 @@ def reconstruct(
         use: "record" plays back all that the method stored, by its own rule; "noise" samples plainly from the
             recovered noise alone.
         guidance_scale: default: the inversion's `sampling_guidance_scale`.
+        guidance_schedule: as in `sample`; default: the inversion's.
         allow_other_model: play back with other weights.
         keep_trajectory, callback_on_step_end, progress: as in `sample`.
 
@@ -324,13 +369,13 @@ def reconstruct(
 
     Raises:
         BadInput: made by another model. BadOption: another value of `use`.
+        Incompatible: guidance other than that which the record was fitted with.
     """
     if use not in ("record", "noise"):
         raise BadOption(f"use must be 'record' or 'noise'; got {use!r}")
-    w = inversion.meta["sampling_guidance_scale"] if guidance_scale is None else guidance_scale
-    prompts = _prompts_of(inversion)
+    guidance = _guidance_of(inversion, guidance_scale, guidance_schedule, None)
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    return _play(model, inversion, prompts, w, use, allow_other_model, watching, "reconstruct")
+    return _play(model, inversion, _prompts_of(inversion), guidance, use, allow_other_model, watching, "reconstruct")
 
 
 def edit(
@@ -338,7 +383,8 @@ def edit(
     inversion: Inversion,
     prompt: str | list[str] | None = None,
     *,
-    guidance_scale: float = 5.0,
+    guidance_scale: float | None = None,
+    guidance_schedule: Schedule | None = None,
     negative_prompt: str | list[str] | None = None,
     prompt_embeds: Tensor | None = None,
     negative_prompt_embeds: Tensor | None = None,
@@ -354,19 +400,28 @@ def edit(
         model: the one that inverted.
         inversion: from `invert` or `Inversion.load`.
         prompt: what the pictures shall show; one, or one a picture.
-        guidance_scale: of sampling.
+        guidance_scale: of sampling; default: the method's own for edits, else 5.
+        guidance_schedule: as in `sample`; default: the inversion's.
         negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, keep_trajectory, callback_on_step_end,
             progress: as in `sample`.
         allow_other_model: play back with other weights.
 
     Raises:
-        Incompatible: a model that takes no condition. BadInput: made by another model.
+        Incompatible: a model that takes no condition, a method that cannot edit, or guidance other than that which the
+            record was fitted with. BadInput: made by another model.
     """
     prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
     if prompt is None and prompt_embeds is None and class_labels is None:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
+    method = _method_of(inversion)
+    if method.refuses_edit:
+        raise Incompatible(f"{method.name} cannot edit: {method.refuses_edit}")
+    bound = inversion.meta["sampling_guidance_scale"] if method.edits_as_fitted else None
+    guidance = _guidance_of(
+        inversion, guidance_scale, guidance_schedule, bound if bound is not None else method.edit_guidance_scale or 5.0
+    )
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    return _play(model, inversion, prompts, guidance_scale, "record", allow_other_model, watching, "edit")
+    return _play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
 
 
 def interpolate(
@@ -430,28 +485,44 @@ class _Run:
     """One walk: model, grid, condition, watch. Making it embeds the prompts and refuses what does not go together."""
 
     def __init__(
-        self, model: Model, grid: Grid, prompts: Prompts, count: int, w: float, stop: int, asked: Watching, verb: str
+        self,
+        model: Model,
+        grid: Grid,
+        prompts: Prompts,
+        count: int,
+        w: float | tuple[float, ...],
+        stop: int,
+        asked: Watching,
+        verb: str,
+        sampling: tuple[float, ...] | None = None,
     ) -> None:
+        """`w` is the guidance of this walk, one scale or one a grid point; `sampling` that of the playback to come."""
         import torch
 
-        self.begin, self.model, self.grid, self.stop, self.asked, self.verb = (
-            time.perf_counter(),
-            model,
-            grid,
-            stop,
-            asked,
-            verb,
-        )
+        self.begin, self.model, self.grid, self.stop = time.perf_counter(), model, grid, stop
+        self.asked, self.verb = asked, verb
+        every = {*(w if isinstance(w, tuple) else [w]), *(sampling or ())}
         with torch.no_grad():
-            self.condition, free = prompts.conditions(model, count, w)
+            self.condition, free = prompts.conditions(model, count, next((v for v in every if v != 1), 1.0))
         self.predict = Predict(model, grid, self.condition, free, w, count)
+        self.playback = self.predict
+        if sampling is not None:
+            self.playback = Predict(model, grid, self.condition, free, sampling, count, self.predict.cost)
 
-    def invert(self, x: Tensor, method: Method) -> tuple[Tensor, State]:
+    def invert(
+        self, x: Tensor, method: Method, generators: Sequence[torch.Generator], trajectory: Tensor | None
+    ) -> tuple[Tensor, State]:
         import torch
 
         self.watch = Watch(self.model, self.grid, range(self.stop + 1), self.asked, self.verb)
+        self.watch.pivots = None if method.fit is None else []
+        task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, self.watch.progress)
         with torch.no_grad():
-            return self.watch.run(method.invert_step, self.predict, x)
+            state = {} if method.begin is None else method.begin(task)
+            noise, state = self.watch.run(method.invert_step, self.predict, x, state)
+            if method.fit is not None:
+                state = method.fit(task, self.watch.pivots or [], state)
+        return noise, state
 
     def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
         import torch
@@ -477,20 +548,136 @@ class _Run:
 
 
 def _play(
-    model: Any, inversion: Inversion, prompts: Prompts, w: float, use: str, allow: bool, watching: Watching, verb: str
+    model: Any,
+    inversion: Inversion,
+    prompts: Prompts,
+    guidance: tuple[float, Schedule, tuple[float, ...] | None],
+    use: str,
+    allow: bool,
+    watching: Watching,
+    verb: str,
 ) -> Images:
+    import torch
+
     model = load(model)
-    w = check_guidance(w)
+    w, schedule, scales = guidance
     _check_model(model, inversion, allow)
-    method = _method_of(inversion)
-    step, state = (method.sample_step, inversion.state) if use == "record" else (ddim_sample, None)
+    method, grid = _method_of(inversion), _grid_of(inversion, model)
+    scales = guidance_scales(w, schedule, grid) if scales is None else scales
+    _check_bound(method, inversion, scales, use, verb)
     x = inversion.noise.to(model.device, _state_dtype(model, inversion.noise))
-    run = _Run(model, _grid_of(inversion, model), prompts, len(x), w, inversion.meta["stop_index"], watching, verb)
-    made = run.sample(x, step, state)
+    run = _Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
+    if use == "noise":
+        made = run.sample(x, ddim_sample)
+    else:
+        state = {name: value.to(model.device) for name, value in inversion.state.items()}
+        if method.playback is not None:
+            with torch.no_grad():
+                source = (
+                    run.condition if verb == "reconstruct" else _prompts_of(inversion).conditions(model, len(x), 1)[0]
+                )
+            run.predict = method.playback(run.predict, source)
+        step = method.edit_step if verb == "edit" and method.edit_step else method.sample_step
+        made = run.sample(x, step, state)
     _warn_constant(made, inversion, verb)
     shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
-    played = {"use": use, "guidance_scale": w, "source_prompt": inversion.meta["prompt"]}
-    return replace(made, meta=inversion.meta | shown | played)
+    played = {"use": use, "guidance_scale": w, "guidance_schedule": _schedule_name(schedule)}
+    return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
+
+
+def _guidance_of(
+    inversion: Inversion, guidance_scale: float | None, schedule: Schedule | None, default: float | None
+) -> tuple[float, Schedule, tuple[float, ...] | None]:
+    """Scale and schedule of a playback, and the very scales of the inversion where both are as recorded."""
+    meta = inversion.meta
+    recorded, kept = meta["sampling_guidance_scale"], meta.get("guidance_schedule", "constant")
+    w = check_guidance(guidance_scale if guidance_scale is not None else recorded if default is None else default)
+    same = w == recorded and schedule in (None, kept)
+    if schedule is None and kept == "callable" and not same:
+        raise Incompatible(
+            "the inversion was made under a guidance_schedule that is a function, and those cannot be saved; give "
+            "guidance_schedule again"
+        )
+    return (
+        w,
+        kept if schedule is None else schedule,
+        tuple(meta["sampling_scales"]) if same and "sampling_scales" in meta else None,
+    )
+
+
+def _check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...], use: str, verb: str) -> None:
+    """A record that was fitted under one guidance is played back under that guidance, or refused."""
+    bound = method.edits_as_fitted if verb == "edit" else method.guidance_bound
+    if use == "record" and bound and list(scales) != inversion.meta["sampling_scales"]:
+        raise Incompatible(
+            f"{method.name}'s record was fitted under guidance {inversion.meta['sampling_guidance_scale']:g} "
+            f"({inversion.meta['guidance_schedule']}) and holds under no other; leave guidance_scale and "
+            "guidance_schedule out, or invert again with that sampling_guidance_scale"
+        )
+
+
+def _schedule_name(schedule: Schedule) -> str:
+    return schedule if isinstance(schedule, str) else "callable"
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _check_needs(
+    method: Method, model: Model, prompts: Prompts, trajectory: Tensor | None, scales: tuple[float, ...], w: float
+) -> None:
+    """Refuse what the method cannot do, and warn of guidance that it does not account for."""
+    if method.needs_prompt:
+        if not model.takes_prompt and prompts.prompt_embeds is None:
+            raise Incompatible(
+                f"{method.name} works on the text condition and {model.id} takes no prompt; use a text model"
+            )
+        if prompts.prompt is None and prompts.prompt_embeds is None:
+            raise BadOption(f"{method.name} needs the prompt that describes the picture; give prompt")
+    if method.needs_trajectory and trajectory is None:
+        raise BadOption(
+            f"{method.name} needs the recorded sampling run that made the picture; give "
+            "trajectory=sample(..., keep_trajectory=True).trajectory"
+        )
+    if not method.handles_guidance and (w > 1 or max(scales) > 1):
+        warnings.warn(
+            f"{method.name} does not account for guidance above 1 (inverting {w:g}, sampling up to {max(scales):g}): "
+            "expect the reconstruction to drift; a method such as null_text, fixed_point or edict does",
+            stacklevel=3,
+        )
+
+
+def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:
+    """A recorded sampling run, checked against what is inverted."""
+    wanted = (grid.num_steps + 1, *x0.shape)
+    if tuple(trajectory.shape) != wanted:
+        raise BadInput(
+            f"trajectory must be {wanted}, noisiest first, one point a grid point; got {tuple(trajectory.shape)}"
+        )
+    if not bool(trajectory.isfinite().all()):
+        raise BadInput("trajectory must be finite")
+    return trajectory.to(x0)
+
+
+def _find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure_noise: bool) -> None:
+    """Pictures whose record is not finite, or whose noise a reversible method has blown up, are lost."""
+    end = f"the end of {len(watch.points) - 1} steps"
+    for name in method.keeps:
+        for k in (~state[name].flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            watch.lost_at.setdefault(k, f"{end} ({name} is not finite)")
+    stds = noise.flatten(1).std(1).tolist() if method.reversible and pure_noise else []
+    for k, std in enumerate(stds):
+        if std > 100:
+            watch.lost_at.setdefault(k, f"{end} (noise std {std:.3g})")
+        elif not 0.8 <= std <= 1.25:
+            warnings.warn(
+                f"invert: {method.name} recovered a noise of std {std:.3g} for picture {k}, not 1: its round trip may "
+                "be exact all the same, but edits and interpolations will suffer; try guidance 1 or more steps",
+                stacklevel=3,
+            )
+    if len(watch.lost_at) == len(noise):
+        raise Diverged(f"invert with {watch.model.id} diverged: {method.name} lost every picture at {end}")
 
 
 def _method_of(inversion: Inversion) -> Method:

@@ -62,7 +62,9 @@ def check_steps(num_inference_steps: object, num_train_timesteps: int | None = N
     return num_inference_steps
 
 
-def grid_from_scheduler(scheduler: Any, num_inference_steps: int, *, clip: str = "off") -> Grid:
+def grid_from_scheduler(
+    scheduler: Any, num_inference_steps: int, *, clip: str = "off", timestep_spacing: str | None = None
+) -> Grid:
     """The grid of a diffusers scheduler.
 
     Any discrete scheduler other than DDIM is converted with `DDIMScheduler.from_config` first and the original is
@@ -73,6 +75,7 @@ def grid_from_scheduler(scheduler: Any, num_inference_steps: int, *, clip: str =
         scheduler: a diffusers scheduler with a discrete `betas` table.
         num_inference_steps: 1 to `num_train_timesteps`.
         clip: "off", or "config" to clamp the predicted x_0 where the scheduler's config says `clip_sample`.
+        timestep_spacing: in place of the scheduler's own.
 
     Raises:
         BadOption: a number of steps that the scheduler cannot give, or another value of `clip`.
@@ -82,6 +85,8 @@ def grid_from_scheduler(scheduler: Any, num_inference_steps: int, *, clip: str =
     if clip not in ("off", "config"):
         raise BadOption(f"clip must be 'off' or 'config'; got {clip!r}")
     ddim = as_ddim(scheduler)
+    if timestep_spacing is not None:
+        ddim.register_to_config(timestep_spacing=timestep_spacing)
     config = ddim.config
     check_steps(num_inference_steps, config.num_train_timesteps)
     ddim.set_timesteps(num_inference_steps)

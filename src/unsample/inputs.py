@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsample.draws import content_seeds
 from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.models.base import Condition, Model
 
@@ -238,11 +238,12 @@ def _spread(name: str, value: str | Sequence[str], count: int) -> Sequence[str]:
     return values * count if len(values) == 1 else values
 
 
-def as_generators(generator: Any, count: int, seed: int | None = None) -> list[torch.Generator]:
+def as_generators(generator: Any, count: int, rows: Tensor | None = None) -> list[torch.Generator]:
     """One generator a picture.
 
     A list is used as it is; one generator for a batch is split into per-picture seeds drawn from it; one for a single
-    picture is that picture's. Without one, every picture is seeded with `seed`, or, where that is None, anew.
+    picture is that picture's. A whole number, or nothing, seeds: with `rows` (B, ...) from that number (0) and each
+    picture's own content (`draws.content_seeds`), without them anew.
     """
     import torch
 
@@ -250,26 +251,13 @@ def as_generators(generator: Any, count: int, seed: int | None = None) -> list[t
         if len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator):
             raise BadOption(f"generator must be one torch.Generator or a list of {count}; got {len(generator)}")
         return list(generator)
-    if generator is None:
-        seeds = [secrets.randbelow(2**32) if seed is None else seed for _ in range(count)]
+    if generator is None or (isinstance(generator, int) and not isinstance(generator, bool)):
+        drawn = [secrets.randbelow(2**32) for _ in range(count)]
+        seeds = drawn if rows is None else content_seeds(rows, generator or 0)
         return [torch.Generator().manual_seed(s) for s in seeds]
     if not isinstance(generator, torch.Generator):
         raise BadOption(f"generator must be a torch.Generator or a list of them; got {type(generator).__name__}")
     if count == 1:
         return [generator]
-    drawn = torch.randint(0, 2**32, (count,), generator=generator, device=generator.device).tolist()
-    return [torch.Generator().manual_seed(s) for s in drawn]
-
-
-def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
-    """(B, *shape): each picture's from its own generator, on that generator's device, in float32."""
-    import torch
-
-    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device).cpu() for g in generators])
-
-
-def warn_notes(given: Given) -> None:
-    """Say what was done to the pictures."""
-    for name, note in zip(given.names, given.notes, strict=True):
-        if note:
-            warnings.warn(f"{name}: {note}", stacklevel=3)
+    split = torch.randint(0, 2**32, (count,), generator=generator, device=generator.device).tolist()
+    return [torch.Generator().manual_seed(s) for s in split]

@@ -105,18 +105,17 @@ def text(name: str, value: str | None) -> str | None:
 
 def configured_method(name: str, settings: list[str] | None) -> Method:
     """The method that `--method` and `--set` describe."""
-    from unsample.methods import METHODS, get_method, parse_setting
+    from unsample.methods import get_method, parse_settings
 
     get_method(name)  # refuses a name that is not in the table
-    given: dict[str, Any] = {}
+    pairs: list[tuple[str, str]] = []
     for pair in settings or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise BadOption(f"--set takes KEY=VALUE, for example --set num_iters=5; got {pair!r}")
-        with option("--set"):
-            given[key.strip()] = parse_setting(METHODS[name].factory, key.strip(), value.strip())
+        pairs.append((key.strip(), value.strip()))
     with option("--set"):
-        return get_method(name, given)
+        return get_method(name, parse_settings(name, pairs))
 
 
 def place(where: Place) -> Place:

@@ -143,7 +143,6 @@ def _run(model: Model, batch: Sequence[Job], walk: Walk) -> Iterator[tuple[Job, 
 def inverted(model: Model, batch: Sequence[Job], walk: Walk) -> Inversion:
     """The library's `invert` for pictures of one size."""
     from unsample import api
-    from unsample.cli import session
 
     def texts(values: list[str | None]) -> list[str] | None:
         return None if all(v is None for v in values) else [v or "" for v in values]
@@ -157,7 +156,7 @@ def inverted(model: Model, batch: Sequence[Job], walk: Walk) -> Inversion:
         guidance_scale=walk.guidance_scale,
         sampling_guidance_scale=walk.sampling_guidance_scale,
         strength=walk.strength,
-        generator=session.generators([walk.seed] * len(batch)),
+        generator=walk.seed,
         negative_prompt=texts([job.negative_prompt for job in batch]),
         fit=walk.fit,
         clip=walk.clip,

@@ -1,14 +1,64 @@
-"""A method is a codec: how a picture is inverted into a record, and the step that plays the record back."""
+"""A method is a codec: how a picture is inverted into a record, and the step that plays the record back.
+
+What a method may do, in the order in which it happens:
+`begin` draws or stores what the walk up needs; `invert_step` walks up; `fit` looks at all the points of that walk (the
+pivots) and fits a record to them; `playback` may change the condition that is played; `sample_step` (or `edit_step`,
+under another prompt) walks down. Most methods have only the two steps.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
-from unsample.errors import BadOption, unknown_name
-from unsample.walk import Step
+from unsample.errors import BadOption, Incompatible, unknown_name
+from unsample.solvers.ddim import ddim_invert_at_target, ddim_sample
+from unsample.walk import State, Step
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from unsample.grid import Grid
+    from unsample.models.base import Condition
+    from unsample.models.guidance import Predict
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What the cost of an inversion depends on."""
+
+    steps: int  # T, the steps walked
+    pair: int = 1  # network evaluations of a prediction while inverting: 2 if guided
+    sampling_pair: int = 1  # the same under the guidance of sampling
+    timesteps: tuple[int, ...] = ()  # the noisier end of each step
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `begin` and `fit` are given. Pictures are the rows of every tensor."""
+
+    predict: Predict  # under the guidance of inversion
+    playback: Predict  # under the guidance of sampling; counts into the same cost
+    grid: Grid
+    stop: int  # the noisiest grid point reached
+    x0: Tensor  # (B, C, H, W)
+    generators: Sequence[torch.Generator]  # one a picture
+    trajectory: Tensor | None = None  # (N + 1, B, C, H, W), noisiest first: a recorded sampling run
+    progress: Callable[[Iterable[int], str], Iterable[int]] = lambda steps, what: steps
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal numbers (B, *shape), each picture's from its own generator; default: of the shape of x0."""
+        from unsample.draws import draw_noise
+
+        return draw_noise(self.generators, shape or self.x0.shape[1:]).to(self.x0)
+
+
+def nothing(walked: Walked) -> int:
+    """No backward pass."""
+    return 0
 
 
 @dataclass(frozen=True)
@@ -17,16 +67,40 @@ class Method:
 
     name: str
     settings: Mapping[str, Any]
-    invert_step: Step
-    sample_step: Step
-    passes: Callable[[int], int]  # network evaluations to invert T steps at w = 1, without early stopping
-    stores: str = "noise"  # what the record holds
+    invert_step: Step = ddim_invert_at_target
+    sample_step: Step = ddim_sample
+    passes: Callable[[Walked], int] = lambda walked: walked.steps * walked.pair  # without early stopping
+    backward: Callable[[Walked], int] = nothing  # passes backward through the network
+    begin: Callable[[Task], State] | None = None
+    fit: Callable[[Task, list[Tensor], State], State] | None = None  # pivots: clean first, stop + 1 of them
+    playback: Callable[[Predict, Condition], Predict] | None = None  # given the source's condition
+    edit_step: Step | None = None  # where an edit plays the record otherwise than a reconstruction
+    keeps: tuple[str, ...] = ()  # the state that is saved with the noise; (B, ...)
+    stores: str = "noise"  # what the record holds, in words
     fitted: bool = False  # whether the record holds more than the noise, fitted to the picture
     exact: bool = False  # whether the record reconstructs exactly by construction
+    reversible: bool = False  # whether it is exact by running the sampler's algebra backwards
     needs_prompt: bool = False
-    needs_grad: bool = False
+    needs_trajectory: bool = False
     sampling_guidance_scale: float | None = None  # the method's own default; None: that of the inversion
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    edit_guidance_scale: float | None = None  # None: 5
+    guidance_bound: bool = False  # whether the record holds only under the guidance that it was fitted with
+    edits_as_fitted: bool = False  # whether edits too are bound to that guidance
+    handles_guidance: bool = True  # whether guidance > 1 is accounted for
+    strength: float | None = None  # the method's own default
+    timestep_spacing: str | None = None  # in place of the scheduler's
+    refuses_edit: str | None = None  # why it cannot edit
+    notes: Callable[[Grid, int], dict[str, Any]] | None = None  # what else its record says, from grid and stop
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether it is a way up alone: noise in, plain DDIM back. Only such a method can be another's base."""
+        return self.sample_step is ddim_sample and not self.keeps and self.fit is None and self.playback is None
+
+    @property
+    def needs_grad(self) -> bool:
+        """Whether gradients run through the network."""
+        return self.backward(Walked(10, 2, 2, tuple(range(1, 1000, 100)))) > 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +114,79 @@ class MethodFacts:
     cost: str
     year: int
     reference: str
+    quick: Mapping[str, Any] = field(default_factory=dict)  # settings for a look: 10 s at most
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the authors' other settings, by name
+
+    def named_settings(self) -> dict[str, Mapping[str, Any]]:
+        """Every preset, `quick` among them."""
+        return {"quick": self.quick, **self.presets}
+
+
+Base: TypeAlias = "str | Mapping[str, Any] | Method"
+"""Another method inside a setting: a name, a configured method, or `{"name": ..., "settings": {...}}`."""
+
+
+def as_base(base: Base, wrapper: str, *, needs_grad: bool = True) -> Method:
+    """The method inside another's setting `base`.
+
+    Args:
+        base: a name, a configured method, or its JSON form.
+        wrapper: the name of the method around it.
+        needs_grad: False to refuse a base that differentiates through the network.
+
+    Raises:
+        Incompatible: a base that is not a way up alone.
+    """
+    from unsample.methods import get_method
+
+    if isinstance(base, Mapping):
+        if not set(base) <= {"name", "settings"} or "name" not in base:
+            raise BadOption(f"{wrapper}: base must have name and settings; got {sorted(base)}")
+        method = get_method(base["name"], dict(base.get("settings", {})))
+    else:
+        method = get_method(base)
+    if not method.stepwise:
+        raise Incompatible(
+            f"{wrapper}(base={method.name}) makes no sense: {method.name} keeps more than the noise ({method.stores}), "
+            f"and {wrapper} would not play that back; use a base that keeps the noise alone, such as ddim"
+        )
+    if method.needs_grad and not needs_grad:
+        raise Incompatible(
+            f"{wrapper}(base={method.name}) makes no sense: {method.name} differentiates the network's own equation, "
+            f"which {wrapper} changes; use a base such as ddim or fixed_point"
+        )
+    return method
+
+
+def base_setting(base: Base, method: Method) -> Any:
+    """What is recorded of a base: the name as it was given, or name and settings."""
+    return base if isinstance(base, str) else {"name": method.name, "settings": dict(method.settings)}
+
+
+def whole(method: str, name: str, value: object, lowest: int = 1) -> int:
+    """A setting that is a whole number of at least `lowest`, or `BadOption`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise BadOption(f"{method}: {name} must be a whole number of at least {lowest}; got {value!r}")
+    return value
+
+
+def number(method: str, name: str, value: object, low: float = 0.0, high: float = float("inf")) -> float:
+    """A setting that is a finite number from `low` to `high`, or `BadOption`."""
+    import math
+
+    fine = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    if not fine or not low <= value <= high:  # type: ignore[operator]
+        limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
+        raise BadOption(f"{method}: {name} must be a number {limits}; got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def choice(method: str, name: str, value: object, known: Iterable[str]) -> str:
+    """A setting that is one of some words, or `BadOption`."""
+    words = list(known)
+    if value not in words:
+        raise BadOption(f"{method}: {name} must be one of {', '.join(words)}; got {value!r}")
+    return str(value)
 
 
 def setting_defaults(factory: Callable[..., Method]) -> dict[str, Any]:
@@ -56,18 +203,18 @@ def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    hints = get_type_hints(factory)
-    if name not in hints or name == "return":
-        raise unknown_name("setting", name, [n for n in hints if n != "return"])
-    if text.lower() in ("none", "null"):
-        text_value: Any = None
-    else:
-        text_value = text
+    defaults = setting_defaults(factory)
+    if name not in defaults:
+        raise unknown_name("setting", name, defaults)
+    hint = str if name == "base" else get_type_hints(factory)[name]
     try:
-        return TypeAdapter(hints[name]).validate_strings(text_value) if text_value is not None else _none(hints[name])
+        if text.lower() in ("none", "null"):
+            return _none(hint)
+        return TypeAdapter(hint).validate_strings(text)
     except (ValidationError, TypeError) as error:
-        kind = getattr(hints[name], "__name__", str(hints[name]))
-        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}=5") from error
+        kind = getattr(hint, "__name__", str(hint))
+        shown = defaults[name] if defaults[name] is not None else 5
+        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={shown}") from error
 
 
 def _none(hint: Any) -> None:

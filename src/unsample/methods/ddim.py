@@ -11,7 +11,7 @@ from typing import Literal
 
 from unsample.errors import BadOption
 from unsample.methods.base import Method
-from unsample.solvers.ddim import INVERT_AT, ddim_sample
+from unsample.solvers.ddim import INVERT_AT
 
 
 def ddim(eps_at: Literal["target", "source"] = "target") -> Method:
@@ -30,4 +30,4 @@ def ddim(eps_at: Literal["target", "source"] = "target") -> Method:
     """
     if eps_at not in INVERT_AT:
         raise BadOption(f"ddim: eps_at must be 'target' or 'source'; got {eps_at!r}")
-    return Method("ddim", {"eps_at": eps_at}, INVERT_AT[eps_at], ddim_sample, passes=lambda num_steps: num_steps)
+    return Method("ddim", {"eps_at": eps_at}, INVERT_AT[eps_at], handles_guidance=False)

@@ -7,11 +7,7 @@ round trip does not mean that the recovered noise is right: look at both.
 
 from __future__ import annotations
 
-import math
-
-from unsample.errors import BadOption
-from unsample.methods.base import Method
-from unsample.solvers.ddim import ddim_sample
+from unsample.methods.base import Method, number, whole
 from unsample.solvers.fixed_point import fixed_point_invert
 
 
@@ -30,17 +26,15 @@ def fixed_point(num_iters: int = 10, tol: float | None = None) -> Method:
 
     Example:
         >>> import unsample
-        >>> unsample.methods.fixed_point(num_iters=5).passes(50)
+        >>> unsample.methods.fixed_point(num_iters=5).passes(unsample.methods.Walked(steps=50))
         250
     """
-    if isinstance(num_iters, bool) or not isinstance(num_iters, int) or num_iters < 1:
-        raise BadOption(f"fixed_point: num_iters must be a whole number of at least 1; got {num_iters!r}")
-    if tol is not None and (isinstance(tol, bool) or not (isinstance(tol, int | float) and 0 <= tol < math.inf)):
-        raise BadOption(f"fixed_point: tol must be None or a finite number of at least 0; got {tol!r}")
+    whole("fixed_point", "num_iters", num_iters)
+    if tol is not None:
+        number("fixed_point", "tol", tol)
     return Method(
         "fixed_point",
         {"num_iters": num_iters, "tol": tol},
         fixed_point_invert(num_iters, tol),
-        ddim_sample,
-        passes=lambda num_steps: num_iters * num_steps,
+        passes=lambda walked: num_iters * walked.steps * walked.pair,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from unsample.errors import BadOption, Incompatible
+from unsample.errors import BadOption, Incompatible, unknown_name
 from unsample.models.base import Condition, Model
 from unsample.prediction import Prediction, prediction_from_output
 
@@ -38,9 +39,10 @@ class Predict:
         model: the adapter.
         grid: the noise levels.
         condition: of the prompt, one row a picture.
-        unconditional: of the negative prompt; needed unless `guidance_scale` is 1.
-        guidance_scale: w.
+        unconditional: of the negative prompt; needed unless w is 1 everywhere.
+        guidance_scale: w, or one w a grid point (`scales`).
         batch_size: number of pictures.
+        cost: where to count; a new count by default.
     """
 
     def __init__(
@@ -49,17 +51,28 @@ class Predict:
         grid: Grid,
         condition: Condition,
         unconditional: Condition | None,
-        guidance_scale: float,
+        guidance_scale: float | Sequence[float],
         batch_size: int,
+        cost: Cost | None = None,
     ) -> None:
-        self.model, self.grid, self.guidance_scale = model, grid, check_guidance(guidance_scale)
-        if self.guidance_scale != 1 and unconditional is None:
+        one = isinstance(guidance_scale, int | float)
+        self.scales = tuple([check_guidance(guidance_scale)] * (grid.num_steps + 1) if one else guidance_scale)  # type: ignore[arg-type]
+        if unconditional is None and any(w != 1 for w in self.scales):
             raise Incompatible(
                 f"guidance_scale={guidance_scale} needs an unconditional prediction, and {model.id} was given none; "
                 "use guidance_scale=1 or give negative_prompt_embeds"
             )
-        self.condition, self.unconditional = condition, unconditional
-        self.cost = Cost([0] * batch_size)
+        self.model, self.grid, self.condition, self.unconditional = model, grid, condition, unconditional
+        self.cost = cost or Cost([0] * batch_size)
+
+    def with_condition(self, condition: Condition, unconditional: Condition | None) -> Predict:
+        """The same model, guidance and count under other conditions."""
+        return Predict(self.model, self.grid, condition, unconditional, self.scales, len(self.cost.nfe), self.cost)
+
+    def on(self, grid: Grid, scale: float) -> Predict:
+        """The same on another grid, with one guidance scale."""
+        count = len(self.cost.nfe)
+        return Predict(self.model, grid, self.condition, self.unconditional, scale, count, self.cost)
 
     def __call__(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
         """The prediction for `x` at grid point i.
@@ -69,24 +82,50 @@ class Predict:
             i: index into the grid; the level at which the network is asked and its answer converted.
             rows: int64 indices of the pictures in `x`, None for all.
         """
+        w = self.scales[i]
+        if w == 1:
+            return prediction_from_output(self._one(x, i, self.condition, rows), x, self.grid, i)
+        assert self.unconditional is not None
+        if w == 0:
+            return prediction_from_output(self._one(x, i, self.unconditional, rows), x, self.grid, i)
+        free, bound = self._two(x, i, self.unconditional, rows)
+        return prediction_from_output(free + w * (bound - free), x, self.grid, i)  # linear: eps, v and x0 alike
+
+    def conditional(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
+        """The conditional prediction alone, one pass."""
+        return prediction_from_output(self._one(x, i, self.condition, rows), x, self.grid, i)
+
+    def free(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
+        """The unconditional prediction alone, one pass."""
+        assert self.unconditional is not None
+        return prediction_from_output(self._one(x, i, self.unconditional, rows), x, self.grid, i)
+
+    def pair(self, x: Tensor, i: int, rows: Tensor | None = None) -> tuple[Prediction, Prediction]:
+        """The unconditional and the conditional prediction, unguided: two passes, or one where they are the same."""
+        assert self.unconditional is not None
+        if self.unconditional is self.condition:
+            same = self.conditional(x, i, rows)
+            return same, same
+        free, bound = self._two(x, i, self.unconditional, rows)
+        return prediction_from_output(free, x, self.grid, i), prediction_from_output(bound, x, self.grid, i)
+
+    def guided(self, free: Prediction, bound: Prediction, i: int) -> Prediction:
+        """Two predictions joined with the guidance at grid point i; no pass."""
+        w = self.scales[i]
+        return Prediction(free.x0 + w * (bound.x0 - free.x0), free.eps + w * (bound.eps - free.eps))
+
+    def _one(self, x: Tensor, i: int, condition: Condition, rows: Tensor | None) -> Tensor:
+        return self._network(x, i, condition if rows is None else condition.rows(rows), rows, 1)
+
+    def _two(self, x: Tensor, i: int, unconditional: Condition, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         import torch
 
-        w = self.guidance_scale
-        which = torch.arange(len(x)) if rows is None else rows
-        if w == 1 or w == 0:
-            chosen = self.condition if w == 1 else self.unconditional
-            assert chosen is not None
-            output = self._network(x, i, chosen if rows is None else chosen.rows(rows), which, 1)
-        else:
-            assert self.unconditional is not None
-            pair = [c if rows is None else c.rows(rows) for c in (self.unconditional, self.condition)]
-            both = self._network(torch.cat([x, x]), i, pair[0].joined(pair[1]), which, 2)
-            free, bound = both.chunk(2)
-            output = free + w * (bound - free)  # linear, so it may act on eps, v or x0 alike
-        return prediction_from_output(output, x, self.grid, i)
+        free, bound = (c if rows is None else c.rows(rows) for c in (unconditional, self.condition))
+        both = self._network(torch.cat([x, x]), i, free.joined(bound), rows, 2)
+        return both[: len(x)], both[len(x) :]
 
-    def _network(self, x: Tensor, i: int, condition: Condition, which: Tensor, passes: int) -> Tensor:
-        pictures = which.tolist()
+    def _network(self, x: Tensor, i: int, condition: Condition, rows: Tensor | None, passes: int) -> Tensor:
+        pictures = range(len(x) // passes) if rows is None else rows.tolist()
         for k in pictures:
             self.cost.nfe[k] += passes
         output = self.model.network(x, self.grid.timesteps[i], condition)
@@ -98,6 +137,35 @@ class Predict:
 
             output.register_hook(count)
         return output
+
+
+Schedule = str | Callable[[float], float]
+SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
+    "constant": lambda w, end, s: w,
+    "linear": lambda w, end, s: end + (w - end) * (1 - s),
+    "cosine": lambda w, end, s: end + (w - end) * (1 + math.cos(math.pi * s)) / 2,
+}
+W_END = 1.0  # where linear and cosine schedules end
+
+
+def guidance_scales(guidance_scale: float, schedule: Schedule, grid: Grid) -> tuple[float, ...]:
+    """The guidance scale at every grid point.
+
+    With s from 0 at the noisiest point to 1 at the last one that a sampling step leaves: constant w; linear
+    `1 + (w - 1)(1 - s)`; cosine `1 + (w - 1)(1 + cos(pi s)) / 2`; or any callable of s that returns a scale.
+
+    Raises:
+        UnknownName: no such schedule. BadOption: a scale that is not a finite number of at least 0.
+    """
+    w, last = check_guidance(guidance_scale), max(grid.num_steps - 1, 1)
+    if isinstance(schedule, str) and schedule not in SCHEDULES:
+        raise unknown_name("guidance schedule", schedule, SCHEDULES)
+    if not isinstance(schedule, str) and not callable(schedule):
+        raise BadOption(f"guidance_schedule must be a name or a callable of s; got {schedule!r}")
+    at = [min((grid.num_steps - i) / last, 1.0) for i in range(grid.num_steps + 1)]
+    if isinstance(schedule, str):
+        return tuple(SCHEDULES[schedule](w, W_END, s) for s in at)
+    return tuple(check_guidance(float(schedule(s)), "a guidance_schedule's scale") for s in at)
 
 
 def check_guidance(guidance_scale: object, name: str = "guidance_scale") -> float:

@@ -58,6 +58,7 @@ def fixed_point_invert(num_iters: int, tol: float | None) -> Step:
         floor = 10 * torch.finfo(x.dtype).eps
         converged = converged | (relative <= floor)
         return best, {
+            **state,
             "residual": torch.maximum(state.get("residual", torch.zeros_like(relative)), relative),
             "converged": state.get("converged", torch.ones_like(converged)) & converged,
         }
