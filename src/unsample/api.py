@@ -2,127 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from unsample.draws import draw_noise
-from unsample.errors import BadInput, BadOption, Diverged, Incompatible
+from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.grid import Grid, grid_from_scheduler
 from unsample.health import health
-from unsample.inputs import Given, Prompts, as_generators, as_images, as_latents
-from unsample.methods import Method, Task, get_method
+from unsample.inputs import Prompts, as_generators, as_images, as_latents
+from unsample.methods import Method, get_method
 from unsample.models.base import Model
-from unsample.models.guidance import Predict, Schedule, check_guidance, guidance_scales
+from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
+from unsample.outcome import find_lost, residuals, status
+from unsample.playing import check_model, edit_guidance, grid_of, guidance_of, method_of, play, prompts_of
 from unsample.results import Images, Inversion
+from unsample.running import Callback, Run, Watching, encoded, state_dtype
 from unsample.solvers.ddim import ddim_sample
-from unsample.walk import State, Step, walk
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from unsample.pictures import Fit
 
 __all__ = ["edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"]
-
-Callback = Callable[[Any, int, int, "dict[str, Any]"], "dict[str, Any] | None"]
-
-
-@dataclass(frozen=True)
-class Watching:
-    """How a caller wants to watch a walk."""
-
-    keep_trajectory: bool = False
-    callback: Callback | None = None
-    progress: bool | None = None
-
-
-@dataclass
-class Watch:
-    """Everything that hangs on the loop: finite check, callback, trajectory, progress."""
-
-    model: Model
-    grid: Grid
-    points: range
-    asked: Watching
-    verb: str
-    pivots: list[Tensor] | None = None  # a list to keep the points in, on their device
-    trajectory: list[Tensor] = field(default_factory=list)
-    lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
-
-    def run(self, step: Step, predict: Predict, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Walk, watched."""
-        from tqdm import tqdm
-
-        self.trajectory = [x.cpu()] if self.asked.keep_trajectory else []
-        if self.pivots is not None:
-            self.pivots.append(x)
-        self.bar = tqdm(total=len(self.points) - 1, desc=self.verb, disable=self.hidden, leave=False)
-        with self.bar:
-            return walk(step, predict, x, self.grid, self.points, state, self.observe)
-
-    @property
-    def hidden(self) -> bool | None:
-        """Whether bars are hidden; None: shown on a terminal only."""
-        return None if self.asked.progress is None else not self.asked.progress
-
-    def progress(self, steps: Iterable[int], what: str) -> Iterable[int]:
-        """The steps of a method's own loop, with a bar."""
-        from tqdm import tqdm
-
-        return tqdm(steps, desc=f"{self.verb}: {what}", disable=self.hidden, leave=False)
-
-    def observe(self, k: int, j: int, x: Tensor, state: State) -> Tensor:
-        """After each step."""
-        timestep = self.grid.timesteps[max(j, self.points[k])]  # the noisier end: where the network was asked
-        if self.asked.callback is not None:
-            x = (self.asked.callback(self.model, k, timestep, {"latents": x}) or {}).get("latents", x)
-        finite = x.flatten(1).isfinite().all(1)
-        if not bool(finite.all()):
-            where = f"step {k + 1} of {len(self.points) - 1} (timestep {timestep})"
-            for row in (~finite).nonzero().flatten().tolist():
-                self.lost_at.setdefault(row, where)
-            if len(self.lost_at) == len(x):
-                raise Diverged(
-                    f"{self.verb} with {self.model.id} diverged: no picture was finite any more at {where}; "
-                    "try more steps, guidance 1, another method, or dtype float32"
-                )
-        if self.asked.keep_trajectory:
-            self.trajectory.append(x.cpu())
-        if self.pivots is not None:
-            self.pivots.append(x)
-        self.bar.update()
-        return x
-
-    def kept(self) -> Tensor | None:
-        """(N + 1, B, C, H, W) in the order of the walk, or None."""
-        import torch
-
-        return torch.stack(self.trajectory) if self.asked.keep_trajectory else None
-
-
-def _encoded(model: Model, given: Given | None, latents: Tensor | None) -> Tensor:
-    """The start of the walk: (B, C, h, w) on the model's device, in the state's dtype."""
-    import torch
-
-    with torch.no_grad():
-        x0 = latents if given is None else model.encode(given.images.to(model.device))
-    assert x0 is not None
-    return x0.to(model.device, _state_dtype(model, latents, given.images if given else None))
-
-
-def _state_dtype(model: Model, *given: Tensor | None) -> torch.dtype:
-    """float32, or float64 when the network or what was given is."""
-    import torch
-
-    wide = model.dtype is torch.float64 or any(t is not None and t.dtype is torch.float64 for t in given)
-    return torch.float64 if wide else torch.float32
 
 
 def sample(
@@ -198,12 +104,12 @@ def sample(
         seeds = [g.initial_seed() for g in generators]
         noise = draw_noise(generators, _shape(model, height, width))
     noise = as_latents(model, noise)
-    x = noise.to(model.device, _state_dtype(model, noise))
+    x = noise.to(model.device, state_dtype(model, noise))
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     scales = guidance_scales(w, guidance_schedule, grid)
-    made = _Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample").sample(x, ddim_sample)
+    made = Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample").sample(x, ddim_sample)
     about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds)
-    return replace(made, meta=about | {"guidance_scale": w, "guidance_schedule": _schedule_name(guidance_schedule)})
+    return replace(made, meta=about | {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)})
 
 
 def invert(
@@ -290,13 +196,13 @@ def invert(
     generators = as_generators(generator, count, rows)
     begin = time.perf_counter()
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    run = _Run(model, grid, prompts, count, w, stop, watching, "invert", scales)  # refuses before the encoder runs
-    x0 = _encoded(model, given, latents)
+    run = Run(model, grid, prompts, count, w, stop, watching, "invert", scales)  # refuses before the encoder runs
+    x0 = encoded(model, given, latents)
     recorded = None if trajectory is None else _recorded(trajectory, x0, grid)
     noise, state = run.invert(x0, configured, generators, recorded)
     cost, seconds = run.predict.cost, time.perf_counter() - begin
-    _find_lost(run.watch, noise, state, configured, pure_noise=stop == grid.num_steps)
-    status = _status(run.watch, state, configured, count)
+    find_lost(run.watch, noise, state, configured, pure_noise=stop == grid.num_steps)
+    verdicts = status(run.watch, state, configured, count)
     kept = {name: state[name] for name in configured.keeps}
     sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
     about = _meta(model, grid, stop, prompts, count, [g.initial_seed() for g in generators])
@@ -304,14 +210,15 @@ def invert(
         "method": {"name": configured.name, "settings": dict(configured.settings)},
         "guidance_scale": w,
         "sampling_guidance_scale": sampling,
-        "guidance_schedule": _schedule_name(guidance_schedule),
+        "guidance_schedule": schedule_name(guidance_schedule),
         "sampling_scales": list(scales),
         "strength": float(strength),
         "source_sizes": [list(s) for s in sizes],
         "names": given.names if given else [f"latents-{k}" for k in range(count)],
         "notes": given.notes if given else [],
+        "seed": generator or 0 if generator is None or isinstance(generator, int) else None,
         "fit": fit,
-        "residual": _residuals(state),
+        "residual": residuals(state),
         "stored": {
             "what": configured.stores,
             "size_over_noise": _bytes(noise, *kept.values()) / _bytes(noise),
@@ -328,7 +235,7 @@ def invert(
         nfe=cost.nfe,
         backward=cost.backward,
         seconds=seconds,
-        status=status,
+        status=verdicts,
         health=health(noise, pure_noise=stop == grid.num_steps),
         meta=about,
         source=None if given is None else (given.images * 255).round().byte().permute(0, 2, 3, 1).cpu(),
@@ -373,9 +280,9 @@ def reconstruct(
     """
     if use not in ("record", "noise"):
         raise BadOption(f"use must be 'record' or 'noise'; got {use!r}")
-    guidance = _guidance_of(inversion, guidance_scale, guidance_schedule, None)
+    guidance = guidance_of(inversion, guidance_scale, guidance_schedule)
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    return _play(model, inversion, _prompts_of(inversion), guidance, use, allow_other_model, watching, "reconstruct")
+    return play(model, inversion, prompts_of(inversion), guidance, use, allow_other_model, watching, "reconstruct")
 
 
 def edit(
@@ -413,15 +320,12 @@ def edit(
     prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
     if prompt is None and prompt_embeds is None and class_labels is None:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
-    method = _method_of(inversion)
+    method = method_of(inversion)
     if method.refuses_edit:
         raise Incompatible(f"{method.name} cannot edit: {method.refuses_edit}")
-    bound = inversion.meta["sampling_guidance_scale"] if method.edits_as_fitted else None
-    guidance = _guidance_of(
-        inversion, guidance_scale, guidance_schedule, bound if bound is not None else method.edit_guidance_scale or 5.0
-    )
+    guidance = guidance_of(inversion, edit_guidance(inversion, guidance_scale), guidance_schedule)
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    return _play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
+    return play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
 
 
 def interpolate(
@@ -461,163 +365,24 @@ def interpolate(
     model = load(model)
     w = check_guidance(a.meta["sampling_guidance_scale"] if guidance_scale is None else guidance_scale)
     for inversion in (a, b):
-        _check_model(model, inversion, allow_other_model)
+        check_model(model, inversion, allow_other_model)
     ts = torch.linspace(0, 1, num_frames, dtype=torch.float64).tolist()
     noise = torch.cat(
         [torch.cat([slerp(p[None], q[None], t) for t in ts]) for p, q in zip(a.noise, b.noise, strict=True)]
     )
     with torch.no_grad():
-        conditions = [_prompts_of(i).conditions(model, len(i), w) for i in (a, b)]
+        conditions = [prompts_of(i).conditions(model, len(i), w) for i in (a, b)]
     embeds = _blend([c.prompt_embeds for c, _ in conditions], ts)
     negative = _blend([None if u is None else u.prompt_embeds for _, u in conditions], ts)
     labels = None if a.class_labels is None else a.class_labels.repeat_interleave(num_frames)
-    x = noise.to(model.device, _state_dtype(model, noise))
+    x = noise.to(model.device, state_dtype(model, noise))
     prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, class_labels=labels)
     watching = Watching(callback=callback_on_step_end, progress=progress)
-    run = _Run(model, _grid_of(a, model), prompts, len(x), w, a.meta["stop_index"], watching, "interpolate")
+    run = Run(model, grid_of(a, model), prompts, len(x), w, a.meta["stop_index"], watching, "interpolate")
     return replace(run.sample(x, ddim_sample), meta=a.meta | {"num_frames": num_frames, "guidance_scale": w})
 
 
 # ---------------------------------------------------------------- what the verbs share
-
-
-class _Run:
-    """One walk: model, grid, condition, watch. Making it embeds the prompts and refuses what does not go together."""
-
-    def __init__(
-        self,
-        model: Model,
-        grid: Grid,
-        prompts: Prompts,
-        count: int,
-        w: float | tuple[float, ...],
-        stop: int,
-        asked: Watching,
-        verb: str,
-        sampling: tuple[float, ...] | None = None,
-    ) -> None:
-        """`w` is the guidance of this walk, one scale or one a grid point; `sampling` that of the playback to come."""
-        import torch
-
-        self.begin, self.model, self.grid, self.stop = time.perf_counter(), model, grid, stop
-        self.asked, self.verb = asked, verb
-        every = {*(w if isinstance(w, tuple) else [w]), *(sampling or ())}
-        with torch.no_grad():
-            self.condition, free = prompts.conditions(model, count, next((v for v in every if v != 1), 1.0))
-        self.predict = Predict(model, grid, self.condition, free, w, count)
-        self.playback = self.predict
-        if sampling is not None:
-            self.playback = Predict(model, grid, self.condition, free, sampling, count, self.predict.cost)
-
-    def invert(
-        self, x: Tensor, method: Method, generators: Sequence[torch.Generator], trajectory: Tensor | None
-    ) -> tuple[Tensor, State]:
-        import torch
-
-        self.watch = Watch(self.model, self.grid, range(self.stop + 1), self.asked, self.verb)
-        self.watch.pivots = None if method.fit is None else []
-        task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, self.watch.progress)
-        with torch.no_grad():
-            state = {} if method.begin is None else method.begin(task)
-            noise, state = self.watch.run(method.invert_step, self.predict, x, state)
-            if method.fit is not None:
-                state = method.fit(task, self.watch.pivots or [], state)
-        return noise, state
-
-    def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
-        import torch
-
-        self.watch = Watch(self.model, self.grid, range(self.stop, -1, -1), self.asked, self.verb)
-        with torch.no_grad():
-            latents, _ = self.watch.run(step, self.predict, x, state)
-            images = self.model.decode(latents).float()
-        status = ["diverged" if k in self.watch.lost_at else "ok" for k in range(len(x))]
-        for k in (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
-            status[k] = "diverged"  # the decoder overflowed
-        self._report(status)
-        cost, seconds = self.predict.cost, time.perf_counter() - self.begin
-        shown = images.clamp(0, 1)
-        kept = self.watch.kept()
-        return Images(shown, latents, x, status, cost.nfe, cost.backward, seconds, trajectory=kept)
-
-    def _report(self, status: list[str]) -> None:
-        if all(s == "diverged" for s in status):
-            raise Diverged(f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture")
-        for k, where in self.watch.lost_at.items():
-            warnings.warn(f"{self.verb}: picture {k} diverged at {where}; the others are untouched", stacklevel=4)
-
-
-def _play(
-    model: Any,
-    inversion: Inversion,
-    prompts: Prompts,
-    guidance: tuple[float, Schedule, tuple[float, ...] | None],
-    use: str,
-    allow: bool,
-    watching: Watching,
-    verb: str,
-) -> Images:
-    import torch
-
-    model = load(model)
-    w, schedule, scales = guidance
-    _check_model(model, inversion, allow)
-    method, grid = _method_of(inversion), _grid_of(inversion, model)
-    scales = guidance_scales(w, schedule, grid) if scales is None else scales
-    _check_bound(method, inversion, scales, use, verb)
-    x = inversion.noise.to(model.device, _state_dtype(model, inversion.noise))
-    run = _Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
-    if use == "noise":
-        made = run.sample(x, ddim_sample)
-    else:
-        state = {name: value.to(model.device) for name, value in inversion.state.items()}
-        if method.playback is not None:
-            with torch.no_grad():
-                source = (
-                    run.condition if verb == "reconstruct" else _prompts_of(inversion).conditions(model, len(x), 1)[0]
-                )
-            run.predict = method.playback(run.predict, source)
-        step = method.edit_step if verb == "edit" and method.edit_step else method.sample_step
-        made = run.sample(x, step, state)
-    _warn_constant(made, inversion, verb)
-    shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
-    played = {"use": use, "guidance_scale": w, "guidance_schedule": _schedule_name(schedule)}
-    return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
-
-
-def _guidance_of(
-    inversion: Inversion, guidance_scale: float | None, schedule: Schedule | None, default: float | None
-) -> tuple[float, Schedule, tuple[float, ...] | None]:
-    """Scale and schedule of a playback, and the very scales of the inversion where both are as recorded."""
-    meta = inversion.meta
-    recorded, kept = meta["sampling_guidance_scale"], meta.get("guidance_schedule", "constant")
-    w = check_guidance(guidance_scale if guidance_scale is not None else recorded if default is None else default)
-    same = w == recorded and schedule in (None, kept)
-    if schedule is None and kept == "callable" and not same:
-        raise Incompatible(
-            "the inversion was made under a guidance_schedule that is a function, and those cannot be saved; give "
-            "guidance_schedule again"
-        )
-    return (
-        w,
-        kept if schedule is None else schedule,
-        tuple(meta["sampling_scales"]) if same and "sampling_scales" in meta else None,
-    )
-
-
-def _check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...], use: str, verb: str) -> None:
-    """A record that was fitted under one guidance is played back under that guidance, or refused."""
-    bound = method.edits_as_fitted if verb == "edit" else method.guidance_bound
-    if use == "record" and bound and list(scales) != inversion.meta["sampling_scales"]:
-        raise Incompatible(
-            f"{method.name}'s record was fitted under guidance {inversion.meta['sampling_guidance_scale']:g} "
-            f"({inversion.meta['guidance_schedule']}) and holds under no other; leave guidance_scale and "
-            "guidance_schedule out, or invert again with that sampling_guidance_scale"
-        )
-
-
-def _schedule_name(schedule: Schedule) -> str:
-    return schedule if isinstance(schedule, str) else "callable"
 
 
 def _bytes(*tensors: Tensor) -> int:
@@ -660,71 +425,6 @@ def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:
     return trajectory.to(x0)
 
 
-def _find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure_noise: bool) -> None:
-    """Pictures whose record is not finite, or whose noise a reversible method has blown up, are lost."""
-    end = f"the end of {len(watch.points) - 1} steps"
-    for name in method.keeps:
-        for k in (~state[name].flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
-            watch.lost_at.setdefault(k, f"{end} ({name} is not finite)")
-    stds = noise.flatten(1).std(1).tolist() if method.reversible and pure_noise else []
-    for k, std in enumerate(stds):
-        if std > 100:
-            watch.lost_at.setdefault(k, f"{end} (noise std {std:.3g})")
-        elif not 0.8 <= std <= 1.25:
-            warnings.warn(
-                f"invert: {method.name} recovered a noise of std {std:.3g} for picture {k}, not 1: its round trip may "
-                "be exact all the same, but edits and interpolations will suffer; try guidance 1 or more steps",
-                stacklevel=3,
-            )
-    if len(watch.lost_at) == len(noise):
-        raise Diverged(f"invert with {watch.model.id} diverged: {method.name} lost every picture at {end}")
-
-
-def _method_of(inversion: Inversion) -> Method:
-    made_by = inversion.meta["method"]
-    try:
-        return get_method(made_by["name"], made_by["settings"])
-    except (BadOption, TypeError) as error:  # settings of a type that no factory takes
-        raise BadInput(f"the method that this inversion was made with cannot be played back: {error}") from error
-
-
-def _warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
-    """A constant picture made of one that is not constant is said, never passed in silence."""
-    if inversion.source is None:
-        return
-    flat = made.images.flatten(1).std(1) < 1 / 255
-    varied = inversion.source.float().flatten(1).std(1) >= 1
-    for k in (flat.cpu() & varied).nonzero().flatten().tolist():
-        warnings.warn(f"{verb}: picture {k} came out constant although its source is not", stacklevel=4)
-
-
-def _status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
-    converged = state.get("converged")
-    status = []
-    for k in range(count):
-        if k in watch.lost_at:
-            status.append("diverged")
-            warnings.warn(f"invert: picture {k} diverged at {watch.lost_at[k]}; the others are untouched", stacklevel=3)
-        elif converged is not None and not bool(converged[k]):
-            status.append("not_converged")
-            residual = float(state["residual"][k])
-            warnings.warn(
-                f"invert: {method.name} did not converge for picture {k} (largest relative residual of a step "
-                f"{residual:.1e}); the best iterate was kept; try more iterations, more steps or guidance 1",
-                stacklevel=3,
-            )
-        else:
-            status.append("ok")
-    return status
-
-
-def _residuals(state: State) -> list[float | None] | None:
-    """The largest relative residual of any step, one a picture; None for a method without residuals."""
-    if "residual" not in state:
-        return None
-    return [value if math.isfinite(value) else None for value in state["residual"].tolist()]
-
-
 def _stop(grid: Grid, strength: float) -> int:
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
         raise BadOption(f"strength must be in (0, 1]; got {strength!r}")
@@ -758,23 +458,6 @@ def _repeat(prompts: Prompts, times: int) -> Prompts:
     return Prompts(**texts, **tensors, class_labels=labels)  # type: ignore[arg-type]
 
 
-def _prompts_of(inversion: Inversion) -> Prompts:
-    """What the inversion was conditioned on."""
-    meta = inversion.meta
-
-    def text(name: str) -> list[str] | None:
-        values = meta.get(name)
-        return None if not values or all(v is None for v in values) else [v or "" for v in values]
-
-    return Prompts(
-        text("prompt"),
-        text("negative_prompt"),
-        inversion.prompt_embeds,
-        inversion.negative_prompt_embeds,
-        inversion.class_labels,
-    )
-
-
 def _check_pair(a: Inversion, b: Inversion, guidance_scale: float | None) -> None:
     """Whether two inversions can be interpolated."""
     if a.noise.shape != b.noise.shape or any(a.meta[k] != b.meta[k] for k in ("grid", "stop_index")):
@@ -806,24 +489,6 @@ def _blend(pair: list[Tensor | None], ts: list[float]) -> Tensor | None:
 def _row_each(tensor: Tensor | None, count: int) -> Tensor | None:
     """One row a picture, so that an inversion can be split and saved."""
     return None if tensor is None else tensor.detach().expand(count, *tensor.shape[1:])
-
-
-def _grid_of(inversion: Inversion, model: Model) -> Grid:
-    """The very grid of the inversion; what the network's output means is the model's own affair."""
-    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in inversion.meta["grid"].items()}
-    return Grid(**stored | {"prediction_type": model.scheduler.config.get("prediction_type", "epsilon")})
-
-
-def _check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> None:
-    made_by = inversion.meta["model"]
-    if allow_other_model or model.weights_sha256() == made_by["sha256"]:
-        if tuple(inversion.noise.shape[1:2]) != tuple(model.sample_shape[:1]):
-            raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")
-        return
-    raise BadInput(
-        f"this inversion was made by {made_by['id']} (weights {made_by['sha256'][:12]}), not by {model.id} "
-        f"(weights {model.weights_sha256()[:12]}); use that model, or allow_other_model (--allow-other-model)"
-    )
 
 
 def _meta(model: Model, grid: Grid, stop: int, prompts: Prompts, count: int, seeds: list[int] | None) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption, Incompatible, WeightsMissing
+from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing
 
 if TYPE_CHECKING:
     from unsample.cli.options import Place
@@ -41,7 +41,8 @@ class Walk:
     steps: int
     guidance_scale: float
     sampling_guidance_scale: float | None
-    strength: float
+    guidance_schedule: str
+    strength: float  # resolved: the method's own where none was given
     seed: int
     fit: Fit
     clip: str
@@ -60,7 +61,8 @@ def checked_walk(method: str, settings: list[str] | None, walk: dict[str, Any]) 
     guidance("--guidance-scale", walk["guidance_scale"])
     if walk["sampling_guidance_scale"] is not None:
         guidance("--sampling-guidance-scale", walk["sampling_guidance_scale"])
-    strength = walk["strength"]
+    configured = configured_method(method, settings)
+    strength = (configured.strength or 1.0) if walk["strength"] is None else walk["strength"]
     if not 0 < strength <= 1:
         raise BadOption(f"--strength must be above 0 and at most 1; got {strength:g}")
     if int(walk["steps"] * strength) < 1:
@@ -68,7 +70,7 @@ def checked_walk(method: str, settings: list[str] | None, walk: dict[str, Any]) 
             f"--strength {strength:g} of {walk['steps']} steps is no step; use more steps or a larger strength"
         )
     seed(walk["seed"])
-    return Walk(configured_method(method, settings), **walk)
+    return Walk(configured, **walk | {"strength": strength})
 
 
 def guidance(name: str, value: float) -> float:
@@ -118,6 +120,16 @@ def configured_method(name: str, settings: list[str] | None) -> Method:
         return get_method(name, parse_settings(name, pairs))
 
 
+def recorded_method(recorded: Mapping[str, Any], where: str) -> Method:
+    """The method that a saved inversion was made with."""
+    from unsample.methods import get_method
+
+    try:
+        return get_method(recorded["name"], recorded["settings"])
+    except (BadOption, TypeError) as error:
+        raise BadInput(f"{where}: the method it was made with cannot be played back: {error}") from error
+
+
 def place(where: Place) -> Place:
     """Device and offload, as far as they can be known without torch."""
     kind = (where.device or "").partition(":")[0]
@@ -140,6 +152,15 @@ class KnownModel:
     takes_prompt: bool | None = None
     num_train_timesteps: int | None = None
     only_size: tuple[int, int] | None = None
+
+    def check_method(self, method: Method, prompt: str | None) -> None:
+        """Refuse a method that works on text where there is none."""
+        if method.needs_prompt and self.takes_prompt is False:
+            raise Incompatible(
+                f"{method.name} works on the text condition and {self.name} takes no prompt; use a text model"
+            )
+        if method.needs_prompt and not prompt:
+            raise BadOption(f"{method.name} needs the prompt that describes the picture; give --prompt")
 
     def check(self, steps: int | None = None, prompt: str | None = None, scales: Sequence[float | None] = ()) -> None:
         """Refuse steps, prompts and guidance that it does not take."""

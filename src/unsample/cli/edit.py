@@ -12,7 +12,7 @@ import typer
 
 from unsample.cli import checks, options, places, talk
 from unsample.cli.options import Place, examples
-from unsample.errors import BadInput, BadOption, Diverged
+from unsample.errors import BadInput, BadOption, Diverged, Incompatible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +36,8 @@ def edit(
     context: typer.Context,
     input: options.EditInput,
     target_prompt: options.TargetPrompt,
-    guidance_scale: options.Scales = "5",
+    guidance_scale: options.Scales = None,
+    guidance_schedule: options.EditSchedule = None,
     negative_prompt: options.EditNegativePrompt = None,
     model: options.EitherModel = None,
     allow_other_model: options.AllowOther = False,
@@ -49,7 +50,7 @@ def edit(
     set: options.Settings = None,
     steps: options.Steps = 50,
     inversion_guidance_scale: options.InversionGuidance = 1.0,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     seed: options.Seed = 0,
     fit: options.Fit = "aspect",
     clip: options.Clip = "off",
@@ -67,25 +68,30 @@ def edit(
     """
     from unsample.cli import subject
 
+    wanted_scales = scales(guidance_scale, grid)
     walk: dict[str, Any] = {"steps": steps, "guidance_scale": inversion_guidance_scale, "sampling_guidance_scale": None}
     walk |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
+    walk |= {"guidance_schedule": guidance_schedule or "constant"}
     prompts = checks.text("--source-prompt", source_prompt), checks.text("--negative-prompt", negative_prompt)
     given = subject.Given(method, set or [], walk, *prompts, _on_the_command_line(context))
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     wanted = Wanted(
         checks.text("--target-prompt", target_prompt) or "",
         prompts[1],
-        scales(guidance_scale, grid),
+        wanted_scales,
+        guidance_schedule,
         grid,
         places.png_path(output),
         allow_other_model,
     )
     recorded = places.is_inversion(input)
     if not recorded:
-        given.checked()  # options before files
+        given = given.fitted_to(wanted_scales)  # options before files
     named = None if model is None else checks.known_model(model)
     edited = (subject.from_inversion if recorded else subject.from_picture)(input, named, given)
     edited.model.check(None, target_prompt)
+    if edited.method.refuses_edit:
+        raise Incompatible(f"{edited.method.name} cannot edit: {edited.method.refuses_edit}")
     places.check_outputs(wanted.files(), overwrite, [input])
     return _run(edited, wanted, where, json)
 
@@ -96,7 +102,8 @@ class Wanted:
 
     prompt: str
     negative_prompt: str | None
-    scales: tuple[float, ...]
+    scales: tuple[float | None, ...]  # None: the method's own
+    schedule: str | None
     grid: bool
     output: Path
     allow_other_model: bool
@@ -127,8 +134,10 @@ class Edit:
     row: dict[str, Any]
 
 
-def scales(text: str, grid: bool) -> tuple[float, ...]:
-    """`5` or `1,3,5`."""
+def scales(text: str | None, grid: bool) -> tuple[float | None, ...]:
+    """`5` or `1,3,5`; (None,) where nothing was given."""
+    if text is None:
+        return (None,)
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError as error:
@@ -165,7 +174,7 @@ def _run(subject: Subject, wanted: Wanted, where: Place, as_json: bool) -> int:
     rows = [e.row for e in edits]
     lost = record.diverged(rows)
     if as_json:
-        talk.document(record.document([model.id] * len(rows), subject.method, rows, **lost))
+        talk.document(record.document([model.id] * len(rows), subject.method.name, rows, **lost))
     return 5 if lost else 0
 
 
@@ -187,10 +196,12 @@ def _inversion(model: Model, subject: Subject, wanted: Wanted) -> Inversion:
     return inversion
 
 
-def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, scale: float) -> Edit:
+def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, asked: float | None) -> Edit:
     from unsample import api
     from unsample.cli import record, session
+    from unsample.playing import edit_guidance
 
+    scale = edit_guidance(inversion, asked)
     about: dict[str, Any] = {
         "input": subject.path,
         "inversion": subject.path if subject.recorded else None,
@@ -205,7 +216,8 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
             model,
             inversion,
             wanted.prompt,
-            guidance_scale=scale,
+            guidance_scale=asked,
+            guidance_schedule=wanted.schedule,
             negative_prompt=negative,
             allow_other_model=wanted.allow_other_model,
         )
@@ -274,7 +286,7 @@ def _write_sheet(inversion: Inversion, subject: Subject, wanted: Wanted, edits: 
     if inversion.source is not None:
         shown.insert(0, ("source", source_picture(inversion, subject)))
     figure = sheet([image for _, image in shown], [label for label, _ in shown])
-    write_png(figure, wanted.output, _settings(inversion, subject, wanted, guidance_scales=list(wanted.scales)))
+    write_png(figure, wanted.output, _settings(inversion, subject, wanted, guidance_scales=[e.scale for e in edits]))
     talk.say(f"wrote {wanted.output}")
 
 

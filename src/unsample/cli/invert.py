@@ -46,10 +46,12 @@ def invert(
     steps: options.Steps = 50,
     guidance_scale: options.Guidance = 1.0,
     sampling_guidance_scale: options.SamplingGuidance = None,
-    strength: options.Strength = 1.0,
+    guidance_schedule: options.GuidanceSchedule = "constant",
+    strength: options.Strength = None,
     seed: options.Seed = 0,
     fit: options.Fit = "aspect",
     clip: options.Clip = "off",
+    trajectory: options.Trajectory = None,
     output: options.Folder = "out",
     batch_size: options.BatchSize = 8,
     overwrite: options.Overwrite = False,
@@ -66,6 +68,7 @@ def invert(
         "steps": steps,
         "guidance_scale": guidance_scale,
         "sampling_guidance_scale": sampling_guidance_scale,
+        "guidance_schedule": guidance_schedule,
     }
     asked |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
     walk = checks.checked_walk(method, set, asked)
@@ -78,11 +81,13 @@ def invert(
         named.check(steps, prompt, scales)
     jobs = plan(places.open_pictures(images), named, prompts, Path(output))
     talk.notes(from_metadata(jobs, model is None, prompt is None))
-    for known in dict.fromkeys(job.model for job in jobs):
-        known.check(steps, prompt, scales)
+    for job in jobs:
+        job.model.check(steps, prompt, scales)
+        job.model.check_method(walk.method, job.prompt)
     check_sizes(jobs, fit)
+    recorded = places.open_trajectory(trajectory, walk.method.needs_trajectory, walk.method.name, len(jobs))
     places.check_outputs([f for job in jobs for f in (job.inversion, job.picture)], overwrite, images)
-    done = list(_all(jobs, walk, where, batch_size))
+    done = list(_all(jobs, walk, where, batch_size, recorded))
     return _report(done, walk, Path(output), json)
 
 
@@ -95,7 +100,7 @@ class Done:
     row: dict[str, Any]
 
 
-def _all(jobs: Sequence[Job], walk: Walk, where: Place, batch_size: int) -> Iterator[Done]:
+def _all(jobs: Sequence[Job], walk: Walk, where: Place, batch_size: int, trajectory: Tensor | None) -> Iterator[Done]:
     """Model by model, size by size, a batch at a time."""
     from unsample.cli import session
 
@@ -103,7 +108,7 @@ def _all(jobs: Sequence[Job], walk: Walk, where: Place, batch_size: int) -> Iter
         model = session.load(known, where)
         found: list[tuple[str, Figures]] = []
         for batch in _batches(model, [job for job in jobs if job.model == known], walk.fit, batch_size):
-            for job, row, figures in _run(model, batch, walk):
+            for job, row, figures in _run(model, batch, walk, trajectory):
                 found.append((job.source.path, figures))
                 yield Done(job, model.id, row)
         session.warn_out_of_domain(model, found)
@@ -122,13 +127,15 @@ def _batches(model: Model, jobs: Sequence[Job], fit: Fit, batch_size: int) -> It
             yield group[start : start + batch_size]
 
 
-def _run(model: Model, batch: Sequence[Job], walk: Walk) -> Iterator[tuple[Job, dict[str, Any], Figures]]:
+def _run(
+    model: Model, batch: Sequence[Job], walk: Walk, trajectory: Tensor | None
+) -> Iterator[tuple[Job, dict[str, Any], Figures]]:
     """Invert and reconstruct one batch; write and report each picture."""
     from unsample.errors import Diverged
 
     with talk.naming([job.source.path for job in batch]) as told:
         try:
-            inversion = inverted(model, batch, walk)
+            inversion = inverted(model, batch, walk, trajectory)
         except Diverged as error:
             yield from (_lost(job, talk.place_of(error, len(batch))) for job in batch)
             return
@@ -140,7 +147,7 @@ def _run(model: Model, batch: Sequence[Job], walk: Walk) -> Iterator[tuple[Job, 
             yield _kept(model, job, inversion[k], pictures[k])  # type: ignore[arg-type]
 
 
-def inverted(model: Model, batch: Sequence[Job], walk: Walk) -> Inversion:
+def inverted(model: Model, batch: Sequence[Job], walk: Walk, trajectory: Tensor | None = None) -> Inversion:
     """The library's `invert` for pictures of one size."""
     from unsample import api
 
@@ -155,11 +162,13 @@ def inverted(model: Model, batch: Sequence[Job], walk: Walk) -> Inversion:
         num_inference_steps=walk.steps,
         guidance_scale=walk.guidance_scale,
         sampling_guidance_scale=walk.sampling_guidance_scale,
+        guidance_schedule=walk.guidance_schedule,
         strength=walk.strength,
         generator=walk.seed,
         negative_prompt=texts([job.negative_prompt for job in batch]),
         fit=walk.fit,
         clip=walk.clip,
+        trajectory=trajectory,
     )
 
 

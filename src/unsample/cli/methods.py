@@ -1,4 +1,4 @@
-"""`unsample methods`: the table of inversion methods, or one of them with its settings."""
+"""`unsample methods`: the table of inversion methods, or one of them with its settings. `unsample cite`: BibTeX."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typer import Argument
 from unsample.cli import options, talk
 from unsample.cli.options import examples
 
+COLUMNS = ("name", "family", "stores", "cost", "gradients", "exact", "models", "year", "paper")
+
 
 def add_to(app: typer.Typer) -> None:
-    """The verb and its examples."""
+    """The verbs and their examples."""
     app.command("methods", epilog=examples("unsample methods", "unsample methods fixed_point"))(methods)
+    app.command("cite", epilog=examples("unsample cite ddim null_text", "unsample cite > papers.bib"))(cite)
 
 
 def methods(
@@ -34,45 +37,91 @@ def methods(
     if json:
         talk.document({"methods": rows})
     elif name is None:
+        shown = [[_short(r[c]) for c in COLUMNS] for r in rows]
+        talk.answer(table([COLUMNS, *shown]))
         talk.answer(
-            table(
-                [
-                    ("name", "cost", "year", "what"),
-                    *((r["name"], r["cost"], str(r["year"]), r["summary"]) for r in rows),
-                ]
-            )
+            "\nT is the number of steps; a guided pass (guidance other than 0 and 1) counts twice. 'unsample methods "
+            "NAME' shows a method's equation and settings, 'unsample cite NAME' its BibTeX."
         )
-        talk.answer("\nT is the number of steps. 'unsample methods NAME' shows a method's settings.")
     else:
         talk.answer(page(rows[0]))
     return 0
 
 
+def cite(
+    names: Annotated[
+        list[str] | None, Argument(metavar="[NAME]...", help="Methods.", show_default="all of them")
+    ] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Print the BibTeX of the papers behind methods."""
+    from unsample.methods import METHODS, get_method
+    from unsample.methods.citations import arxiv_ids, bibtex
+
+    for name in names or []:
+        get_method(name)
+    found = {name: arxiv_ids(METHODS[name].reference) for name in names or METHODS}
+    text = bibtex(i for ids in found.values() for i in ids)
+    if json:
+        talk.document({"methods": found, "bibtex": text})
+    else:
+        talk.answer(text)
+    return 0
+
+
 def row(name: str) -> dict[str, Any]:
     """All that the table knows of a method."""
-    from unsample.methods import METHODS
+    from unsample.methods import METHODS, get_method
 
-    facts = METHODS[name]
+    facts, method = METHODS[name], get_method(name)
     settings = [
         {"name": n, "default": p.default, "type": p.annotation if isinstance(p.annotation, str) else str(p.annotation)}
         for n, p in inspect.signature(facts.factory).parameters.items()
     ]
     kept = ("summary", "family", "equation", "cost", "year", "reference")
-    return {"name": name} | {k: getattr(facts, k) for k in kept} | {"settings": settings}
+    return {
+        "name": name,
+        **{k: getattr(facts, k) for k in kept},
+        "paper": ", ".join(_ids(facts.reference)),
+        "stores": method.stores,
+        "fitted_to_picture": method.fitted,
+        "gradients": method.needs_grad,
+        "exact": method.exact,
+        "models": "text" if method.needs_prompt else "any",
+        "needs_trajectory": method.needs_trajectory,
+        "edits": method.refuses_edit is None,
+        "sampling_guidance_scale": method.sampling_guidance_scale,
+        "edit_guidance_scale": method.edit_guidance_scale,
+        "strength": method.strength,
+        "settings": settings,
+        "presets": {n: dict(values) for n, values in facts.named_settings().items()},
+    }
 
 
 def page(method: dict[str, Any]) -> str:
     """One method, for reading."""
+    facts = ("family", "stores", "cost", "gradients", "exact", "models", "reference")
     settings = [f"  --set {s['name']}={s['default']}   ({s['type']})" for s in method["settings"]]
+    presets = [
+        f"  --set preset={name}   ({', '.join(f'{k}={v}' for k, v in values.items()) or 'the defaults'})"
+        for name, values in method["presets"].items()
+    ]
+    own = {"sampling guidance": method["sampling_guidance_scale"], "edit guidance": method["edit_guidance_scale"]}
+    own["strength"] = method["strength"]
     lines = [
         f"{method['name']}: {method['summary']}",
         "",
         f"  {method['equation']}",
         "",
-        *table([(k, str(method[k])) for k in ("family", "cost", "reference")]).splitlines(),
+        *table([(k, _short(method[k])) for k in facts]).splitlines(),
+        *(f"its own {k}: {v:g}" for k, v in own.items() if v is not None),
         "",
         "settings, with their defaults:",
         *(settings or ["  none"]),
+        "",
+        "presets:",
+        *presets,
     ]
     return "\n".join(lines)
 
@@ -81,3 +130,13 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns, padded."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _short(value: object) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _ids(reference: str) -> list[str]:
+    from unsample.methods.citations import arxiv_ids
+
+    return [f"arXiv:{i}" for i in arxiv_ids(reference)]

@@ -14,6 +14,7 @@ DtypeName = Literal["float32", "float64", "bfloat16", "float16"]
 OffloadName = Literal["none", "model", "sequential"]
 ClipName = Literal["off", "config"]
 UseName = Literal["record", "noise"]
+ScheduleName = Literal["constant", "linear", "cosine"]
 
 
 def examples(*commands: str) -> str:
@@ -148,8 +149,25 @@ SamplingGuidance = Annotated[
     ),
 ]
 Strength = Annotated[
-    float,
-    Option(metavar="S", help="In (0, 1]; below 1 the inversion stops part of the way.", rich_help_panel=INVERSION),
+    float | None,
+    Option(
+        metavar="S",
+        help="In (0, 1]; below 1 the inversion stops part of the way.",
+        rich_help_panel=INVERSION,
+        show_default="the method's own, else 1",
+    ),
+]
+SCHEDULE_HELP = "How guidance runs from the noisiest step to the last: constant, or linear or cosine down to 1."
+GuidanceSchedule = Annotated[
+    ScheduleName, Option(metavar="NAME", help=f"Of sampling. {SCHEDULE_HELP}", rich_help_panel=INVERSION)
+]
+Trajectory = Annotated[
+    str | None,
+    Option(
+        metavar="FILE",
+        help="What 'unsample sample --keep-trajectory' wrote of this picture, for methods that need it (oracle).",
+        rich_help_panel=INVERSION,
+    ),
 ]
 Seed = Annotated[int, Option(metavar="N", help="For methods that draw noise.", rich_help_panel=INVERSION)]
 Fit = Annotated[
@@ -197,12 +215,23 @@ EditNegativePrompt = Annotated[
     ),
 ]
 Scales = Annotated[
-    str,
+    str | None,
     Option(
         "--guidance-scale",
         metavar="W[,W...]",
         help="Guidance of the edit; several make one labelled sheet.",
         rich_help_panel=EDIT,
+        show_default="the method's own for edits, else 5",
+    ),
+]
+EditSchedule = Annotated[
+    ScheduleName | None,
+    Option(
+        "--guidance-schedule",
+        metavar="NAME",
+        help=SCHEDULE_HELP,
+        rich_help_panel=EDIT,
+        show_default="the recorded one, else constant",
     ),
 ]
 Use = Annotated[
@@ -220,6 +249,17 @@ RecordedGuidance = Annotated[
         help="Guidance while sampling.",
         rich_help_panel=PLAYBACK,
         show_default="the recorded sampling guidance",
+    ),
+]
+
+RecordedSchedule = Annotated[
+    ScheduleName | None,
+    Option(
+        "--guidance-schedule",
+        metavar="NAME",
+        help=SCHEDULE_HELP,
+        rich_help_panel=PLAYBACK,
+        show_default="the recorded one",
     ),
 ]
 

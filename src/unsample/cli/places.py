@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unsample.errors import BadInput
+from unsample.errors import BadInput, BadOption
 from unsample.files import check_writable_folder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unsample.pictures import Picture
 
 Checked = TypeVar("Checked")
@@ -163,3 +165,45 @@ def png_path(path: str) -> Path:
     if Path(path).suffix.lower() != ".png":
         raise BadInput(f"--output {path!r} must be the name of a PNG file, for example {Path(path).stem or 'out'}.png")
     return Path(path)
+
+
+def trajectory_path(picture: Path) -> Path:
+    """Where the latents of a sampling run go: beside its picture."""
+    return picture.with_name(f"{picture.stem}.trajectory.safetensors")
+
+
+def write_trajectory(trajectory: Tensor, picture: Path) -> None:
+    """The latents (N + 1, 1, C, H, W) of one picture, noisiest first."""
+    from safetensors.torch import save
+
+    from unsample.files import atomic_write
+
+    content = save({"trajectory": trajectory.cpu().contiguous()}, metadata={"unsample_trajectory": "1"})
+    atomic_write(trajectory_path(picture), lambda temporary: temporary.write_bytes(content))
+
+
+def open_trajectory(path: str | None, needed: bool, method: str, pictures: int) -> Tensor | None:
+    """The trajectory that a method needs, or None where it needs none.
+
+    Raises:
+        BadOption: needed and not given, given and not needed, or given for several pictures. BadInput: no such file.
+    """
+    if path is None and not needed:
+        return None
+    if path is None:
+        raise BadOption(
+            f"{method} needs the recorded sampling run that made the picture; give --trajectory FILE, which "
+            "'unsample sample --keep-trajectory' writes"
+        )
+    if not needed:
+        raise BadOption(f"--trajectory is of no use to {method}; leave it out, or use --method oracle")
+    if pictures != 1:
+        raise BadOption(f"--trajectory is of one picture and {pictures} were given; invert them one by one")
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)["trajectory"]
+    except Exception as error:  # safetensors raises its own kind, OSError, KeyError and ValueError
+        raise BadInput(
+            f"cannot read trajectory {path}: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error

@@ -40,6 +40,7 @@ def reconstruct(
     vae_tiling: options.VaeTiling = False,
     use: options.Use = "record",
     guidance_scale: options.RecordedGuidance = None,
+    guidance_schedule: options.RecordedSchedule = None,
     output: options.Folder = "out",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -56,7 +57,7 @@ def reconstruct(
     found = places.open_inversions(inversions)
     jobs = plan(found, named, Path(output))
     places.check_outputs([f for job in jobs for f in job.pictures], overwrite, inversions)
-    play = Play(where, use, guidance_scale, allow_other_model)
+    play = Play(where, use, guidance_scale, guidance_schedule, allow_other_model)
     done = list(_all(jobs, play))
     return _report(done, jobs, Path(output), json)
 
@@ -78,6 +79,7 @@ class Play:
     where: Place
     use: str
     guidance_scale: float | None
+    guidance_schedule: str | None
     allow_other_model: bool
 
 
@@ -118,6 +120,7 @@ def _run(model: Model, job: Job, inversion: Inversion, play: Play) -> Iterator[d
                 inversion,
                 use=play.use,
                 guidance_scale=play.guidance_scale,
+                guidance_schedule=play.guidance_schedule,
                 allow_other_model=play.allow_other_model,
             )
         except Diverged as error:

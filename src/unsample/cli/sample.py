@@ -50,6 +50,9 @@ def sample(
     guidance_scale: Annotated[
         float, Option(metavar="W", help="1 is plain conditional sampling.", rich_help_panel=SAMPLING)
     ] = 1.0,
+    guidance_schedule: Annotated[
+        options.ScheduleName, Option(metavar="NAME", help=options.SCHEDULE_HELP, rich_help_panel=SAMPLING)
+    ] = "constant",
     clip: Annotated[
         options.ClipName,
         Option(
@@ -73,6 +76,14 @@ def sample(
             rich_help_panel=OUTPUT,
         ),
     ] = "out",
+    keep_trajectory: Annotated[
+        bool,
+        Option(
+            "--keep-trajectory",
+            help="Write every latent of the run beside the picture, as STEM.trajectory.safetensors.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     batch_size: Annotated[
         int, Option(metavar="N", help="Pictures that go through the model together.", rich_help_panel=OUTPUT)
     ] = 8,
@@ -96,12 +107,13 @@ def sample(
     jobs = [
         Job(s, file) for s, file in zip(range(seed, seed + num_images), files(output, seed, num_images), strict=True)
     ]
-    places.check_outputs([job.file for job in jobs], overwrite)
+    beside = [places.trajectory_path(job.file) for job in jobs] if keep_trajectory else []
+    places.check_outputs([*(job.file for job in jobs), *beside], overwrite)
 
     from unsample.cli import session
 
     loaded = session.load(known, where)
-    wanted = Wanted(*prompts, steps, guidance_scale, clip)
+    wanted = Wanted(*prompts, steps, guidance_scale, guidance_schedule, clip, keep_trajectory)
     starts = range(0, num_images, batch_size)
     rows = [row for start in starts for row in _run(loaded, jobs[start : start + batch_size], wanted)]
     return _report(loaded.id, rows, json)
@@ -123,7 +135,9 @@ class Wanted:
     negative_prompt: str | None
     steps: int
     guidance_scale: float
+    guidance_schedule: str
     clip: str
+    keep_trajectory: bool
 
 
 def files(output: str, seed: int, count: int) -> list[Path]:
@@ -148,6 +162,8 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
                 wanted.prompt,
                 num_inference_steps=wanted.steps,
                 guidance_scale=wanted.guidance_scale,
+                guidance_schedule=wanted.guidance_schedule,
+                keep_trajectory=wanted.keep_trajectory,
                 generator=session.generators([job.seed for job in batch]),
                 negative_prompt=wanted.negative_prompt,
                 clip=wanted.clip,
@@ -172,6 +188,8 @@ def _write(made: Images, k: int, job: Job, wanted: Wanted) -> None:
     from unsample.pictures import write_png
 
     image = session.as_pil(made.images[k : k + 1])
+    if made.trajectory is not None:
+        places.write_trajectory(made.trajectory[:, k : k + 1], job.file)
     write_png(image, job.file, record.settings("sample", made.meta, k, method="ddim", seed=job.seed, size=image.size))
 
 

@@ -112,13 +112,13 @@ def measured(model: Model, inversion: Inversion, picture: Tensor) -> Figures:
 
 def open_inversion(model: Model, path: str, allow_other_model: bool) -> Inversion:
     """A saved inversion, compared with the model before anything is played."""
-    from unsample.api import _check_model
     from unsample.errors import BadInput
+    from unsample.playing import check_model
     from unsample.results import Inversion
 
     inversion = Inversion.load(path)
     try:
-        _check_model(model, inversion, allow_other_model)
+        check_model(model, inversion, allow_other_model)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     return inversion

@@ -48,6 +48,7 @@ def of_inversion(path: str) -> dict[str, Any]:
     recorded = places.open_inversions([path])[0]
     meta = dict(recorded.meta)
     meta["grid"] = {k: v for k, v in meta["grid"].items() if k not in GRID_LISTS}
+    meta.pop("sampling_scales", None)
     return {"file": path, "kind": "inversion", **recorded.header, "meta": meta}
 
 

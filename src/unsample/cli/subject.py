@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unsample.cli import checks, places, talk
 from unsample.cli.checks import KnownModel, Walk
 from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
 from unsample.cli.places import Recorded
 from unsample.errors import BadOption
+
+if TYPE_CHECKING:
+    from unsample.methods import Method
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Subject:
 
     path: str
     model: KnownModel
-    method: str
+    method: Method
     recorded: Recorded | None = None
     job: Job | None = None
     walk: Walk | None = None
@@ -41,6 +44,19 @@ class Given:
         """The walk that they describe, with another method than the default."""
         return checks.checked_walk(method or self.method, self.settings, dict(self.walk))
 
+    def fitted_to(self, scales: Sequence[float | None]) -> Given:
+        """Checked; a method whose record holds under one guidance is fitted under that of the edit.
+
+        Raises:
+            BadOption: several scales for such a method, or any option that cannot be.
+        """
+        method = self.checked().method
+        if not method.edits_as_fitted or scales == (None,):
+            return self
+        if len(scales) > 1:
+            raise BadOption(f"{method.name} fits its record under one guidance; give one --guidance-scale")
+        return replace(self, walk={**self.walk, "sampling_guidance_scale": scales[0]})
+
 
 def from_picture(path: str, named: KnownModel | None, given: Given) -> Subject:
     """A picture that is to be inverted."""
@@ -50,8 +66,11 @@ def from_picture(path: str, named: KnownModel | None, given: Given) -> Subject:
     job = plan(places.open_pictures([path]), named, (given.source_prompt, given.negative_prompt), Path())[0]
     talk.notes(from_metadata([job], named is None, given.source_prompt is None))
     job.model.check(walk.steps, given.source_prompt)
+    job.model.check_method(walk.method, job.prompt)
+    if walk.method.needs_trajectory:
+        places.open_trajectory(None, True, walk.method.name, 1)
     check_sizes([job], walk.fit)
-    return Subject(path, job.model, walk.method.name, job=job, walk=walk)
+    return Subject(path, job.model, walk.method, job=job, walk=walk)
 
 
 def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject:
@@ -59,7 +78,8 @@ def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject
     recorded = places.open_one_inversion(path)
     meta = recorded.meta
     walk = given.checked(given.method if "method" in given.names else meta["method"]["name"])
-    keys = [pair.partition("=")[0].strip() for pair in given.settings]
+    keys = {pair.partition("=")[0].strip().partition(".")[0] for pair in given.settings}
+    keys = set(walk.method.settings) if "preset" in keys else keys
     pairs = {
         "source_prompt": (given.source_prompt, recorded.text("prompt")),
         "method": (walk.method.name, meta["method"]["name"]),
@@ -70,7 +90,7 @@ def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject
         "steps": (walk.steps, meta["num_inference_steps"]),
         "inversion_guidance_scale": (walk.guidance_scale, meta["guidance_scale"]),
         "strength": (walk.strength, meta.get("strength")),
-        "seed": (walk.seed, (meta.get("seeds") or [None])[0]),
+        "seed": (walk.seed, meta.get("seed", (meta.get("seeds") or [None])[0])),
         "fit": (walk.fit, meta.get("fit")),
         "clip": (walk.clip, meta["grid"].get("meta", {}).get("clip")),
     }
@@ -83,4 +103,4 @@ def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject
                 f"leave {option} out, or give the picture to invert it anew"
             )
     known = named or checks.recorded_model(meta["model"]["id"], path)
-    return Subject(path, known, meta["method"]["name"], recorded=recorded)
+    return Subject(path, known, checks.recorded_method(meta["method"], path), recorded=recorded)

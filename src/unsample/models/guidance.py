@@ -168,6 +168,11 @@ def guidance_scales(guidance_scale: float, schedule: Schedule, grid: Grid) -> tu
     return tuple(check_guidance(float(schedule(s)), "a guidance_schedule's scale") for s in at)
 
 
+def schedule_name(schedule: Schedule) -> str:
+    """What is recorded of a schedule."""
+    return schedule if isinstance(schedule, str) else "callable"
+
+
 def check_guidance(guidance_scale: object, name: str = "guidance_scale") -> float:
     """The scale as a float, or `BadOption`."""
     if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, int | float):

@@ -1,0 +1,62 @@
+"""What came of an inversion, picture by picture: lost, not converged, or fine."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+from unsample.errors import Diverged
+from unsample.methods import Method
+from unsample.running import Watch
+from unsample.walk import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure_noise: bool) -> None:
+    """Pictures whose record is not finite, or whose noise a reversible method has blown up, are lost."""
+    end = f"the end of {len(watch.points) - 1} steps"
+    for name in method.keeps:
+        for k in (~state[name].flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            watch.lost_at.setdefault(k, f"{end} ({name} is not finite)")
+    stds = noise.flatten(1).std(1).tolist() if method.reversible and pure_noise else []
+    for k, std in enumerate(stds):
+        if std > 100:
+            watch.lost_at.setdefault(k, f"{end} (noise std {std:.3g})")
+        elif not 0.8 <= std <= 1.25:
+            warnings.warn(
+                f"invert: {method.name} recovered a noise of std {std:.3g} for picture {k}, not 1: its round trip may "
+                "be exact all the same, but edits and interpolations will suffer; try guidance 1 or more steps",
+                stacklevel=3,
+            )
+    if len(watch.lost_at) == len(noise):
+        raise Diverged(f"invert with {watch.model.id} diverged: {method.name} lost every picture at {end}")
+
+
+def status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
+    converged = state.get("converged")
+    status = []
+    for k in range(count):
+        if k in watch.lost_at:
+            status.append("diverged")
+            warnings.warn(f"invert: picture {k} diverged at {watch.lost_at[k]}; the others are untouched", stacklevel=3)
+        elif converged is not None and not bool(converged[k]):
+            status.append("not_converged")
+            residual = float(state["residual"][k])
+            warnings.warn(
+                f"invert: {method.name} did not converge for picture {k} (largest relative residual of a step "
+                f"{residual:.1e}); the best iterate was kept; try more iterations, more steps or guidance 1",
+                stacklevel=3,
+            )
+        else:
+            status.append("ok")
+    return status
+
+
+def residuals(state: State) -> list[float | None] | None:
+    """The largest relative residual of any step, one a picture; None for a method without residuals."""
+    if "residual" not in state:
+        return None
+    return [value if math.isfinite(value) else None for value in state["residual"].tolist()]

@@ -1,0 +1,150 @@
+"""Playing an inversion back, as it was made or under another condition: what `reconstruct` and `edit` share."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.grid import Grid
+from unsample.inputs import Prompts
+from unsample.methods import Method, get_method
+from unsample.models.base import Model
+from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
+from unsample.models.loading import load
+from unsample.results import Images, Inversion
+from unsample.running import Run, Watching, state_dtype
+from unsample.solvers.ddim import ddim_sample
+
+
+def play(
+    model: Any,
+    inversion: Inversion,
+    prompts: Prompts,
+    guidance: tuple[float, Schedule, tuple[float, ...] | None],
+    use: str,
+    allow: bool,
+    watching: Watching,
+    verb: str,
+) -> Images:
+    import torch
+
+    model = load(model)
+    w, schedule, scales = guidance
+    check_model(model, inversion, allow)
+    method, grid = method_of(inversion), grid_of(inversion, model)
+    scales = guidance_scales(w, schedule, grid) if scales is None else scales
+    check_bound(method, inversion, scales, use, verb)
+    x = inversion.noise.to(model.device, state_dtype(model, inversion.noise))
+    run = Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
+    if use == "noise":
+        made = run.sample(x, ddim_sample)
+    else:
+        state = {name: value.to(model.device) for name, value in inversion.state.items()}
+        if method.playback is not None:
+            with torch.no_grad():
+                source = (
+                    run.condition if verb == "reconstruct" else prompts_of(inversion).conditions(model, len(x), 1)[0]
+                )
+            run.predict = method.playback(run.predict, source)
+        step = method.edit_step if verb == "edit" and method.edit_step else method.sample_step
+        made = run.sample(x, step, state)
+    warn_constant(made, inversion, verb)
+    shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
+    played = {"use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
+    return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
+
+
+def guidance_of(
+    inversion: Inversion, guidance_scale: float | None, schedule: Schedule | None
+) -> tuple[float, Schedule, tuple[float, ...] | None]:
+    """Scale and schedule of a playback, and the very scales of the inversion where both are as recorded."""
+    meta = inversion.meta
+    recorded, kept = meta["sampling_guidance_scale"], meta.get("guidance_schedule", "constant")
+    w = check_guidance(recorded if guidance_scale is None else guidance_scale)
+    same = w == recorded and schedule in (None, kept)
+    if schedule is None and kept == "callable" and not same:
+        raise Incompatible(
+            "the inversion was made under a guidance_schedule that is a function, and those cannot be saved; give "
+            "guidance_schedule again"
+        )
+    return (
+        w,
+        kept if schedule is None else schedule,
+        tuple(meta["sampling_scales"]) if same and "sampling_scales" in meta else None,
+    )
+
+
+def edit_guidance(inversion: Inversion, guidance_scale: float | None) -> float:
+    """The guidance of an edit: what was given, else the method's own for edits, else 5."""
+    method = method_of(inversion)
+    if guidance_scale is not None:
+        return check_guidance(guidance_scale)
+    if method.edits_as_fitted:
+        return float(inversion.meta["sampling_guidance_scale"])
+    return 5.0 if method.edit_guidance_scale is None else method.edit_guidance_scale
+
+
+def check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...], use: str, verb: str) -> None:
+    """A record that was fitted under one guidance is played back under that guidance, or refused."""
+    bound = method.edits_as_fitted if verb == "edit" else method.guidance_bound
+    if use == "record" and bound and list(scales) != inversion.meta["sampling_scales"]:
+        raise Incompatible(
+            f"{method.name}'s record was fitted under guidance {inversion.meta['sampling_guidance_scale']:g} "
+            f"({inversion.meta['guidance_schedule']}) and holds under no other; leave guidance_scale and "
+            "guidance_schedule out, or invert again with that sampling_guidance_scale"
+        )
+
+
+def method_of(inversion: Inversion) -> Method:
+    made_by = inversion.meta["method"]
+    try:
+        return get_method(made_by["name"], made_by["settings"])
+    except (BadOption, TypeError) as error:  # settings of a type that no factory takes
+        raise BadInput(f"the method that this inversion was made with cannot be played back: {error}") from error
+
+
+def warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
+    """A constant picture made of one that is not constant is said, never passed in silence."""
+    if inversion.source is None:
+        return
+    flat = made.images.flatten(1).std(1) < 1 / 255
+    varied = inversion.source.float().flatten(1).std(1) >= 1
+    for k in (flat.cpu() & varied).nonzero().flatten().tolist():
+        warnings.warn(f"{verb}: picture {k} came out constant although its source is not", stacklevel=4)
+
+
+def prompts_of(inversion: Inversion) -> Prompts:
+    """What the inversion was conditioned on."""
+    meta = inversion.meta
+
+    def text(name: str) -> list[str] | None:
+        values = meta.get(name)
+        return None if not values or all(v is None for v in values) else [v or "" for v in values]
+
+    return Prompts(
+        text("prompt"),
+        text("negative_prompt"),
+        inversion.prompt_embeds,
+        inversion.negative_prompt_embeds,
+        inversion.class_labels,
+    )
+
+
+def grid_of(inversion: Inversion, model: Model) -> Grid:
+    """The very grid of the inversion; what the network's output means is the model's own affair."""
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in inversion.meta["grid"].items()}
+    return Grid(**stored | {"prediction_type": model.scheduler.config.get("prediction_type", "epsilon")})
+
+
+def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> None:
+    made_by = inversion.meta["model"]
+    if allow_other_model or model.weights_sha256() == made_by["sha256"]:
+        if tuple(inversion.noise.shape[1:2]) != tuple(model.sample_shape[:1]):
+            raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")
+        return
+    raise BadInput(
+        f"this inversion was made by {made_by['id']} (weights {made_by['sha256'][:12]}), not by {model.id} "
+        f"(weights {model.weights_sha256()[:12]}); use that model, or allow_other_model (--allow-other-model)"
+    )

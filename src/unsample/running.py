@@ -1,0 +1,181 @@
+"""One walk with everything that hangs on it: finite checks, callback, trajectory, progress, cost."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import Diverged
+from unsample.grid import Grid
+from unsample.inputs import Given, Prompts
+from unsample.methods import Method, Task
+from unsample.models.base import Model
+from unsample.models.guidance import Predict
+from unsample.results import Images
+from unsample.walk import State, Step, walk
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Callback = Callable[[Any, int, int, "dict[str, Any]"], "dict[str, Any] | None"]
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How a caller wants to watch a walk."""
+
+    keep_trajectory: bool = False
+    callback: Callback | None = None
+    progress: bool | None = None
+
+
+@dataclass
+class Watch:
+    """Everything that hangs on the loop: finite check, callback, trajectory, progress."""
+
+    model: Model
+    grid: Grid
+    points: range
+    asked: Watching
+    verb: str
+    pivots: list[Tensor] | None = None  # a list to keep the points in, on their device
+    trajectory: list[Tensor] = field(default_factory=list)
+    lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
+
+    def run(self, step: Step, predict: Predict, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Walk, watched."""
+        from tqdm import tqdm
+
+        self.trajectory = [x.cpu()] if self.asked.keep_trajectory else []
+        if self.pivots is not None:
+            self.pivots.append(x)
+        self.bar = tqdm(total=len(self.points) - 1, desc=self.verb, disable=self.hidden, leave=False)
+        with self.bar:
+            return walk(step, predict, x, self.grid, self.points, state, self.observe)
+
+    @property
+    def hidden(self) -> bool | None:
+        """Whether bars are hidden; None: shown on a terminal only."""
+        return None if self.asked.progress is None else not self.asked.progress
+
+    def progress(self, steps: Iterable[int], what: str) -> Iterable[int]:
+        """The steps of a method's own loop, with a bar."""
+        from tqdm import tqdm
+
+        return tqdm(steps, desc=f"{self.verb}: {what}", disable=self.hidden, leave=False)
+
+    def observe(self, k: int, j: int, x: Tensor, state: State) -> Tensor:
+        """After each step."""
+        timestep = self.grid.timesteps[max(j, self.points[k])]  # the noisier end: where the network was asked
+        if self.asked.callback is not None:
+            x = (self.asked.callback(self.model, k, timestep, {"latents": x}) or {}).get("latents", x)
+        finite = x.flatten(1).isfinite().all(1)
+        if not bool(finite.all()):
+            where = f"step {k + 1} of {len(self.points) - 1} (timestep {timestep})"
+            for row in (~finite).nonzero().flatten().tolist():
+                self.lost_at.setdefault(row, where)
+            if len(self.lost_at) == len(x):
+                raise Diverged(
+                    f"{self.verb} with {self.model.id} diverged: no picture was finite any more at {where}; "
+                    "try more steps, guidance 1, another method, or dtype float32"
+                )
+        if self.asked.keep_trajectory:
+            self.trajectory.append(x.cpu())
+        if self.pivots is not None:
+            self.pivots.append(x)
+        self.bar.update()
+        return x
+
+    def kept(self) -> Tensor | None:
+        """(N + 1, B, C, H, W) in the order of the walk, or None."""
+        import torch
+
+        return torch.stack(self.trajectory) if self.asked.keep_trajectory else None
+
+
+def encoded(model: Model, given: Given | None, latents: Tensor | None) -> Tensor:
+    """The start of the walk: (B, C, h, w) on the model's device, in the state's dtype."""
+    import torch
+
+    with torch.no_grad():
+        x0 = latents if given is None else model.encode(given.images.to(model.device))
+    assert x0 is not None
+    return x0.to(model.device, state_dtype(model, latents, given.images if given else None))
+
+
+def state_dtype(model: Model, *given: Tensor | None) -> torch.dtype:
+    """float32, or float64 when the network or what was given is."""
+    import torch
+
+    wide = model.dtype is torch.float64 or any(t is not None and t.dtype is torch.float64 for t in given)
+    return torch.float64 if wide else torch.float32
+
+
+class Run:
+    """One walk: model, grid, condition, watch. Making it embeds the prompts and refuses what does not go together."""
+
+    def __init__(
+        self,
+        model: Model,
+        grid: Grid,
+        prompts: Prompts,
+        count: int,
+        w: float | tuple[float, ...],
+        stop: int,
+        asked: Watching,
+        verb: str,
+        sampling: tuple[float, ...] | None = None,
+    ) -> None:
+        """`w` is the guidance of this walk, one scale or one a grid point; `sampling` that of the playback to come."""
+        import torch
+
+        self.begin, self.model, self.grid, self.stop = time.perf_counter(), model, grid, stop
+        self.asked, self.verb = asked, verb
+        every = {*(w if isinstance(w, tuple) else [w]), *(sampling or ())}
+        with torch.no_grad():
+            self.condition, free = prompts.conditions(model, count, next((v for v in every if v != 1), 1.0))
+        self.predict = Predict(model, grid, self.condition, free, w, count)
+        self.playback = self.predict
+        if sampling is not None:
+            self.playback = Predict(model, grid, self.condition, free, sampling, count, self.predict.cost)
+
+    def invert(
+        self, x: Tensor, method: Method, generators: Sequence[torch.Generator], trajectory: Tensor | None
+    ) -> tuple[Tensor, State]:
+        import torch
+
+        self.watch = Watch(self.model, self.grid, range(self.stop + 1), self.asked, self.verb)
+        self.watch.pivots = None if method.fit is None else []
+        task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, self.watch.progress)
+        with torch.no_grad():
+            state = {} if method.begin is None else method.begin(task)
+            noise, state = self.watch.run(method.invert_step, self.predict, x, state)
+            if method.fit is not None:
+                state = method.fit(task, self.watch.pivots or [], state)
+        return noise, state
+
+    def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
+        import torch
+
+        self.watch = Watch(self.model, self.grid, range(self.stop, -1, -1), self.asked, self.verb)
+        with torch.no_grad():
+            latents, _ = self.watch.run(step, self.predict, x, state)
+            images = self.model.decode(latents).float()
+        status = ["diverged" if k in self.watch.lost_at else "ok" for k in range(len(x))]
+        for k in (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            status[k] = "diverged"  # the decoder overflowed
+        self._report(status)
+        cost, seconds = self.predict.cost, time.perf_counter() - self.begin
+        shown = images.clamp(0, 1)
+        kept = self.watch.kept()
+        return Images(shown, latents, x, status, cost.nfe, cost.backward, seconds, trajectory=kept)
+
+    def _report(self, status: list[str]) -> None:
+        if all(s == "diverged" for s in status):
+            raise Diverged(f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture")
+        for k, where in self.watch.lost_at.items():
+            warnings.warn(f"{self.verb}: picture {k} diverged at {where}; the others are untouched", stacklevel=4)
