@@ -1,10 +1,10 @@
-# make setup | demo | test | check | models | models-eval | bench | clean
+# make setup | demo | test | check | models | models-eval | tables | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check models models-eval bench clean
+.PHONY: setup demo test check models models-eval tables bench clean
 
 setup: .venv/.installed
 
@@ -31,8 +31,13 @@ models: setup
 models-eval: setup
 	$(BIN)/python -m training.evaluate
 
+tables: setup
+	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.methods_on_scenes
+
 bench: setup
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.method_cost
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.round_trip
 	$(BIN)/python -m benchmarks.editing

@@ -7,6 +7,7 @@ autoencoder's round trip of source and truth (the ceiling), and fresh noise with
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,34 +47,36 @@ class Table:
         """Share of pictures with the new attribute by both judges, and how far they agree."""
         by_render, by_clip, wanted = [], [], []
         for name in CHANGED:
-            rows = [k for k, n in enumerate(self.names) if n == name]
+            rows = [k for k, n in enumerate(self.names[: len(images)]) if n == name]
             targets = [self.targets[k] for k in rows]
             by_render += fit_attribute(images[rows], targets, name)
             by_clip += clip_attribute(self.clip, images[rows], targets, name)
             wanted += [getattr(t, name) for t in targets]
         return agreement(by_render, wanted), agreement(by_clip, wanted), agreement(by_render, by_clip)
 
+    def figures(self, images: Tensor, count: int = COUNT) -> dict[str, float]:
+        """A row: edits of the first `count` scenes."""
+        images = images.float().clamp(0, 1)[:count]
+        gain = edit_gain(images, self.truth[:count], self.source[:count])
+        had = (self.source - self.truth)[:count].double().square().flatten(1).sum(1)
+        pooled = [float((g * had).sum() / had.sum()) for g in (gain.total, gain.inside, gain.outside)]
+        names = ("render_fit", "scenes-clip", "judges agree", "edit_gain", "inside", "outside", "median gain")
+        return dict(zip(names, [*self.judged(images), *pooled, float(gain.total.median())], strict=True))
+
     def add(self, name: str, images: Tensor) -> None:
         """A row."""
-        images = images.float().clamp(0, 1)
-        gain = edit_gain(images, self.truth, self.source)
-        had = (self.source - self.truth).double().square().flatten(1).sum(1)
-        pooled = [float((g * had).sum() / had.sum()) for g in (gain.total, gain.inside, gain.outside)]
-        figures = [*self.judged(images), *pooled, float(gain.total.median())]
-        self.rows.append((name, *(f"{v:.3f}" for v in figures)))
+        self.rows.append((name, *(f"{v:.3f}" for v in self.figures(images).values())))
 
-    def edits(self, method: str) -> dict[float, Tensor]:
-        """All pictures inverted at w = 1 and edited at each scale."""
-        parts: dict[float, list[Tensor]] = {scale: [] for scale in SCALES}
-        for k in range(0, COUNT, BATCH):
-            prompts = [s.caption for s in self.scenes[k : k + BATCH]]
-            inversion = unsample.invert(
-                self.model, self.source[k : k + BATCH], prompts, method=method, num_inference_steps=STEPS
-            )
-            wanted = [t.caption for t in self.targets[k : k + BATCH]]
-            for scale, images in parts.items():
-                images.append(unsample.edit(self.model, inversion, wanted, guidance_scale=scale).images)
-        return {scale: torch.cat(images) for scale, images in parts.items()}
+    def edited(self, method: str, scale: float | None, count: int, more: dict[str, Any]) -> Tensor:
+        """The first scenes inverted at w = 1 and edited at one scale; None: the method's own."""
+        parts = []
+        for k in range(0, count, BATCH):
+            rows = slice(k, min(k + BATCH, count))
+            prompts, wanted = ([s.caption for s in scenes[rows]] for scenes in (self.scenes, self.targets))
+            given: dict[str, Any] = {"method": method, "num_inference_steps": STEPS, **more}
+            inversion = unsample.invert(self.model, self.source[rows], prompts, **given)
+            parts.append(unsample.edit(self.model, inversion, wanted, guidance_scale=scale).images)
+        return torch.cat(parts)
 
     def fresh(self, scale: float) -> Tensor:
         """Fresh noise with the target prompt: the floor of preservation."""
@@ -96,11 +99,10 @@ def main() -> None:
     table.add("identity", table.source)
     table.add("vae(source)", table.through_vae(table.source))
     table.add("vae(truth)", table.through_vae(table.truth))
-    edits = {method: table.edits(method) for method in ("ddim", "fixed_point")}
     for scale in SCALES:
         table.add(f"fresh noise, w = {scale:g}", table.fresh(scale))
-        for method, images in edits.items():
-            table.add(f"{method}, w = {scale:g}", images[scale])
+        for method in ("ddim", "fixed_point"):
+            table.add(f"{method}, w = {scale:g}", table.edited(method, scale, COUNT, {}))
     columns = ("row", "render_fit", "scenes-clip", "judges agree", "edit_gain", "inside", "outside", "median gain")
     note = f"{COUNT} scenes of report, {STEPS} steps, inverted at w = 1; gains pooled over pixels; median of pictures"
     show("Editing one attribute (colour, shape, background), scenes-sd", columns, table.rows, note)

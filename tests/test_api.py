@@ -159,13 +159,24 @@ def test_one_generator_for_one_picture_is_that_pictures_own(oracle: Any) -> None
     assert torch.equal(made.noise[0].float(), torch.randn(SHAPE, generator=seeded(9)))
 
 
-def test_without_a_generator_sample_draws_new_seeds_and_records_them_and_invert_uses_0(oracle: Any) -> None:
+def test_without_a_generator_sample_draws_new_seeds_and_records_them(oracle: Any) -> None:
     first, second = (unsample.sample(oracle, list(PROMPTS), num_inference_steps=3) for _ in range(2))
     seeds = first.meta["seeds"] + second.meta["seeds"]
     assert len(set(seeds)) == 4
     again = unsample.sample(oracle, PROMPTS[1], num_inference_steps=3, generator=seeded(seeds[1]))
     assert torch.equal(again.noise[0], first.noise[1])
-    assert unsample.invert(oracle, pictures(oracle, 3), num_inference_steps=3).meta["seeds"] == [0, 0, 0]
+
+
+def test_an_inversion_is_seeded_by_a_number_and_each_picture_s_own_content(oracle: Any) -> None:
+    images = pictures(oracle, 3)
+    given = {"num_inference_steps": 3}
+    seeds = unsample.invert(oracle, images, **given).meta["seeds"]
+    assert len(set(seeds)) == 3  # no two pictures share a noise
+    assert unsample.invert(oracle, images, **given, generator=0).meta["seeds"] == seeds
+    assert unsample.invert(oracle, images[1:2], **given).meta["seeds"] == seeds[1:2]
+    assert not set(unsample.invert(oracle, images, **given, generator=1).meta["seeds"]) & set(seeds)
+    one = unsample.invert(oracle, images[:1], **given, generator=seeded(4))
+    assert (one.meta["seeds"], one.meta["seed"]) == ([4], None)
 
 
 def test_noise_is_drawn_in_float32_on_the_cpu_whatever_the_model_computes_in(oracle: Any, text_model: Any) -> None:
@@ -181,7 +192,7 @@ def test_a_given_noise_takes_the_place_of_the_generator(oracle: Any) -> None:
     assert made.meta["seeds"] is None
 
 
-@pytest.mark.parametrize("generator", [5, [torch.Generator()], [1, 2], "0", []])
+@pytest.mark.parametrize("generator", [True, 5.0, [torch.Generator()], [1, 2], "0", []])
 def test_generators_that_do_not_fit_are_refused(oracle: Any, generator: Any) -> None:
     with pytest.raises(BadOption, match="generator must be"):
         unsample.invert(oracle, pictures(oracle, 2), generator=generator)

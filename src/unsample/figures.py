@@ -69,7 +69,7 @@ def edit_figure(source: Image.Image, reconstruction: Image.Image, edit: Image.Im
     """Four panels at the edit's size: source, reconstruction, edit, and where and how much the edit differs."""
     panels = [image.convert("RGB") for image in (source, reconstruction, edit)]
     panels = [image if image.size == edit.size else image.resize(edit.size, _SMOOTH) for image in panels]
-    heat, factor = _difference(panels[0], panels[2])
+    heat, factor = difference(panels[0], panels[2])
     label = "difference (none)" if factor is None else f"difference (x{factor})"
     return sheet([*panels, heat], ["source", "reconstruction", "edit", label], columns=4)
 
@@ -87,6 +87,21 @@ def strip(images: Pictures) -> Image.Image:
         canvas.paste(frame, (left, 0))
         left += frame.width + gap
     return canvas
+
+
+def noise_picture(noise: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Image.Image:
+    """Recovered noise to look at: -3 to 3 as black to white, the first three channels as red, green and blue.
+
+    Args:
+        noise: (C, H, W), anything that numpy takes.
+        size: width and height to show it at, by nearest neighbour.
+    """
+    import numpy as np
+
+    values = np.asarray(noise, dtype=np.float64)
+    channels = values[:3] if len(values) >= 3 else values[:1].repeat(3, axis=0)
+    shown = ((np.nan_to_num(channels).clip(-3, 3) + 3) / 6 * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    return Image.fromarray(shown).resize(size, Image.Resampling.NEAREST)
 
 
 def _columns(count: int) -> int:
@@ -109,12 +124,18 @@ def _at_height(image: Image.Image, height: int) -> Image.Image:
     return image.resize((max(1, round(image.width * height / image.height)), height), _SMOOTH)
 
 
-def _difference(before: Image.Image, after: Image.Image) -> tuple[Image.Image, int | None]:
-    """The largest absolute difference of the channels as heat, times the power of two that just does not clip it."""
+def difference(before: Image.Image, after: Image.Image, factor: int | None = None) -> tuple[Image.Image, int | None]:
+    """The largest absolute difference of the channels as heat, and the factor that it was brightened by.
+
+    Args:
+        before, after: RGB, of one size.
+        factor: default: the power of two that just does not clip it; None comes back where nothing differs.
+    """
     red, green, blue = ImageChops.difference(before, after).split()
     grey = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     largest = int(grey.getextrema()[1])  # type: ignore[arg-type]
-    factor = 2 ** int(math.log2(255 / largest)) if largest else None
+    if factor is None and largest:
+        factor = 2 ** int(math.log2(255 / largest))
     heat = grey.point([min(255, level * (factor or 1)) for level in range(256)])
     heat.putpalette([value for colour in _ramp(_HEAT) for value in colour])
     return heat.convert("RGB"), factor

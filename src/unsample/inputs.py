@@ -251,7 +251,7 @@ def as_generators(generator: Any, count: int, rows: Tensor | None = None) -> lis
         if len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator):
             raise BadOption(f"generator must be one torch.Generator or a list of {count}; got {len(generator)}")
         return list(generator)
-    if generator is None or (isinstance(generator, int) and not isinstance(generator, bool)):
+    if generator is None or (rows is not None and isinstance(generator, int) and not isinstance(generator, bool)):
         drawn = [secrets.randbelow(2**32) for _ in range(count)]
         seeds = drawn if rows is None else content_seeds(rows, generator or 0)
         return [torch.Generator().manual_seed(s) for s in seeds]

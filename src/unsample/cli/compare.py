@@ -1,0 +1,228 @@
+"""`unsample compare`: several methods on one picture, side by side: a figure and a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+from unsample.cli import checks, options, places, talk
+from unsample.cli.checks import Walk
+from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
+from unsample.cli.methods import table
+from unsample.cli.options import INVERSION, Place, examples
+from unsample.errors import BadOption, Diverged
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from unsample.cli.session import Figures
+    from unsample.models.base import Model
+    from unsample.results import Inversion
+
+COLUMNS = ("method", "stores", "record_psnr", "noise_psnr", "std", "lag1", "nfe", "backward", "seconds", "status")
+
+
+def add_to(app: typer.Typer) -> None:
+    """The verb and its examples."""
+    commands = (
+        "unsample compare scene.png --methods ddim,fixed_point,easyinv,null_text --prompt 'a red circle' -o compared",
+        "unsample compare scene.png --methods ddim,hybrid --set hybrid.num_updates=50 --quick",
+    )
+    app.command("compare", epilog=examples(*commands))(compare)
+
+
+def compare(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
+    methods: Annotated[
+        str,
+        Option(metavar="NAME[,NAME...]", help="'unsample methods' lists them.", rich_help_panel=INVERSION),
+    ] = "ddim,fixed_point,easyinv",
+    model: options.ModelName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    offload: options.Offload = "none",
+    vae_tiling: options.VaeTiling = False,
+    prompt: options.Prompt = None,
+    negative_prompt: options.NegativePrompt = None,
+    set: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="METHOD.KEY=VALUE",
+            help="A setting of one of the methods; may be repeated.",
+            rich_help_panel=INVERSION,
+            show_default="the methods' own",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=INVERSION)
+    ] = False,
+    steps: options.Steps = 50,
+    guidance_scale: options.Guidance = 1.0,
+    sampling_guidance_scale: options.SamplingGuidance = None,
+    guidance_schedule: options.GuidanceSchedule = "constant",
+    seed: options.Seed = 0,
+    fit: options.Fit = "aspect",
+    output: options.Folder = "compared",
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Invert one picture by several methods and show what each makes of it.
+
+    It writes DIR/compare.png (reconstruction, its difference from the source,
+    recovered noise) and DIR/compare.csv. `record` plays back all that a method
+    stored, `noise` samples from the recovered noise alone: rank methods within
+    a column, not across the two.
+    """
+    asked: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "strength": None, "seed": seed}
+    asked |= {"sampling_guidance_scale": sampling_guidance_scale, "guidance_schedule": guidance_schedule}
+    asked |= {"fit": fit, "clip": "off"}
+    walks = [checks.checked_walk(n, s, asked) for n, s in chosen(methods, set or [], quick).items()]
+    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
+    named = None if model is None else checks.known_model(model)
+    job = plan(places.open_pictures([image]), named, prompts, Path(output))[0]
+    talk.notes(from_metadata([job], model is None, prompt is None))
+    job.model.check(steps, job.prompt, (guidance_scale, sampling_guidance_scale))
+    for walk in walks:
+        job.model.check_method(walk.method, job.prompt)
+        places.open_trajectory(None, walk.method.needs_trajectory, walk.method.name, 1)
+    check_sizes([job], fit)
+    files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
+    places.check_outputs(files, overwrite, [image])
+    return _run(job, walks, where, files, json)
+
+
+def chosen(methods: str, settings: Sequence[str], quick: bool) -> dict[str, list[str]]:
+    """The methods in order, each with its own settings as `--set` writes them.
+
+    Raises:
+        BadOption: a method named twice, a setting of a method that is not compared. UnknownName: no such method.
+    """
+    from unsample.methods import get_method
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    for name in names:
+        get_method(name)
+    if not names or len({*names}) < len(names):
+        raise BadOption(f"--methods takes different names, separated by commas; got {methods!r}")
+    found: dict[str, list[str]] = {name: ["preset=quick"] if quick else [] for name in names}
+    for pair in settings:
+        name, dot, rest = pair.partition(".")
+        if not dot or name not in found:
+            raise BadOption(f"--set takes METHOD.KEY=VALUE of one of {', '.join(names)}; got {pair!r}")
+        found[name].append(rest)
+    return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method's outcome; `picture` is None where it diverged."""
+
+    row: dict[str, Any]
+    picture: Image | None = None
+    source: Image | None = None  # as the model saw it
+    noise: Tensor | None = None
+    figures: Figures | None = None
+
+
+def _run(job: Job, walks: Sequence[Walk], where: Place, files: Sequence[Path], as_json: bool) -> int:
+    from unsample.cli import record, session
+    from unsample.files import atomic_write
+
+    model = session.load(job.model, where)
+    found = [_one(model, job, walk) for walk in walks]
+    _write_figure(job, found, files[0])
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, COLUMNS)
+    writer.writeheader()
+    writer.writerows({c: f.row[c] for c in COLUMNS} for f in found)
+    atomic_write(files[1], lambda temporary: temporary.write_text(lines.getvalue()))
+    session.warn_out_of_domain(model, [(job.source.path, f.figures) for f in found[:1] if f.figures])
+    if as_json:
+        talk.document(record.document([model.id] * len(found), None, [f.row for f in found]))
+    else:
+        talk.answer(table([COLUMNS, *([_shown(f.row[c]) for c in COLUMNS] for f in found)]))
+    talk.say(f"wrote {', '.join(str(f) for f in files)}")
+    return 5 if all(f.picture is None for f in found) else 0
+
+
+def _one(model: Model, job: Job, walk: Walk) -> Compared:
+    """Invert, play back the record and the noise alone, measure."""
+    from PIL import Image
+
+    from unsample import api
+    from unsample.cli import session
+    from unsample.cli.invert import inverted
+
+    name = walk.method.name
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores}
+    with talk.naming([f"{job.source.path} ({name})"]):
+        try:
+            inversion = inverted(model, [job], walk)
+            made = {use: api.reconstruct(model, inversion, use=use).images for use in ("record", "noise")}
+        except Diverged as error:
+            talk.error(f"{name}: {error}")
+            return Compared(row | {"status": "diverged"})
+        figures = {use: session.measured(model, inversion, images) for use, images in made.items()}
+    row |= {f"{use}_psnr": _decibels(f) for use, f in figures.items()} | _facts(inversion)
+    talk.say(f"{name}: {figures['record'].spoken()}, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s")
+    assert inversion.source is not None
+    source = Image.fromarray(inversion.source[0].numpy())
+    return Compared(row, session.as_pil(made["record"]), source, inversion.noise[0], figures["record"])
+
+
+def _facts(inversion: Inversion) -> dict[str, Any]:
+    health = inversion.health[0]
+    cost = {"nfe": inversion.nfe[0], "backward": inversion.backward[0], "seconds": inversion.seconds}
+    return {"std": health["std"], "lag1": health["lag1_correlation"], **cost, "status": inversion.status[0]}
+
+
+def _decibels(figures: Figures) -> float | str | None:
+    return "exact" if figures.psnr is not None and math.isinf(figures.psnr) else figures.psnr
+
+
+def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> None:
+    """The source, then a row a method: reconstruction, difference (one factor for all), recovered noise."""
+    from PIL import Image
+
+    from unsample.figures import difference, noise_picture, sheet
+    from unsample.pictures import write_png
+
+    kept = [f for f in found if f.picture is not None]
+    if not kept:
+        return
+    source = kept[0].source
+    assert source is not None
+    factors = [difference(source, f.picture)[1] for f in kept if f.picture]
+    factor = min((n for n in factors if n), default=1)
+    blank = Image.new("RGB", source.size, "white")
+    panels: list[tuple[str, Image.Image]] = [("source", source), ("", blank), ("", blank)]
+    for f in kept:
+        assert f.picture is not None
+        assert f.noise is not None
+        decibels = f.row["record_psnr"]
+        name = f"{f.row['method']}: " + (decibels if isinstance(decibels, str) else f"{decibels or 0:.1f} dB")
+        heat = difference(source, f.picture, factor)[0]
+        std = f"noise, std {f.row['std']:.2f}"
+        panels += [
+            (name, f.picture),
+            (f"difference x{factor}", heat),
+            (std, noise_picture(f.noise.tolist(), source.size)),
+        ]
+    figure = sheet([p for _, p in panels], [label for label, _ in panels], columns=3)
+    write_png(figure, path, {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]})
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
