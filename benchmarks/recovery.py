@@ -37,7 +37,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "random_noise": ("random_noise", {}),
     "oracle(1) then fixed_point(10)": (
         "oracle",
-        {"k": 1, "base": {"name": "fixed_point", "settings": {"num_iters": 10}}},
+        {"num_steps": 1, "base": {"name": "fixed_point", "settings": {"num_iters": 10}}},
     ),
 }
 COLUMNS = ("method", "E_latent", "E_recon", "E_interp", "cosine", "std", "NFE", "backward", "n")

@@ -179,8 +179,12 @@ def invert(
     model = load(model)
     configured = get_method(method)
     w = check_guidance(guidance_scale)
-    sampling = configured.sampling_guidance_scale if sampling_guidance_scale is None else sampling_guidance_scale
-    sampling = w if sampling is None else check_guidance(sampling, "sampling_guidance_scale")
+    if sampling_guidance_scale is None:
+        guidable = model.takes_prompt or negative_prompt_embeds is not None
+        own = configured.sampling_guidance_scale if guidable else None  # without text there is nothing to guide
+        sampling = w if own is None else own
+    else:
+        sampling = check_guidance(sampling_guidance_scale, "sampling_guidance_scale")
     strength = (configured.strength or 1.0) if strength is None else strength
     spacing = configured.timestep_spacing
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
@@ -215,7 +219,7 @@ def invert(
         "strength": float(strength),
         "source_sizes": [list(s) for s in sizes],
         "names": given.names if given else [f"latents-{k}" for k in range(count)],
-        "notes": given.notes if given else [],
+        "notes": given.notes if given else [""] * count,
         "seed": generator or 0 if generator is None or isinstance(generator, int) else None,
         "fit": fit,
         "residual": residuals(state),

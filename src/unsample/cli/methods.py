@@ -12,7 +12,7 @@ from typer import Argument
 from unsample.cli import options, talk
 from unsample.cli.options import examples
 
-COLUMNS = ("name", "family", "stores", "cost", "gradients", "exact", "models", "year", "paper")
+COLUMNS = ("name", "family", "keeps", "gradients", "exact", "models", "year", "paper", "cost")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,8 +40,9 @@ def methods(
         shown = [[_short(r[c]) for c in COLUMNS] for r in rows]
         talk.answer(table([COLUMNS, *shown]))
         talk.answer(
-            "\nT is the number of steps; a guided pass (guidance other than 0 and 1) counts twice. 'unsample methods "
-            "NAME' shows a method's equation and settings, 'unsample cite NAME' its BibTeX."
+            "\nkeeps: the noise alone, or a record with more. T is the number of steps; a guided pass (guidance other than "
+            "0 and 1) counts twice.\n'unsample methods NAME' shows a method's equation, settings and presets, 'unsample "
+            "cite NAME' its BibTeX."
         )
     else:
         talk.answer(page(rows[0]))
@@ -83,8 +84,9 @@ def row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         **{k: getattr(facts, k) for k in kept},
-        "paper": ", ".join(_ids(facts.reference)),
+        "paper": _ids(facts.reference)[0],
         "stores": method.stores,
+        "keeps": "record" if method.keeps or method.playback else "noise",
         "fitted_to_picture": method.fitted,
         "gradients": method.needs_grad,
         "exact": method.exact,

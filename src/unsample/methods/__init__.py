@@ -6,9 +6,30 @@ from collections.abc import Iterable
 from typing import Any
 
 from unsample.errors import BadOption, unknown_name
-from unsample.methods.base import Method, MethodFacts, Task, Walked, parse_setting, setting_defaults
+from unsample.methods.aidi import aidi_a, aidi_e
+from unsample.methods.base import INNER, Method, MethodFacts, Task, Walked, parse_setting, setting_defaults
+from unsample.methods.bdia import bdia
+from unsample.methods.belm import belm
 from unsample.methods.ddim import ddim
+from unsample.methods.direct import direct
+from unsample.methods.dpm_solver import dpm_solver
+from unsample.methods.easyinv import easyinv
+from unsample.methods.edict import edict
+from unsample.methods.edit_friendly import edit_friendly
 from unsample.methods.fixed_point import fixed_point
+from unsample.methods.forward_first import forward_first
+from unsample.methods.gnri import gnri
+from unsample.methods.gradient import gradient
+from unsample.methods.hybrid import hybrid
+from unsample.methods.negative_prompt import negative_prompt
+from unsample.methods.null_text import null_text
+from unsample.methods.oracle import oracle
+from unsample.methods.pix2pix_zero import pix2pix_zero
+from unsample.methods.prompt_tuning import prompt_tuning
+from unsample.methods.proximal import proximal
+from unsample.methods.random_noise import random_noise
+from unsample.methods.renoise import renoise
+from unsample.methods.sdedit import sdedit
 
 METHODS: dict[str, MethodFacts] = {
     "ddim": MethodFacts(
@@ -29,6 +50,244 @@ METHODS: dict[str, MethodFacts] = {
         quick={"num_iters": 3},
         year=2023,
         reference="Meiri et al., arXiv:2312.12540; Pan et al., arXiv:2309.04907",
+    ),
+    "edict": MethodFacts(
+        edict,
+        summary="two coupled latents that invert each other; exact",
+        family="ODE, reversible",
+        equation="x' = a x + b eps(y), y' = a y + b eps(x'), x = p x' + (1-p) y', y = p y' + (1-p) x; up: undone",
+        cost="2 T",
+        year=2023,
+        reference="Wallace, Gokul and Naik, arXiv:2211.12446",
+        presets={"reconstruction": {"p": 1.0}},
+    ),
+    "bdia": MethodFacts(
+        bdia,
+        summary="bi-directional integration; exact, one call a step",
+        family="ODE, reversible",
+        equation="x_(i+1) = (x_(i-1) - DDIM(x_i, i -> i-1)) / gamma + DDIM(x_i, i -> i+1)",
+        cost="T",
+        year=2023,
+        reference="Zhang, Lewis and Kleijn, arXiv:2307.10829",
+        presets={"few_steps": {"gamma": 0.5}},
+    ),
+    "belm": MethodFacts(
+        belm,
+        summary="O-BELM, the explicit two-point step of second order; exact, one call a step",
+        family="ODE, reversible",
+        equation="x_(i-1) = p x_(i+1) + q x_i + r eps(x_i), solved for x_(i+1)",
+        cost="T, or T - 1 where the first timestep is 0",
+        year=2024,
+        reference="Wang et al., arXiv:2410.07273",
+    ),
+    "edit_friendly": MethodFacts(
+        edit_friendly,
+        summary="noise maps of a stochastic sampler, from independently noised pictures",
+        family="SDE, noise maps",
+        equation="x_t = alpha_t x_0 + sigma_t eps_t, z_t = (x_(t-1) - mu(x_t)) / s_t",
+        cost="2 T (1 - skip)",
+        year=2024,
+        reference="Huberman-Spiegelglas, Kulikov and Michaeli, arXiv:2304.06140",
+        presets={"prompt_to_prompt": {"skip": 0.12}, "authors_code": {"zero_last": True}},
+    ),
+    "sdedit": MethodFacts(
+        sdedit,
+        summary="baseline: forward noise at a strength, no inversion",
+        family="baseline",
+        equation="x_stop = alpha_stop x_0 + sigma_stop n",
+        cost="0",
+        year=2022,
+        reference="Meng et al., arXiv:2108.01073",
+        presets={"ancestral": {"eta": 1.0}},
+    ),
+    "random_noise": MethodFacts(
+        random_noise,
+        summary="baseline: fresh noise, the floor",
+        family="baseline",
+        equation="x_stop = n",
+        cost="0",
+        year=2020,
+        reference="Ho, Jain and Abbeel, arXiv:2006.11239",
+    ),
+    "null_text": MethodFacts(
+        null_text,
+        summary="null-text inversion: an unconditional embedding a step, fitted to the way up",
+        family="fitted embeddings",
+        equation="u_i = argmin mean((step(x_i; c, u, w) - x*_j)^2), by Adam",
+        cost="T + T (num_inner_steps + 2), and T num_inner_steps backward; T at sampling guidance 1",
+        year=2023,
+        reference="Mokady et al., arXiv:2211.09794",
+        quick={"num_inner_steps": 3},
+        presets={"global": {"global_embedding": True}, "diffusers": {"early_stop": 1e-6}},
+    ),
+    "prompt_tuning": MethodFacts(
+        prompt_tuning,
+        summary="prompt tuning inversion: a conditional embedding a step, mixed with the target's in an edit",
+        family="fitted embeddings",
+        equation="c_i = argmin mean((step(x_i; c, u, w) - x*_j)^2), by Adam; edit under (1 - s) c_i + s c_target",
+        cost="T + T (num_inner_steps + 2), and T num_inner_steps backward",
+        year=2023,
+        reference="Dong et al., arXiv:2305.04441",
+        quick={"num_inner_steps": 3},
+        presets={"slow": {"learning_rate": 0.005}},
+    ),
+    "negative_prompt": MethodFacts(
+        negative_prompt,
+        summary="negative-prompt inversion: the source prompt as the negative prompt of the playback",
+        family="guidance, explicit",
+        equation="eps = eps_source + w (eps_c - eps_source)",
+        cost="T",
+        year=2023,
+        reference="Miyake et al., arXiv:2305.16807",
+    ),
+    "proximal": MethodFacts(
+        proximal,
+        summary="ProxEdit: negative-prompt inversion that guides only the largest differences and keeps to the way up",
+        family="guidance, explicit",
+        equation="eps = eps_source + w prox(eps_c - eps_source); x_j += lr (1 - mask) (x*_j - x_j) below recon_t",
+        cost="T",
+        year=2023,
+        reference="Han et al., arXiv:2306.05414",
+        quick={"recon_lr": 0.1},
+        presets={
+            "pnp_inversion": {"recon_lr": 0.1},
+            "mirror": {"quantile": 0.75, "dilate_mask": 2},
+            "strong": {"recon_lr": 0.5, "recon_t": 600},
+        },
+    ),
+    "direct": MethodFacts(
+        direct,
+        summary="direct (PnP) inversion: what guided sampling misses of the way up, stored and added back",
+        family="stored offsets",
+        equation="o_j = x*_j - step(x_i; c, w), x_j = step(x_i; c, w) + o_j",
+        cost="T + 2T",
+        year=2023,
+        reference="Ju et al., arXiv:2310.01506",
+    ),
+    "gradient": MethodFacts(
+        gradient,
+        summary="each step's own equation by gradient descent through the network",
+        family="ODE, optimised",
+        equation="x_j = argmin_y || x_i - alpha_i x0(y, t_j) - sigma_i eps(y, t_j) ||^2",
+        cost="num_iters T, and as many backward",
+        year=2026,
+        reference="Zeng, Suganuma and Okatani, arXiv:2606.03111",
+        quick={"num_iters": 6, "optimizer": "lbfgs"},
+        presets={"first_step": {"first_steps": 1}},
+    ),
+    "hybrid": MethodFacts(
+        hybrid,
+        summary="gradient descent on the first step, the fixed point after",
+        family="ODE, optimised",
+        equation="x_1 = argmin_y || x_0 - f(y) ||^2; then x_j <- the fixed point of the step, num_iters times",
+        cost="num_updates + num_iters (T - 1), num_updates backward",
+        year=2026,
+        reference="Zeng, Suganuma and Okatani, arXiv:2606.03111",
+        quick={"num_updates": 20, "num_iters": 3, "optimizer": "lbfgs"},
+    ),
+    "gnri": MethodFacts(
+        gnri,
+        summary="guided Newton-Raphson on the step's scalar residual",
+        family="ODE, implicit",
+        equation="y <- y - F(y) / (D (dF/dy + eta)), F(y) = || y - f(y) ||_1 + prior_weight G(y)",
+        cost="num_iters T, and as many backward; no backward with variant=code",
+        year=2025,
+        reference="Samuel et al., arXiv:2312.12540",
+        presets={"authors_code": {"variant": "code"}},
+    ),
+    "dpm_solver": MethodFacts(
+        dpm_solver,
+        summary="DPM-Solver++ as the sampler, and its exact inversion by backward Euler",
+        family="ODE, implicit",
+        equation="x_j <- x_j - rho (a x_j + b (m_j + c (m_j - m_(j+1))) - x_i), m = x0(x, t)",
+        cost="at most (max_iters + 1) T, and the anchors' fine runs",
+        quick={"max_iters": 8, "warmup": 0, "fine_step": 100},
+        year=2024,
+        reference="Hong et al., arXiv:2311.18387; Lu et al., arXiv:2211.01095",
+        presets={"authors_code": {"step_size": None}, "order_1": {"order": 1}, "naive": {"exact": False}},
+    ),
+    "aidi_e": MethodFacts(
+        aidi_e,
+        summary="fixed-point inversion with the average of the last two iterates",
+        family="ODE, implicit",
+        equation="x_(k+1) = (F(x_k) + F(x_(k-1))) / 2, F the transfer along eps(x_k, t_j), num_iters times",
+        cost="num_iters T",
+        quick={"num_iters": 3},
+        presets={"easyinv": {"num_iters": 6}, "zeng": {"num_iters": 10}},
+        year=2023,
+        reference="Pan, Gherardi, Xie and Huang, arXiv:2309.04907",
+    ),
+    "aidi_a": MethodFacts(
+        aidi_a,
+        summary="fixed-point inversion with Anderson acceleration, each picture its own weights",
+        family="ODE, implicit",
+        equation="x_(k+1) = sum_i w_i F(x_i) over the last `memory`, w = argmin |sum w_i (F(x_i) - x_i)|, sum w = 1",
+        cost="num_iters T",
+        quick={"num_iters": 3},
+        presets={"zeng": {"num_iters": 10}},
+        year=2023,
+        reference="Pan, Gherardi, Xie and Huang, arXiv:2309.04907; Anderson, 1965",
+    ),
+    "pix2pix_zero": MethodFacts(
+        pix2pix_zero,
+        summary="inversion with eps regularised towards white Gaussian noise, on any eps-based base",
+        family="ODE, regularised",
+        equation="n x (m x eps -= lambda_ac grad L_ac / m, eps -= lambda_kl grad L_kl)",
+        cost="that of the base: T",
+        quick={"num_reg_steps": 2, "num_ac_rolls": 2},
+        presets={"authors_code": {"lowest_roll": 0}},
+        year=2023,
+        reference="Parmar et al., arXiv:2302.03027",
+    ),
+    "renoise": MethodFacts(
+        renoise,
+        summary="renoising at each step, averaged and regularised; noise correction for stochastic samplers",
+        family="ODE or SDE, implicit",
+        equation="x^(k+1) = F(x_i, eps(x^(k), t_j)), x_j = F(x_i, reg(mean eps_k)); n* = (x_i - mean(x_j)) / s",
+        cost="(K + 1) T, one more a step where it regularises, one more a step with noise correction",
+        presets={"few_step": {"num_renoise_steps": 9, "eta": 1.0, "noise_correction": "optimised"}},
+        year=2024,
+        reference="Garibi et al., arXiv:2403.14602",
+    ),
+    "easyinv": MethodFacts(
+        easyinv,
+        summary="latents of a window of steps blended with the ones before them, on any base",
+        family="ODE, heuristic",
+        equation="x_j <- eta x_j + (1 - eta) x_i for start T < i < stop T",
+        cost="that of the base: T",
+        presets={
+            "sd14": {"eta": 0.5, "start": 0.05, "stop": 0.25},
+            "sdxl": {"eta": 0.8, "start": 0.85, "stop": 0.95},
+            "sd14_code": {"eta": 0.5, "start": 0.05, "stop": 0.25, "variant": "before"},
+            "sdxl_code": {"eta": 0.8, "start": 0.85, "stop": 0.95, "variant": "before"},
+        },
+        year=2024,
+        reference="Zhang, Lin, Yan and Ji, arXiv:2408.05159",
+    ),
+    "forward_first": MethodFacts(
+        forward_first,
+        summary="the first steps by forward diffusion with a seeded noise, then any base",
+        family="ODE after forward diffusion",
+        equation="x_j = alpha_j x_0 + sigma_j n for j <= k = max(1, round(fraction T)), then the base",
+        cost="that of the base on T - k steps: T - k",
+        presets={
+            "readme": {"fraction": 0.03, "shared_noise": 999},
+            "masactrl": {"fraction": 0.04, "shared_noise": 2115},
+            "sdxl": {"fraction": 0.04, "shared_noise": 113},
+            "style_aligned": {"fraction": 0.06, "shared_noise": 2115},
+        },
+        year=2024,
+        reference="Staniszewski, Kucinski and Deja, arXiv:2410.23530",
+    ),
+    "oracle": MethodFacts(
+        oracle,
+        summary="the first steps from the recorded sampling run (generated pictures only), then any base",
+        family="bound",
+        equation="eps = (alpha_i x_j - alpha_j x_i) / (alpha_i sigma_j - alpha_j sigma_i) recorded, j <= num_steps",
+        cost="that of the base on T - num_steps steps: T - num_steps",
+        presets={"latents": {"replace": "x"}},
+        year=2024,
+        reference="Staniszewski, Kucinski and Deja, arXiv:2410.23530",
     ),
 }
 
@@ -69,21 +328,23 @@ def parse_settings(method: str, pairs: Iterable[tuple[str, str]]) -> dict[str, A
     """
     get_method(method)
     own: dict[str, Any] = {}
-    inner: list[tuple[str, str]] = []
+    inner: dict[str, list[tuple[str, str]]] = {}
     for name, text in pairs:
-        if name.startswith("base."):
-            inner.append((name.removeprefix("base."), text))
+        outer, dot, rest = name.partition(".")
+        if dot and outer in INNER:
+            inner.setdefault(outer, []).append((rest, text))
         else:
             own[name] = text if name == "preset" else parse_setting(METHODS[method].factory, name, text)
-    if inner:
-        defaults = setting_defaults(METHODS[method].factory)
-        if "base" not in defaults:
+    defaults = setting_defaults(METHODS[method].factory)
+    for outer, settings in inner.items():
+        if outer not in defaults:
+            owner = "easyinv" if outer == "base" else "gradient"
             raise BadOption(
-                f"{method} has no base; base.{inner[0][0]} belongs to a method that has one, such as easyinv"
+                f"{method} has no {outer}; {outer}.{settings[0][0]} belongs to a method that has one, such as {owner}"
             )
-        base = own.get("base", defaults["base"])
-        name = base if isinstance(base, str) else base["name"]
-        own["base"] = {"name": name, "settings": parse_settings(name, inner)}
+        within = own.get(outer, defaults[outer])
+        name = within if isinstance(within, str) else within["name"]
+        own[outer] = {"name": name, "settings": parse_settings(name, settings)}
     return own
 
 

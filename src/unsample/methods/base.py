@@ -122,8 +122,10 @@ class MethodFacts:
         return {"quick": self.quick, **self.presets}
 
 
-Base: TypeAlias = "str | Mapping[str, Any] | Method"
+Base: TypeAlias = str | Mapping[str, Any] | Method  # no text, so that `get_type_hints` can read it anywhere
 """Another method inside a setting: a name, a configured method, or `{"name": ..., "settings": {...}}`."""
+
+INNER = ("base", "rest")  # the settings that are such methods
 
 
 def as_base(base: Base, wrapper: str, *, needs_grad: bool = True) -> Method:
@@ -206,7 +208,7 @@ def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
     defaults = setting_defaults(factory)
     if name not in defaults:
         raise unknown_name("setting", name, defaults)
-    hint = str if name == "base" else get_type_hints(factory)[name]
+    hint = str if name in INNER else get_type_hints(factory)[name]
     try:
         if text.lower() in ("none", "null"):
             return _none(hint)

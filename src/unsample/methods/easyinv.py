@@ -1,0 +1,96 @@
+"""EasyInv: in a window of steps, each latent is blended with the one before it.
+
+`x_j <- eta x_j + (1 - eta) x_i` for `start T < i < stop T`, i = 0 .. T - 1 the cleaner end of the step (Zhang, Lin, Yan
+and Ji, 2024, arXiv:2408.05159, Eq. 16). Traps: the paper counts the window on the noisier end, its code on the cleaner
+one; the code blends before the step, with the eps of the latent that was not blended, the paper after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from unsample.errors import BadOption, Incompatible
+from unsample.methods.base import Base, Method, as_base, base_setting, choice, number
+from unsample.walk import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.grid import Grid
+
+
+def easyinv(
+    base: Base = "ddim",
+    eta: float = 0.5,
+    start: float = 0.05,
+    stop: float = 0.25,
+    variant: Literal["after", "before"] = "after",
+) -> Method:
+    """EasyInv: aggregation of neighbouring latents, for no further network evaluation.
+
+    At the defaults (the authors' for SD 1.4) and 50 steps the window is i = 3 .. 12. The paper says that eta is
+    "typically at least 0.7" and uses 0.5.
+
+    Args:
+        base: the inversion step that is blended; any that is a way up alone.
+        eta: weight of the new latent, from 0 to 1; 1 is the base alone.
+        start: where the window begins, as a part of the number of steps; strict.
+        stop: where it ends, likewise; strict.
+        variant: "after" blends the step's result with its start (Eq. 16, example.py); "before" blends the step's start
+            with the start before it, after eps was computed (utilsV14.py, EasyInv_SDXL).
+
+    Raises:
+        BadOption: settings out of range.
+        Incompatible: a base that keeps more than the noise; "before" together with a clamp of x0.
+
+    Reference:
+        Zhang, Lin, Yan and Ji, 2024, arXiv:2408.05159, Eq. 16.
+
+    Example:
+        >>> import unsample
+        >>> unsample.methods.easyinv(base="fixed_point", eta=0.8).settings["base"]
+        'fixed_point'
+    """
+    number("easyinv", "eta", eta, high=1.0)
+    number("easyinv", "start", start, high=1.0)
+    number("easyinv", "stop", stop, high=1.0)
+    if start >= stop:
+        raise BadOption(f"easyinv: start must be below stop; got {start} and {stop}, a window without steps")
+    choice("easyinv", "variant", variant, ("after", "before"))
+    inner = as_base(base, "easyinv")
+
+    def inside(grid: Grid, i: int) -> bool:
+        return start * grid.num_steps < i < stop * grid.num_steps
+
+    def after(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        x_next, state = inner.invert_step(predict, x, grid, i, j, state)
+        return (eta * x_next + (1 - eta) * x if inside(grid, i) else x_next), state
+
+    def before(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        if grid.clip is not None:
+            raise Incompatible("easyinv(variant='before') needs steps that are affine in x; use clip='off'")
+        x_next, state = inner.invert_step(predict, x, grid, i, j, state)
+        blended = x
+        if inside(grid, i) and i > 0:
+            blended = eta * x + (1 - eta) * state["easyinv_previous"]
+            x_next = x_next + _slope(grid, i, j) * (blended - x)  # the same eps, from another start
+        return x_next, {**state, "easyinv_previous": blended}
+
+    return replace(
+        inner,
+        name="easyinv",
+        settings={
+            "base": base_setting(base, inner),
+            "eta": eta,
+            "start": start,
+            "stop": stop,
+            "variant": variant,
+        },
+        invert_step=after if variant == "after" else before,
+    )
+
+
+def _slope(grid: Grid, i: int, j: int) -> float:
+    """Of `solvers.ddim.carry` in x, at a fixed prediction."""
+    return grid.alpha[j] / grid.alpha[i] if grid.alpha[j] > 0 else 1 / grid.sigma[i]

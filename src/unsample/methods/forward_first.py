@@ -1,0 +1,103 @@
+"""Forward diffusion first: the first few inversion steps are replaced by adding seeded noise, the rest are inverted.
+
+`x_j = alpha_j x_0 + sigma_j n` for j = 1 .. k, k = max(1, round(fraction T)), then the base from k on (Staniszewski,
+Kucinski and Deja, 2024, arXiv:2410.23530, Sec. 5): the first steps of DDIM inversion err most, and correlate the noise
+in plain areas. The level reached is that of grid point k, for every model; the authors' code noises some models to
+timesteps[k] and goes on from timesteps[k - 1], one level off. The result depends on the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from unsample.methods.base import Base, Method, Task, Walked, as_base, base_setting, number, whole
+from unsample.walk import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.grid import Grid
+
+
+def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int | None = None) -> Method:
+    """Forward diffusion for the first fraction of the steps, then an inversion.
+
+    The record's `forward_steps` and `forward_timestep` say how far the forward diffusion went.
+
+    Args:
+        base: the inversion that goes on from there; any that is a way up alone.
+        fraction: of the steps walked, from 0 to 1; at least one step is replaced. 1 is forward diffusion alone.
+        shared_noise: None draws one noise a picture; a number is the seed of one noise that all pictures share, as the
+            authors' `forward_seed`. A shared one hides in correlations that are taken across pictures.
+
+    Raises:
+        BadOption: settings out of range.
+        Incompatible: a base that keeps more than the noise.
+
+    Reference:
+        Staniszewski, Kucinski and Deja, 2024, arXiv:2410.23530, Sec. 5.
+
+    Example:
+        >>> import unsample
+        >>> unsample.methods.forward_first(base="fixed_point").passes(unsample.methods.Walked(steps=50))
+        480
+    """
+    number("forward_first", "fraction", fraction, high=1.0)
+    if shared_noise is not None:
+        whole("forward_first", "shared_noise", shared_noise, 0)
+    inner = as_base(base, "forward_first")
+
+    def begin(task: Task) -> State:
+        import torch
+
+        state = {} if inner.begin is None else inner.begin(task)
+        replaced = forward_steps(fraction, task.stop)
+        return {
+            **state,
+            "forward_x0": task.x0,
+            "forward_noise": task.noise() if shared_noise is None else _shared(task.x0, shared_noise),
+            "forward_steps": torch.full((len(task.x0),), replaced),
+        }
+
+    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        if j > int(state["forward_steps"][0]):
+            return inner.invert_step(predict, x, grid, i, j, state)
+        return grid.alpha[j] * state["forward_x0"] + grid.sigma[j] * state["forward_noise"], state
+
+    def notes(grid: Grid, stop: int) -> dict[str, Any]:
+        told = {} if inner.notes is None else inner.notes(grid, stop)
+        replaced = forward_steps(fraction, stop)
+        return {**told, "forward_steps": replaced, "forward_timestep": grid.timesteps[replaced]}
+
+    return replace(
+        inner,
+        name="forward_first",
+        settings={"base": base_setting(base, inner), "fraction": fraction, "shared_noise": shared_noise},
+        invert_step=step,
+        passes=lambda walked: beyond(inner.passes, walked, forward_steps(fraction, walked.steps)),
+        backward=lambda walked: beyond(inner.backward, walked, forward_steps(fraction, walked.steps)),
+        begin=begin,
+        notes=notes,
+    )
+
+
+def forward_steps(fraction: float, steps: int) -> int:
+    """k = max(1, round(fraction T)), of the steps walked."""
+    return max(1, round(fraction * steps))
+
+
+def beyond(cost: Callable[[Walked], int], walked: Walked, count: int) -> int:
+    """What a base spends after the first `count` steps: it may treat the very first ones apart, as `hybrid` does."""
+    count = min(count, walked.steps)
+    return cost(walked) - cost(replace(walked, steps=count, timesteps=walked.timesteps[:count]))
+
+
+def _shared(x0: Tensor, seed: int) -> Tensor:
+    """One noise of the shape of a picture for all of them; a generator of its own, so that no batch changes it."""
+    import torch
+
+    from unsample.draws import draw_noise
+
+    return draw_noise([torch.Generator().manual_seed(seed)], x0.shape[1:]).to(x0).expand_as(x0)

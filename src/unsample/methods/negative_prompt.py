@@ -1,0 +1,69 @@
+"""Negative-prompt inversion (Miyake, Iohara, Saito and Tanaka, 2023, arXiv:2305.16807).
+
+The embedding that null-text inversion looks for is near that of the source prompt itself, since a way up under eps_c
+is walked back under eps_c: so `eps = eps_source + w (eps_c - eps_source)` plays the noise back, and nothing is fitted.
+A reconstruction (c = source) is sampling at guidance 1 whatever w, with all its error; only edits are guided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from unsample.methods.base import Base, Method, as_base, base_setting, number
+
+if TYPE_CHECKING:
+    from unsample.models.base import Condition
+    from unsample.models.guidance import Predict
+
+
+def negative_prompt(base: Base = "ddim", lerp: float = 0.0) -> Method:
+    """Negative-prompt inversion: the source prompt stands in for the negative one when the noise is played back.
+
+    A reconstruction under `lerp=0` therefore costs one pass a step. The source prompt takes the place of a
+    `negative_prompt` that is given to an edit.
+
+    Args:
+        base: the way up, a method that keeps the noise alone.
+        lerp: from 0, the source prompt, to 1, the negative (or empty) prompt: their embeddings mixed linearly. Not in
+            the paper; ProxEdit's code has it as `npi_interp`, along a circle instead of a line.
+
+    Raises:
+        BadOption: settings out of range. Incompatible: a base that keeps more than the noise.
+
+    Reference:
+        Miyake et al., 2023, arXiv:2305.16807.
+
+    Example:
+        >>> import unsample
+        >>> unsample.methods.negative_prompt().passes(unsample.methods.Walked(steps=50, sampling_pair=2))
+        50
+    """
+    way_up = as_base(base, "negative_prompt")
+    share = number("negative_prompt", "lerp", lerp, 0, 1)
+
+    def playback(predict: Predict, source: Condition) -> Predict:
+        if predict.condition is source and share == 0:
+            return predict.with_condition(source, source).on(predict.grid, 1.0)  # the same digits, half the passes
+        return predict.with_condition(predict.condition, _mixed(source, predict.unconditional, share))
+
+    return replace(
+        way_up,
+        name="negative_prompt",
+        settings={"base": base_setting(base, way_up), "lerp": lerp},
+        playback=playback,
+        stores="noise, to be played back against the source prompt",
+        needs_prompt=True,
+        sampling_guidance_scale=7.5,
+        edit_guidance_scale=7.5,
+        handles_guidance=True,
+    )
+
+
+def _mixed(source: Condition, unconditional: Condition | None, share: float) -> Condition:
+    """The source's condition, and a share of the unconditional one; without guidance there is none, and none asked."""
+    if share == 0 or unconditional is None:
+        return source
+    assert source.prompt_embeds is not None
+    assert unconditional.prompt_embeds is not None
+    return replace(source, prompt_embeds=source.prompt_embeds.lerp(unconditional.prompt_embeds, share))

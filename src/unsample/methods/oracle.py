@@ -1,0 +1,91 @@
+"""The oracle: the first inversion steps take what the sampling run that made the picture had there.
+
+`replace="eps"`: `x_j = alpha_j (x_i - sigma_i eps) / alpha_i + sigma_j eps` with the eps of the recorded step from j to
+i, or `replace="x"`: the recorded x_j itself; then the base (Staniszewski, Kucinski and Deja, 2024, arXiv:2410.23530,
+Sec. 5). A DDIM step is linear in (x0, eps), so the recorded eps is read off two neighbouring points. An upper bound on
+what mending the first steps can do, for generated pictures only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace as changed
+from typing import TYPE_CHECKING, Any, Literal
+
+from unsample.errors import Incompatible
+from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, whole
+from unsample.methods.forward_first import beyond
+from unsample.walk import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.grid import Grid
+    from unsample.prediction import Prediction
+
+
+def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"] = "eps") -> Method:
+    """Inversion whose first steps use the recorded sampling run.
+
+    `invert(..., trajectory=sample(..., keep_trajectory=True).trajectory)`: of the same model, steps and condition.
+
+    Args:
+        base: the inversion that goes on from there; any that is a way up alone.
+        num_steps: k, how many of the first inversion steps are replaced; all of them if there are fewer.
+        replace: "eps" replaces the prediction and carries the picture that was given; "x" replaces the whole latent,
+            which undoes the rounding of the picture too.
+
+    Raises:
+        BadOption: settings out of range; at `invert`, no recorded trajectory.
+        Incompatible: a base that keeps more than the noise.
+
+    Reference:
+        Staniszewski, Kucinski and Deja, 2024, arXiv:2410.23530, Sec. 5.
+
+    Example:
+        >>> import unsample
+        >>> unsample.methods.oracle(num_steps=5).passes(unsample.methods.Walked(steps=50))
+        45
+    """
+    whole("oracle", "num_steps", num_steps)
+    choice("oracle", "replace", replace, ("eps", "x"))
+    inner = as_base(base, "oracle")
+
+    def begin(task: Task) -> State:
+        if task.trajectory is None:
+            raise Incompatible("oracle needs the recorded sampling run that made the picture; give trajectory")
+        state = {} if inner.begin is None else inner.begin(task)
+        recorded = task.trajectory.flip(0)[: num_steps + 1]  # clean first
+        return {**state, "recorded": recorded.transpose(0, 1)}
+
+    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        from unsample.solvers.ddim import carry
+
+        if j > num_steps:
+            return inner.invert_step(predict, x, grid, i, j, state)
+        cleaner, noisier = state["recorded"][:, i], state["recorded"][:, j]
+        if replace == "x":
+            return noisier.clone(), state
+        return carry(x, recorded_prediction(cleaner, noisier, grid, i, j), grid, i, j), state
+
+    return changed(
+        inner,
+        name="oracle",
+        settings={"base": base_setting(base, inner), "num_steps": num_steps, "replace": replace},
+        invert_step=step,
+        passes=lambda walked: beyond(inner.passes, walked, num_steps),
+        backward=lambda walked: beyond(inner.backward, walked, num_steps),
+        begin=begin,
+        needs_trajectory=True,
+    )
+
+
+def recorded_prediction(cleaner: Tensor, noisier: Tensor, grid: Grid, i: int, j: int) -> Prediction:
+    """The (x0, eps) of the DDIM step from noisier j to cleaner i: both points are `alpha x0 + sigma eps`.
+
+    No division by alpha, so alpha = 0 at the noisiest point is no special case.
+    """
+    from unsample.prediction import Prediction
+
+    turn = grid.alpha[i] * grid.sigma[j] - grid.alpha[j] * grid.sigma[i]
+    x0 = (grid.sigma[j] * cleaner - grid.sigma[i] * noisier) / turn
+    return Prediction(x0, (grid.alpha[i] * noisier - grid.alpha[j] * cleaner) / turn)

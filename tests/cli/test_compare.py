@@ -1,0 +1,113 @@
+"""`unsample compare`, `cite` and `methods`, and the methods that need more than a picture on the command line."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Run
+from unsample.methods import METHODS
+
+PROMPT = ("--prompt", "a red circle")
+
+
+def test_compare_writes_a_figure_and_a_table_of_several_methods(run: Run, scene: Path, tiny_sd: Path) -> None:
+    names = "ddim,fixed_point,null_text"
+    ended = run("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", names, "--steps", 3, "--set",
+                "fixed_point.num_iters=4", "--set", "null_text.num_inner_steps=1")  # fmt: skip
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader(Path("compared/compare.csv").read_text().splitlines()))
+    assert [r["method"] for r in rows] == names.split(",")
+    assert [r["nfe"] for r in rows] == ["3", "12", str(3 + 3 * 3)]
+    assert all(float(r["noise_psnr"]) > 0 and float(r["std"]) > 0 for r in rows)
+    for name in names.split(","):
+        assert name in ended.out
+    figure = Image.open("compared/compare.png")
+    assert figure.height > figure.width  # four rows of three
+
+
+def test_compare_refuses_before_any_work(run: Run, scene: Path, tiny_sd: Path, tiny_ddpm: Path) -> None:
+    wrong = {
+        "did you mean 'ddim'": ("--methods", "ddmi"),
+        "different names": ("--methods", "ddim,ddim"),
+        "METHOD.KEY=VALUE": ("--methods", "ddim", "--set", "fixed_point.num_iters=3"),
+        "num_iters must be": ("--methods", "fixed_point", "--set", "fixed_point.num_iters=0"),
+        "give --prompt": ("--methods", "null_text"),
+        "needs the recorded sampling run": ("--methods", "oracle"),
+    }
+    for message, options in wrong.items():
+        ended = run("compare", scene, "-m", tiny_sd, *options)
+        assert (ended.code, ended.out) == (2, "")
+        assert message in ended.err
+    assert run("compare", scene, "-m", tiny_ddpm, "--methods", "null_text").code == 2
+    assert not Path("compared").exists()
+
+
+def test_every_method_can_be_compared_at_its_quick_preset(run: Run, scene: Path, tiny_sd: Path) -> None:
+    names = [n for n in METHODS if n != "oracle"]
+    ended = run(
+        "compare", scene, "-m", tiny_sd, *PROMPT, "--quick", "--steps", 2, "--methods", ",".join(names), "--json"
+    )
+    assert ended.code == 0, ended.err
+    assert [r["method"] for r in ended.json["images"]] == names
+    assert all(r["status"] in ("ok", "not_converged") for r in ended.json["images"])
+
+
+def test_the_oracle_takes_the_trajectory_that_sample_kept(run: Run, tiny_sd: Path) -> None:
+    walk = ("-m", tiny_sd, "--steps", 3)
+    assert run("sample", *walk, *PROMPT, "--keep-trajectory", "-o", "s.png").code == 0
+    ended = run("invert", "s.png", *walk, *PROMPT, "--method", "oracle", "--set", "num_steps=2", "--trajectory",
+                "s.trajectory.safetensors", "--json")  # fmt: skip
+    assert ended.code == 0, ended.err
+    for options in (("--method", "oracle"), ("--method", "ddim", "--trajectory", "s.trajectory.safetensors")):
+        assert run("invert", "s.png", *walk, *PROMPT, *options, "-o", "other").code == 2
+    missing = run(
+        "invert", "s.png", *walk, *PROMPT, "--method", "oracle", "--trajectory", "none.safetensors", "-o", "o"
+    )
+    assert missing.code == 4
+    assert "--keep-trajectory" in missing.err
+
+
+def test_a_method_inside_a_method_is_set_by_dots(run: Run, scene: Path, tiny_sd: Path) -> None:
+    ended = run("invert", scene, "-m", tiny_sd, "--steps", 4, "--method", "forward_first", "--set", "base=fixed_point",
+                "--set", "base.num_iters=5", "--json")  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert ended.json["images"][0]["nfe"] == 5 * 3
+    shown = run("show", "out/scene.safetensors", "--json").json["meta"]
+    assert shown["method"]["settings"]["base"] == {"name": "fixed_point", "settings": {"num_iters": 5, "tol": None}}
+    refused = run("invert", scene, "-m", tiny_sd, "--method", "ddim", "--set", "base.num_iters=5", "-o", "o")
+    assert (refused.code, "ddim has no base" in refused.err) == (2, True)
+    nonsense = run("invert", scene, "-m", tiny_sd, "--method", "easyinv", "--set", "base=edict", "-o", "o")
+    assert (nonsense.code, "makes no sense" in nonsense.err) == (2, True)
+
+
+def test_an_edit_of_a_picture_fits_the_record_under_its_own_guidance(run: Run, scene: Path, tiny_sd: Path) -> None:
+    walk = ("-m", tiny_sd, "--steps", 3, "--method", "null_text", "--set", "num_inner_steps=1")
+    source = ("--source-prompt", "a red circle", "--target-prompt", "a blue circle")
+    ended = run("edit", scene, *walk, *source, "--guidance-scale", 3, "--guidance-schedule", "cosine", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["images"][0]["guidance_scale"] == 3
+    assert run("edit", scene, *walk, *source, "--guidance-scale", "3,5", "-o", "b.png").code == 2
+    refused = run("edit", scene, *walk[:4], "--method", "direct", *source, "-o", "c.png")
+    assert (refused.code, "direct cannot edit" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_shows_each_with_its_equation_settings_and_presets(run: Run, name: str) -> None:
+    page = run("methods", name).out
+    assert METHODS[name].equation in page
+    assert "--set preset=quick" in page
+    row = run("methods", name, "--json").json["methods"][0]
+    assert {"family", "stores", "cost", "gradients", "exact", "models", "year", "paper", "presets"} <= row.keys()
+
+
+def test_cite_prints_each_paper_once(run: Run) -> None:
+    everything = run("cite").out
+    assert everything.count("@misc{song2021ddim") == 1
+    both = run("cite", "null_text", "easyinv").out
+    assert "2211.09794" in both
+    assert "2408.05159" in both
+    assert run("cite", "nul_text").code == 2
