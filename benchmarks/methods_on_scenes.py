@@ -115,8 +115,8 @@ def reconstruction(names: list[str]) -> None:
     note = (
         f"`python -m benchmarks.methods_on_scenes reconstruction`, {dates('reconstruction')}: "
         f"held-out report scenes "
-        f"on scenes-sd, {STEPS} steps, medians. `noise`: sampled plainly from the recovered noise alone; `record`: played "
-        "back by the method's own rule with all that it stored. The ceiling is the autoencoder's own round trip."
+        f"on scenes-sd, {STEPS} steps, medians. `noise`: sampled plainly from the recovered noise alone; `record`: "
+        "played back by the method's own rule with all that it stored. The ceiling is the autoencoder's own round trip."
     )
     write_section(DOCS, "reconstruction", f"{note}\n\n{markdown(RECONSTRUCTION, rows)}")
 
@@ -174,8 +174,8 @@ def editing(names: list[str]) -> None:
     note = (
         f"`python -m benchmarks.methods_on_scenes editing`, {dates('editing')}: "
         f"colour, shape or background of "
-        f"held-out report scenes changed by prompt on scenes-sd, {STEPS} steps, inverted at guidance 1, edited at w. Gains are "
-        "pooled over pixels: 1 is the true edit, 0 did nothing. Read each row against the first four."
+        f"held-out report scenes changed by prompt on scenes-sd, {STEPS} steps, inverted at guidance 1, edited at w. "
+        "Gains are pooled over pixels: 1 is the true edit, 0 did nothing. Read each row against the first four."
     )
     write_section(DOCS, "editing", f"{note}\n\n{markdown(EDITING, rows)}")
 

@@ -147,7 +147,8 @@ class Inversion:
 
         header = read_header(path)
         try:
-            tensors = load_file(path)
+            # copied, because a file's tensors lie at any address, and kernels round by alignment
+            tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
         except Exception as error:  # safetensors raises its own kind, OSError and ValueError
             raise BadInput(f"cannot read inversion {path}: {error}") from error
         noise = tensors.pop("noise")
@@ -212,6 +213,12 @@ def _check(header: dict[str, Any], shapes: dict[str, list[int]], kinds: dict[str
     if not all(isinstance(n, str) for n in names) or not isinstance(meta["method"]["settings"], dict):
         raise ValueError("its model or method is not named")
     _numbers([meta["guidance_scale"], meta["sampling_guidance_scale"]])
+    scales = meta.get("sampling_scales", [])
+    _numbers(scales)
+    if "sampling_scales" in meta and not _is_list(scales, meta["num_inference_steps"] + 1):
+        raise ValueError("its guidance does not fit its grid")
+    if not isinstance(meta.get("guidance_schedule", "constant"), str):
+        raise ValueError("its guidance schedule is not named")
     if not all(p is None or isinstance(p, str) for n in ("prompt", "negative_prompt") for p in meta[n]):
         raise ValueError("a prompt is not text")
 

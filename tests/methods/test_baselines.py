@@ -79,5 +79,5 @@ def test_ancestral_sdedit_draws_from_the_model() -> None:
 
 def test_eta_out_of_range_is_refused() -> None:
     for eta in (-0.1, 1.1, "1", True):
-        with pytest.raises(BadOption, match="sdedit: eta must be a number from 0 to 1"):
+        with pytest.raises(BadOption, match="sdedit: eta must be a finite number from 0 to 1"):
             sdedit(eta=eta)  # type: ignore[arg-type]

@@ -170,9 +170,9 @@ def test_the_guidance_is_the_authors_and_the_record_is_bound_to_it() -> None:
     ("settings", "said"),
     [
         ({"eta": 0}, "eta must be above 0"),
-        ({"eta": 1.5}, "eta must be a number from 0 to 1"),
+        ({"eta": 1.5}, "eta must be a finite number from 0 to 1"),
         ({"skip": 1}, "skip must be below 1"),
-        ({"skip": 36}, "skip must be a number from 0 to 1"),
+        ({"skip": 36}, "skip must be a finite number from 0 to 1"),
         ({"zero_last": 1}, "zero_last must be true or false"),
     ],
 )

@@ -51,7 +51,8 @@ def test_the_walk_is_forward_diffusion_to_the_level_of_a_grid_point_and_the_base
 
 
 @pytest.mark.parametrize(
-    ("steps", "fraction", "replaced"), [(50, 0.04, 2), (100, 0.03, 3), (50, 0.06, 3), (10, 0.04, 1), (1, 0.04, 1)]
+    ("steps", "fraction", "replaced"),
+    [(50, 0.04, 2), (100, 0.03, 3), (50, 0.06, 3), (20, 0.09, 2), (10, 0.04, 1), (1, 0.04, 1)],
 )
 def test_the_fraction_is_rounded_and_at_least_one_step(steps: int, fraction: float, replaced: int) -> None:
     assert forward_first(fraction=fraction).passes(Walked(steps)) == steps - replaced

@@ -40,9 +40,9 @@ def methods(
         shown = [[_short(r[c]) for c in COLUMNS] for r in rows]
         talk.answer(table([COLUMNS, *shown]))
         talk.answer(
-            "\nkeeps: the noise alone, or a record with more. T is the number of steps; a guided pass (guidance other than "
-            "0 and 1) counts twice.\n'unsample methods NAME' shows a method's equation, settings and presets, 'unsample "
-            "cite NAME' its BibTeX."
+            "\nkeeps: the noise alone, or a record with more. T is the number of steps; a guided pass (guidance other\n"
+            "than 0 and 1) counts twice. 'unsample methods NAME' shows a method's equation, settings and presets,\n"
+            "'unsample cite NAME' its BibTeX."
         )
     else:
         talk.answer(page(rows[0]))

@@ -139,7 +139,7 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True) -> Method:
     Raises:
         Incompatible: a base that is not a way up alone.
     """
-    from unsample.methods import get_method
+    from unsample.methods import METHODS, get_method
 
     if isinstance(base, Mapping):
         if not set(base) <= {"name", "settings"} or "name" not in base:
@@ -151,6 +151,11 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True) -> Method:
         raise Incompatible(
             f"{wrapper}(base={method.name}) makes no sense: {method.name} keeps more than the noise ({method.stores}), "
             f"and {wrapper} would not play that back; use a base that keeps the noise alone, such as ddim"
+        )
+    if METHODS[method.name].family == "baseline":
+        raise Incompatible(
+            f"{wrapper}(base={method.name}) makes no sense: {method.name} brings nothing up from the picture; use a "
+            "base such as ddim or fixed_point"
         )
     if method.needs_grad and not needs_grad:
         raise Incompatible(
@@ -179,7 +184,7 @@ def number(method: str, name: str, value: object, low: float = 0.0, high: float 
     fine = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
     if not fine or not low <= value <= high:  # type: ignore[operator]
         limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
-        raise BadOption(f"{method}: {name} must be a number {limits}; got {value!r}")
+        raise BadOption(f"{method}: {name} must be a finite number {limits}; got {value!r}")
     return float(value)  # type: ignore[arg-type]
 
 
