@@ -48,6 +48,8 @@ class Table:
         by_render, by_clip, wanted = [], [], []
         for name in CHANGED:
             rows = [k for k, n in enumerate(self.names[: len(images)]) if n == name]
+            if not rows:
+                continue
             targets = [self.targets[k] for k in rows]
             by_render += fit_attribute(images[rows], targets, name)
             by_clip += clip_attribute(self.clip, images[rows], targets, name)

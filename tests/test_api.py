@@ -169,14 +169,16 @@ def test_without_a_generator_sample_draws_new_seeds_and_records_them(oracle: Any
 
 def test_an_inversion_is_seeded_by_a_number_and_each_picture_s_own_content(oracle: Any) -> None:
     images = pictures(oracle, 3)
-    given = {"num_inference_steps": 3}
-    seeds = unsample.invert(oracle, images, **given).meta["seeds"]
-    assert len(set(seeds)) == 3  # no two pictures share a noise
-    assert unsample.invert(oracle, images, **given, generator=0).meta["seeds"] == seeds
-    assert unsample.invert(oracle, images[1:2], **given).meta["seeds"] == seeds[1:2]
-    assert not set(unsample.invert(oracle, images, **given, generator=1).meta["seeds"]) & set(seeds)
+    given = {"num_inference_steps": 3, "method": "random_noise"}
+    default = unsample.invert(oracle, images, **given)
+    assert default.meta["seeds"] == [0, 0, 0]  # whatever the place in the batch
+    assert not torch.equal(default.noise[0], default.noise[1])  # no two pictures share a noise
+    assert torch.equal(unsample.invert(oracle, images, **given, generator=0).noise, default.noise)
+    assert torch.equal(unsample.invert(oracle, images[1:2], **given).noise[0], default.noise[1])
+    assert not torch.equal(unsample.invert(oracle, images, **given, generator=1).noise, default.noise)
     one = unsample.invert(oracle, images[:1], **given, generator=seeded(4))
-    assert (one.meta["seeds"], one.meta["seed"]) == ([4], None)
+    assert one.meta["seeds"] == [4]
+    assert torch.equal(one.noise[0].float(), torch.randn(SHAPE, generator=seeded(4)))
 
 
 def test_noise_is_drawn_in_float32_on_the_cpu_whatever_the_model_computes_in(oracle: Any, text_model: Any) -> None:
@@ -671,6 +673,8 @@ def test_class_labels_go_to_the_network_and_come_back_from_a_file(tmp_path: Path
     assert network.asked[-1] == [1, 2]
     assert unsample.edit(model, inversion, class_labels=3, guidance_scale=1).meta["source_prompt"] == [None, None]
     assert network.asked[-1] == [3, 3]
+    again = unsample.edit(model, inversion, class_labels=3)  # nothing unconditional to guide away from
+    assert again.meta["guidance_scale"] == 1
     unsample.sample(model, class_labels=[0, 3], num_images_per_prompt=2, num_inference_steps=1)
     assert network.asked[-1] == [0, 0, 3, 3]
     unsample.interpolate(model, inversion[0], inversion[0], num_frames=3)

@@ -254,6 +254,10 @@ CHANGES: dict[str, Any] = {
     "a grid with a key too many": lambda t, m, h: h["meta"]["grid"].update(more=1),
     "a grid of text": lambda t, m, h: h["meta"]["grid"].update(alpha=["a"] * (STEPS + 1)),
     "a grid with nan": lambda t, m, h: h["meta"]["grid"].update(sigma=[float("nan")] * (STEPS + 1)),
+    "a grid that goes down and up": lambda t, m, h: h["meta"]["grid"]["alpha"].reverse(),
+    "a grid without noise": lambda t, m, h: h["meta"]["grid"].update(sigma=[0.0] * (STEPS + 1)),
+    "a grid whose timesteps fall": lambda t, m, h: h["meta"]["grid"]["timesteps"].reverse(),
+    "a schedule without its scales": lambda t, m, h: h["meta"].pop("sampling_scales"),
     "a grid that is too short": lambda t, m, h: h["meta"]["grid"]["alpha"].pop(),
     "fractional timesteps": lambda t, m, h: h["meta"]["grid"].update(timesteps=[0.5] * (STEPS + 1)),
     "a stop beyond the grid": lambda t, m, h: h["meta"].update(stop_index=STEPS + 1),
@@ -267,6 +271,8 @@ CHANGES: dict[str, Any] = {
     "two prompts": lambda t, m, h: h["meta"].update(prompt=["a", "b"]),
     "no hash": lambda t, m, h: h["meta"]["model"].pop("sha256"),
     "a hash that is a number": lambda t, m, h: h["meta"]["model"].update(sha256=5),
+    "a grid beyond floats": lambda t, m, h: h["meta"]["grid"].update(alpha=[10**400] * (STEPS + 1)),
+    "guidance beyond floats": lambda t, m, h: h["meta"].update(sampling_guidance_scale=10**400),
     "settings that are a list": lambda t, m, h: h["meta"]["method"].update(settings=[]),
 }
 
@@ -276,11 +282,53 @@ def test_a_file_that_does_not_hold_what_an_inversion_holds_is_refused(change: st
     refused(rewritten(saved, tmp_path / "a.safetensors", CHANGES[change]), "corrupt or truncated")
 
 
-@pytest.mark.parametrize("method", [{"name": "ddmi", "settings": {}}, {"name": "ddim", "settings": {"eps_at": 5}}])
+def nested(depth: int) -> dict[str, Any]:
+    """Bases within bases."""
+    return {"name": "easyinv", "settings": {"base": nested(depth - 1) if depth else "ddim"}}
+
+
+METHOD_CHANGES: list[dict[str, Any]] = [
+    {"name": "ddmi", "settings": {}},
+    {"name": "ddim", "settings": {"eps_at": 5}},
+    {"name": "ddim", "settings": {"eps_at": []}},
+    {"name": "ddim", "settings": {"preset": []}},
+    {"name": "edict", "settings": {"p": 10**400}},
+    {"name": "renoise", "settings": {"num_ac_rolls": 10**400}},
+    {"name": "pix2pix_zero", "settings": {"num_ac_rolls": 10**400}},
+    {"name": "forward_first", "settings": {"shared_noise": 2**64}},
+    {"name": "easyinv", "settings": {"base": {"name": "ddim", "settings": "ab"}}},
+    {"name": "easyinv", "settings": {"base": {"name": [], "settings": {}}}},
+    {"name": "gradient", "settings": {"rest": {"name": "ddim", "settings": 5}}},
+    nested(400),
+]
+
+
+@pytest.mark.parametrize("method", METHOD_CHANGES, ids=lambda m: str(m)[:60])
 def test_a_method_that_is_not_known_here_is_an_error_of_the_file(method: Any, saved: Path, tmp_path: Path) -> None:
     path = rewritten(saved, tmp_path / "a.safetensors", lambda t, m, h: h["meta"].update(method=method))
     with pytest.raises(BadInput, match="cannot be played back"):
         unsample.reconstruct(mixture(), Inversion.load(path))
+
+
+def test_timesteps_beyond_what_the_model_was_trained_with_are_an_error_of_the_file(saved: Path, tmp_path: Path) -> None:
+    path = rewritten(
+        saved, tmp_path / "a.safetensors", lambda t, m, h: h["meta"]["grid"]["timesteps"].__setitem__(-1, 10**6)
+    )
+    with pytest.raises(BadInput, match="1000000"):
+        unsample.reconstruct(mixture(), Inversion.load(path))
+
+
+def test_a_record_without_what_its_method_plays_back_is_refused(saved: Path, tmp_path: Path) -> None:
+    for name in ("edict", "bdia", "direct", "null_text"):
+        path = rewritten(
+            saved,
+            tmp_path / "a.safetensors",
+            lambda t, m, h, n=name: h["meta"].update(method={"name": n, "settings": {}}),
+        )
+        inversion = Inversion.load(path)
+        with pytest.raises(BadInput, match=f"{name} plays back"):
+            unsample.reconstruct(mixture(), inversion)
+        assert len(unsample.reconstruct(mixture(), inversion, use="noise")) == 1
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:

@@ -16,7 +16,11 @@ PARTS = (["clip"], ["vae", "all"], ["vae", "decoder"], ["sd"], ["ddpm"])
 
 
 def write_manifest() -> None:
-    """SHA-256 of every bundled file that is loaded."""
+    """SHA-256 of every bundled file that is loaded, once the folder that it was made in is taken out of it."""
+    for path in BUNDLED.rglob("config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")
     files = sorted(p for p in BUNDLED.rglob("*") if p.is_file() and p.suffix in (".safetensors", ".json"))
     listed = [p for p in files if p.name not in ("manifest.json", "evaluation.json") and "training-" not in p.name]
     digests = {p.relative_to(BUNDLED).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in listed}

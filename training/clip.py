@@ -1,6 +1,7 @@
 """Train `scenes-clip`: contrastive, with hard negatives, because random batches never teach shape and place.
 
-In half of each batch scenes come in groups that share everything but one attribute. Linear heads that name the
+In half of each batch (with `--freeze-text`, in all of it, and mostly of shapes, which are learnt last) scenes come in
+groups that share everything but one attribute. Linear heads that name the
 attributes from the picture's embedding, and one that draws the object's mask from the patches, help the image
 tower along; they are not kept.
 """
@@ -33,13 +34,13 @@ def config(vocab_size: int) -> CLIPConfig:
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=128, logit_scale_init_value=2.66)
 
 
-def batch(step: int) -> list[Scene]:
-    """Half random scenes, half groups with one attribute varied."""
+def batch(step: int, grouped: float = 0.5, shapes: int = 4) -> list[Scene]:
+    """Random scenes, and in a part of the batch groups with one attribute varied; `shapes` is the weight of shape."""
     chooser = random.Random(step)
     scenes = train_scenes(step, BATCH)
-    groups = BATCH // 2 // GROUP
-    for g in range(groups):
-        attribute = chooser.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    weights = WEIGHTS | {"shape": shapes}
+    for g in range(int(BATCH * grouped) // GROUP):
+        attribute = chooser.choices(list(weights), list(weights.values()))[0]
         base = scenes[g * GROUP]
         others = [v for v in ATTRIBUTES[attribute] if v != getattr(base, attribute)]
         if attribute in ("colour", "background"):
@@ -78,7 +79,7 @@ def main() -> None:
         model.load_state_dict(frozen, strict=False)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        scenes = batch(step)
+        scenes = batch(step, 1.0, 20) if options.freeze_text else batch(step)
         drawn = render(scenes)
         pixels, mask = ((drawn.images - 0.5) / 0.5).to(options.device), drawn.object_mask.to(options.device)
         tokens = tokenizer([s.caption for s in scenes], padding="max_length", return_tensors="pt").to(options.device)

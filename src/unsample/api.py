@@ -151,7 +151,7 @@ def invert(
         strength: in (0, 1]; below 1 the inversion stops at step int(num_inference_steps * strength). Default: the
             method's own, else 1.
         generator: as in `sample`, or a whole number: then, as by default with 0, every picture is seeded by that
-            number and its own content, so that no two share a noise.
+            number and its own content, so that no two different pictures share a noise.
         latents: in place of `images`: (B, C, H, W) in the model's own range; float64 makes the whole walk float64.
         trajectory: (N + 1, B, C, H, W), noisiest first, as `sample(keep_trajectory=True)` gives: for the methods that
             need the sampling run which made the pictures (`oracle`).
@@ -209,7 +209,8 @@ def invert(
     verdicts = status(run.watch, state, configured, count)
     kept = {name: state[name] for name in configured.keeps}
     sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
-    about = _meta(model, grid, stop, prompts, count, [g.initial_seed() for g in generators])
+    own = generator is not None and not isinstance(generator, int)
+    about = _meta(model, grid, stop, prompts, count, [g.initial_seed() if own else generator or 0 for g in generators])
     about |= {
         "method": {"name": configured.name, "settings": dict(configured.settings)},
         "guidance_scale": w,
@@ -220,7 +221,6 @@ def invert(
         "source_sizes": [list(s) for s in sizes],
         "names": given.names if given else [f"latents-{k}" for k in range(count)],
         "notes": given.notes if given else [""] * count,
-        "seed": generator or 0 if generator is None or isinstance(generator, int) else None,
         "fit": fit,
         "residual": residuals(state),
         "stored": {
@@ -311,7 +311,7 @@ def edit(
         model: the one that inverted.
         inversion: from `invert` or `Inversion.load`.
         prompt: what the pictures shall show; one, or one a picture.
-        guidance_scale: of sampling; default: the method's own for edits, else 5.
+        guidance_scale: of sampling; default: the method's own for edits, else 5 (1 under class labels).
         guidance_schedule: as in `sample`; default: the inversion's.
         negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, keep_trajectory, callback_on_step_end,
             progress: as in `sample`.
@@ -367,7 +367,7 @@ def interpolate(
     a, b = inversion_a, inversion_b
     _check_pair(a, b, guidance_scale)
     model = load(model)
-    w = check_guidance(a.meta["sampling_guidance_scale"] if guidance_scale is None else guidance_scale)
+    w, schedule, scales = guidance_of(a, guidance_scale, None)
     for inversion in (a, b):
         check_model(model, inversion, allow_other_model)
     ts = torch.linspace(0, 1, num_frames, dtype=torch.float64).tolist()
@@ -375,14 +375,17 @@ def interpolate(
         [torch.cat([slerp(p[None], q[None], t) for t in ts]) for p, q in zip(a.noise, b.noise, strict=True)]
     )
     with torch.no_grad():
-        conditions = [prompts_of(i).conditions(model, len(i), w) for i in (a, b)]
+        grid = grid_of(a, model)
+        scales = guidance_scales(w, schedule, grid) if scales is None else scales
+        guided = max((v for v in scales if v != 1), default=1.0)
+        conditions = [prompts_of(i).conditions(model, len(i), guided) for i in (a, b)]
     embeds = _blend([c.prompt_embeds for c, _ in conditions], ts)
     negative = _blend([None if u is None else u.prompt_embeds for _, u in conditions], ts)
     labels = None if a.class_labels is None else a.class_labels.repeat_interleave(num_frames)
     x = noise.to(model.device, state_dtype(model, noise))
     prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, class_labels=labels)
     watching = Watching(callback=callback_on_step_end, progress=progress)
-    run = Run(model, grid_of(a, model), prompts, len(x), w, a.meta["stop_index"], watching, "interpolate")
+    run = Run(model, grid, prompts, len(x), scales, a.meta["stop_index"], watching, "interpolate")
     return replace(run.sample(x, ddim_sample), meta=a.meta | {"num_frames": num_frames, "guidance_scale": w})
 
 
@@ -470,7 +473,7 @@ def _check_pair(a: Inversion, b: Inversion, guidance_scale: float | None) -> Non
             f"{a.meta['stop_index']} of {a.meta['num_inference_steps']} and {b.meta['stop_index']} of "
             f"{b.meta['num_inference_steps']}; invert both with the same model, size, steps and strength"
         )
-    scales = [i.meta["sampling_guidance_scale"] for i in (a, b)]
+    scales = [(i.meta["sampling_guidance_scale"], i.meta.get("guidance_schedule", "constant")) for i in (a, b)]
     if guidance_scale is None and scales[0] != scales[1]:
         raise Incompatible(f"cannot interpolate: sampling guidance {scales[0]} and {scales[1]}; give guidance_scale")
     labels = [None if i.class_labels is None else i.class_labels.tolist() for i in (a, b)]

@@ -23,8 +23,8 @@ def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> T
 def content_seeds(rows: Tensor, seed: int) -> list[int]:
     """A seed a picture, from `seed` and the picture's own values.
 
-    So two pictures of a batch never share a noise (a shared one hides in correlations taken across pictures), and a
-    picture alone gets the noise that it gets in a batch.
+    So two different pictures of a batch never share a noise (a shared one hides in correlations taken across pictures),
+    and a picture alone gets the noise that it gets in a batch.
 
     Args:
         rows: (B, ...), pictures as they were given.

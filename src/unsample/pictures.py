@@ -49,7 +49,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _STDERR = threading.Lock()
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_PNG = b"\x89PNG"
+MAGIC = (_PNG, b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints Pillow's errors on bare stderr
 
@@ -203,7 +204,7 @@ def _opened(path: str | os.PathLike[str], formats: tuple[str, ...]) -> Iterator[
             image = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
             wanted = "a PNG" if len(formats) == 1 else "one of " + ", ".join(formats)
-            raise BadInput(f"{what} is {_looks_like(head)}; give {wanted}") from error
+            raise BadInput(f"{what} is {_looks_like(head, formats)}; give {wanted}") from error
         _check_size(what, image.size)
         yield image
 
@@ -277,7 +278,7 @@ def _silent_libtiff() -> Iterator[None]:
             os.close(kept)
 
 
-def _looks_like(head: bytes) -> str:
+def _looks_like(head: bytes, formats: tuple[str, ...]) -> str:
     """What a file that is no picture seems to be, from its first bytes."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its last character may be cut
@@ -285,8 +286,9 @@ def _looks_like(head: bytes) -> str:
             return "text, not a picture"
     except UnicodeDecodeError:
         pass
-    if head.startswith(_MAGIC):
-        return "damaged: it starts like a picture but cannot be read as one"
+    if head.startswith(MAGIC):
+        other = len(formats) < len(FORMATS) and not head.startswith(_PNG)
+        return "a picture, but no PNG" if other else "damaged: it starts like a picture but cannot be read as one"
     if head[4:8] == b"ftyp":
         return "a HEIC, AVIF or video file, which is not read here"
     return "not a picture of a kind that is read here"

@@ -41,6 +41,7 @@ def play(
     if use == "noise":
         made = run.sample(x, ddim_sample)
     else:
+        check_state(method, inversion)
         state = {name: value.to(model.device) for name, value in inversion.state.items()}
         if method.playback is not None:
             with torch.no_grad():
@@ -77,10 +78,12 @@ def guidance_of(
 
 
 def edit_guidance(inversion: Inversion, guidance_scale: float | None) -> float:
-    """The guidance of an edit: what was given, else the method's own for edits, else 5."""
+    """The guidance of an edit: what was given, else the method's own for edits, else 5; 1 under class labels."""
     method = method_of(inversion)
     if guidance_scale is not None:
         return check_guidance(guidance_scale)
+    if inversion.class_labels is not None:
+        return 1.0  # there is no class that stands for none
     if method.edits_as_fitted:
         return float(inversion.meta["sampling_guidance_scale"])
     return 5.0 if method.edit_guidance_scale is None else method.edit_guidance_scale
@@ -89,11 +92,23 @@ def edit_guidance(inversion: Inversion, guidance_scale: float | None) -> float:
 def check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...], use: str, verb: str) -> None:
     """A record that was fitted under one guidance is played back under that guidance, or refused."""
     bound = method.edits_as_fitted if verb == "edit" else method.guidance_bound
-    if use == "record" and bound and list(scales) != inversion.meta["sampling_scales"]:
+    meta = inversion.meta
+    fitted = meta.get("sampling_scales", [meta["sampling_guidance_scale"]] * len(scales))
+    if use == "record" and bound and list(scales) != fitted:
         raise Incompatible(
-            f"{method.name}'s record was fitted under guidance {inversion.meta['sampling_guidance_scale']:g} "
-            f"({inversion.meta['guidance_schedule']}) and holds under no other; leave guidance_scale and "
+            f"{method.name}'s record was fitted under guidance {meta['sampling_guidance_scale']:g} "
+            f"({meta.get('guidance_schedule', 'constant')}) and holds under no other; leave guidance_scale and "
             "guidance_schedule out, or invert again with that sampling_guidance_scale"
+        )
+
+
+def check_state(method: Method, inversion: Inversion) -> None:
+    """A record that lacks what its method plays back is corrupt."""
+    missing = [name for name in method.keeps if name not in inversion.state]
+    if missing:
+        raise BadInput(
+            f"{method.name} plays back {', '.join(method.keeps)}, and this inversion holds no {', '.join(missing)}: it "
+            "is corrupt; invert the picture again, or play the noise alone (use='noise')"
         )
 
 
@@ -135,6 +150,9 @@ def prompts_of(inversion: Inversion) -> Prompts:
 def grid_of(inversion: Inversion, model: Model) -> Grid:
     """The very grid of the inversion; what the network's output means is the model's own affair."""
     stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in inversion.meta["grid"].items()}
+    last, trained = stored["timesteps"][-1], len(model.scheduler.alphas_cumprod)
+    if last >= trained:
+        raise BadInput(f"the inversion's noisiest timestep is {last}, and {model.id} was trained on 0 to {trained - 1}")
     return Grid(**stored | {"prediction_type": model.scheduler.config.get("prediction_type", "epsilon")})
 
 

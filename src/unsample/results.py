@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,6 +219,8 @@ def _check(header: dict[str, Any], shapes: dict[str, list[int]], kinds: dict[str
         raise ValueError("its guidance does not fit its grid")
     if not isinstance(meta.get("guidance_schedule", "constant"), str):
         raise ValueError("its guidance schedule is not named")
+    if ("guidance_schedule" in meta) is not ("sampling_scales" in meta):
+        raise ValueError("its guidance schedule is without scales, or its scales without a schedule")
     if not all(p is None or isinstance(p, str) for n in ("prompt", "negative_prompt") for p in meta[n]):
         raise ValueError("a prompt is not text")
 
@@ -246,11 +248,14 @@ def _check_grid(meta: dict[str, Any]) -> None:
     whole = all(isinstance(n, int) for n in [*grid["timesteps"], meta["stop_index"], steps])
     if not whole or not 0 < meta["stop_index"] <= steps:
         raise ValueError("its steps are not whole numbers in range")
+    rising = [grid["timesteps"], grid["sigma"], [-a for a in grid["alpha"]]]
+    if any(v != sorted(v) for v in rising) or 0 in (*grid["sigma"][1:], *grid["alpha"][:-1]):
+        raise ValueError("its levels do not run from clean to noisy")
 
 
 def _numbers(values: list[Any]) -> None:
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             raise ValueError(f"{value!r} is not a number of at least 0")
 
 

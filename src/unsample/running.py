@@ -137,7 +137,7 @@ class Run:
         self.asked, self.verb = asked, verb
         every = {*(w if isinstance(w, tuple) else [w]), *(sampling or ())}
         with torch.no_grad():
-            self.condition, free = prompts.conditions(model, count, next((v for v in every if v != 1), 1.0))
+            self.condition, free = prompts.conditions(model, count, max((v for v in every if v != 1), default=1.0))
         self.predict = Predict(model, grid, self.condition, free, w, count)
         self.playback = self.predict
         if sampling is not None:

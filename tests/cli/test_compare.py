@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -111,3 +113,42 @@ def test_cite_prints_each_paper_once(run: Run) -> None:
     assert "2211.09794" in both
     assert "2408.05159" in both
     assert run("cite", "nul_text").code == 2
+
+
+def lost(when: Callable[[str, str], bool]) -> Callable[..., Any]:
+    """The library's `reconstruct`, but diverging where `when(method, use)` says."""
+    from unsample import api
+    from unsample.errors import Diverged
+
+    real = api.reconstruct
+
+    def reconstruct(model: Any, inversion: Any, *, use: str = "record") -> Any:
+        if when(inversion.meta["method"]["name"], use):
+            raise Diverged("not finite any more")
+        return real(model, inversion, use=use)
+
+    return reconstruct
+
+
+def test_compare_keeps_what_one_of_the_two_playbacks_made(
+    run: Run, scene: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unsample.api.reconstruct", lost(lambda name, use: name == "edict" and use == "noise"))
+    ended = run("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", "ddim,edict", "--steps", 2, "--json")
+    assert ended.code == 0, ended.err
+    row = ended.json["images"][1]
+    assert row["noise_psnr"] is None
+    assert row["record_psnr"] is not None
+    assert row["nfe"] == 4
+    assert "edict: its noise alone: not finite any more" in ended.err
+
+
+def test_compare_names_no_figure_where_every_method_diverged(
+    run: Run, scene: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unsample.api.reconstruct", lost(lambda name, use: True))
+    ended = run("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", "ddim", "--steps", 2)
+    assert ended.code == 5
+    assert not Path("compared/compare.png").exists()
+    assert "compare.png" not in ended.err
+    assert "compare.csv" in ended.err

@@ -32,14 +32,26 @@ OPTIONS = {
     "interpolate": (*PLACE, "--num-frames", "--guidance-scale", "--allow-other-model", "--overwrite", "--output", "-o"),
     "sample": (*PLACE, "--prompt", "--num-images", "--seed", "--steps", "--guidance-scale", "--overwrite", "--output"),
     "show": (),
+    "compare": (
+        *PLACE,
+        "--methods",
+        "--prompt",
+        "--set",
+        "--quick",
+        "--steps",
+        "--guidance-scale",
+        "--seed",
+        "--output",
+    ),
     "methods": (),
+    "cite": (),
     "models": (),
     "doctor": (),
 }
 DEFAULTS = {
     "invert": ("ddim", "50", "1.0", "float32", "aspect", "none", "off", "out", "8", "0"),
     "reconstruct": ("record", "float32", "out"),
-    "edit": ("5", "ddim", "50", "1.0", "edit.png"),
+    "edit": ("ddim", "50", "1.0", "edit.png"),
     "interpolate": ("9", "out"),
     "sample": ("1", "0", "50", "1.0", "scenes-sd", "out"),
 }

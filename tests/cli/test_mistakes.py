@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 CHILD = """
 import contextlib, io, json, sys, time
@@ -31,6 +32,7 @@ print(json.dumps(ended))
 """
 
 MIXTURE = "invert good.png -m scenes-mixture"
+LONG = "x" * 300  # over the 255 bytes that a file system takes
 # name: (arguments, exit code, words that the message must hold)
 MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "steps 0": (f"{MIXTURE} --steps 0", 2, ("--steps", "at least 1", "0")),
@@ -58,6 +60,7 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "setting without value": (f"{MIXTURE} --set num_iters", 2, ("KEY=VALUE", "num_iters")),
     "setting of another type": (f"{MIXTURE} --method fixed_point --set num_iters=few", 2, ("num_iters", "int")),
     "setting out of range": (f"{MIXTURE} --method fixed_point --set num_iters=0", 2, ("num_iters", "at least 1")),
+    "images without end": ("sample -m scenes-mixture --num-images 100000000", 2, ("--num-images", "at most", "100000")),
     "device": (f"{MIXTURE} --device cudda", 2, ("--device", "cudda", "cuda")),
     "offload on the cpu": (f"{MIXTURE} --device cpu --offload model", 2, ("--offload", "accelerator")),
     "dtype": (f"{MIXTURE} --dtype float8", 2, ("float8", "bfloat16")),
@@ -71,6 +74,7 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "misspelt model": ("invert good.png -m scenes-ddmp", 3, ("'scenes-ddmp'", "did you mean 'scenes-ddpm'?")),
     "folder that is no model": ("invert good.png -m folder", 3, ("model_index.json",)),
     "model with a broken index": ("invert good.png -m broken-model", 3, ("model_index.json", "cannot be read")),
+    "model of a long name": (f"invert good.png -m {LONG}", 3, ("no model", "too long")),
     "hub id that is not cached": ("invert good.png -m nobody/nothing", 3, ("nobody/nothing", "HF_HUB_OFFLINE")),
     "model named by a picture": ("invert stray.png", 3, ("stray.png", "'somewhere/else'", "--model")),
     "missing file": ("invert gone.png -m scenes-mixture", 4, ("gone.png", "no such file")),
@@ -87,14 +91,22 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "future inversion": ("reconstruct future.safetensors", 4, ("future.safetensors", "999", "upgrade")),
     "other safetensors": ("reconstruct weights.safetensors", 4, ("weights.safetensors", "not an inversion")),
     "missing inversion": ("interpolate gone.safetensors gone.safetensors", 4, ("gone.safetensors", "not there")),
-    "picture as inversion": ("reconstruct good.png", 4, ("good.png",)),
+    "picture as inversion": ("reconstruct good.png", 4, ("good.png", "is a picture", "'unsample invert'")),
+    "inversion of a long name": (f"reconstruct {LONG}", 4, ("cannot be opened", "too long")),
+    "pipe as picture": ("edit pipe --target-prompt x", 4, ("pipe", "ordinary file")),
+    "pipe shown": ("show pipe", 4, ("pipe", "ordinary file")),
+    "pipe as trajectory": (f"{MIXTURE} --method oracle --trajectory pipe", 4, ("pipe", "--keep-trajectory")),
+    "prompt in a picture that is no text": ("invert untold.png -m scenes-mixture", 4, ("untold.png", "--prompt")),
+    "output of a long name": (f"{MIXTURE} -o {LONG}", 4, ("cannot write", "too long")),
+    "sample of a long name": (f"sample -m scenes-mixture -o {LONG}.png", 4, ("cannot write", "too long")),
     "existing output": (f"{MIXTURE} -o taken", 4, ("taken/good.png", "--overwrite")),
     "output under a file": (f"{MIXTURE} -o good.png/out", 4, ("good.png", "file, not a folder")),
     "unwritable output": (f"{MIXTURE} -o /proc/unsample", 4, ("/proc/unsample",)),
     "output over the input": (f"{MIXTURE} -o . --overwrite", 4, ("good.png", "an input")),
     "edit to a jpeg": ("edit good.png --target-prompt x -o out.jpg", 4, ("out.jpg", "PNG")),
+    "sample to a jpeg": ("sample -m scenes-mixture -o out.jpg", 4, ("out.jpg", "only PNG", "out.png")),
     "sample to a text file": ("sample -m scenes-mixture -o notes.txt", 4, ("notes.txt",)),
-    "showing a jpeg": ("show photo.jpg", 4, ("photo.jpg", "PNG")),
+    "showing a jpeg": ("show photo.jpg", 4, ("photo.jpg", "a picture, but no PNG")),
 }
 
 
@@ -126,6 +138,10 @@ def prepare(folder: Path) -> None:
     Image.new("RGB", (64, 32)).save(folder / "wide.png")
     Image.new("RGB", (7, 20)).save(folder / "thin.png")
     write_png(noise, folder / "stray.png", {"model": "somewhere/else"})
+    info = PngInfo()
+    info.add_text("unsample", r'{"prompt": "\ud800"}')
+    noise.save(folder / "untold.png", pnginfo=info)
+    os.mkfifo(folder / "pipe")
     for name in ("folder", "taken", "model/scheduler", "broken-model", "pixels"):
         (folder / name).mkdir(parents=True)
     (folder / "taken" / "good.png").write_bytes(b"mine")

@@ -109,3 +109,11 @@ def test_presets_are_those_of_the_two_models_in_paper_and_code() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadOption, match="easyinv"):
         easyinv(**settings)
+
+
+@pytest.mark.parametrize("base", ["dpm_solver", "negative_prompt", {"name": "proximal", "settings": {"recon_t": 0}}])
+def test_a_base_that_keeps_the_noise_but_plays_it_back_its_own_way_is_refused_with_that_reason(base: Any) -> None:
+    with pytest.raises(Incompatible, match="not played back by plain DDIM"):
+        easyinv(base=base)
+    with pytest.raises(Incompatible, match=r"keeps more than the noise \(noise and an offset a step\)"):
+        easyinv(base="direct")

@@ -130,3 +130,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
 def test_a_base_that_keeps_more_than_the_noise_is_refused() -> None:
     with pytest.raises(Incompatible, match="keeps more than the noise"):
         forward_first(base="edict")
+
+
+def test_a_base_that_says_itself_what_the_first_steps_are_is_refused() -> None:
+    for base in ("oracle", "forward_first", {"name": "easyinv", "settings": {"base": "oracle"}}):
+        with pytest.raises(Incompatible, match="the first steps"):
+            forward_first(base=base)

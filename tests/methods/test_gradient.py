@@ -275,3 +275,18 @@ def test_no_step_is_optimised_when_none_is_asked_for() -> None:
     none = unsample.invert(model, latents=x, method=gradient(5, first_steps=0), num_inference_steps=4)
     assert torch.equal(none.noise, unsample.invert(model, latents=x, num_inference_steps=4).noise)
     assert (none.nfe, none.backward) == ([4], [0])
+
+
+@pytest.mark.parametrize("own", [1, 2, 5])
+@pytest.mark.parametrize("rest", [hybrid(7, 3), gradient(2, first_steps=4), fixed_point(3)])
+def test_what_the_rest_would_have_spent_on_the_optimised_steps_is_not_counted(own: int, rest: Any) -> None:
+    model, method = mixture(), gradient(3, first_steps=own, rest=rest)
+    x = mixture_picture(model).double() * 2 - 1
+    made = unsample.invert(model, latents=x, method=method, num_inference_steps=6)
+    assert (made.nfe, made.backward) == ([method.passes(Walked(6))], [method.backward(Walked(6))])
+
+
+@pytest.mark.parametrize("rest", ["forward_first", "oracle"])
+def test_a_rest_that_says_what_the_first_steps_are_is_refused(rest: str) -> None:
+    with pytest.raises(Incompatible, match="the first steps"):
+        gradient(first_steps=2, rest=rest)

@@ -260,3 +260,21 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     for verb, more in ((unsample.reconstruct, {}), (unsample.edit, texts(1, seed=5))):
         with pytest.raises(Incompatible, match="fitted under guidance 7.5"):
             verb(smooth(), inversion, guidance_scale=3, **more)
+
+
+@pytest.mark.parametrize("one_for_all", [False, True])
+def test_a_fit_that_is_lost_leaves_no_record_although_the_way_up_is_sound(one_for_all: bool) -> None:
+    def network(x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        free = encoder_hidden_states.detach().abs().mean((1, 2)) < 0.5  # asked in the fit alone
+        lost = free & (x.detach().flatten(1).mean(1) > 2)
+        return torch.where(lost[:, None, None, None], torch.nan, smooth_network(x, t, encoder_hidden_states))
+
+    model, x0 = smooth(network), 0.3 * normal(2, *SHAPE, seed=4)
+    x0[1] += 9
+    given = {"prompt_embeds": torch.ones(1, 2, 3), "negative_prompt_embeds": torch.zeros(1, 2, 3)}
+    method = null_text(num_inner_steps=2, early_stop=None, global_embedding=one_for_all)
+    with pytest.warns(UserWarning, match="picture 1 diverged"):
+        made = unsample.invert(model, latents=x0, method=method, num_inference_steps=4, **given)
+    assert made.status == ["ok", "diverged"]
+    alone = unsample.invert(model, latents=x0[:1], method=method, num_inference_steps=4, **given)
+    assert torch.equal(alone.state["unconditional"][0], made.state["unconditional"][0])

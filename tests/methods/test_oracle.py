@@ -10,13 +10,14 @@ from diffusers import DDIMScheduler
 
 import unsample
 from tests.problems import SD_TABLE, float64_tables, gaussian_grid, mixture, normal, predictor, rms
-from unsample.errors import BadInput, BadOption
+from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.methods import Walked, fixed_point, oracle
 from unsample.methods.oracle import recorded_prediction
 
 TABLES: dict[str, dict[str, Any]] = {
     "linear": {},
     "sd": {**SD_TABLE, "set_alpha_to_one": False, "steps_offset": 1},
+    "a step of no length": {"set_alpha_to_one": False},  # timestep 0 is at the level of the clean end
     "zero-snr": {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
 }
 QUIET = pytest.mark.filterwarnings("ignore:invert. .* did not converge")
@@ -41,7 +42,7 @@ def test_with_every_step_replaced_the_true_noise_comes_back(table: str, replace:
         assert rms(unsample.invert(model, **given).noise - made.noise) > 1e-2  # which DDIM does not find
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [t for t in TABLES if t != "a step of no length"])
 def test_the_recorded_prediction_is_the_one_that_was_made(table: str) -> None:
     model, made = sampled(table)
     grid, points = gaussian_grid(model, 10), made.trajectory.flip(0)
@@ -119,3 +120,9 @@ def test_it_refuses_to_run_without_a_recorded_trajectory() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadOption, match="oracle"):
         oracle(**settings)
+
+
+def test_two_methods_that_both_say_what_the_first_steps_are_do_not_compose() -> None:
+    for base in ("oracle", "forward_first", {"name": "easyinv", "settings": {"base": "forward_first"}}):
+        with pytest.raises(Incompatible, match="the first steps"):
+            oracle(base=base)

@@ -112,3 +112,13 @@ def test_a_batch_edits_as_single_pictures_do() -> None:
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadOption):
         proximal(**settings)
+
+
+@pytest.mark.parametrize("off", [{"recon_lr": 0.0}, {"recon_t": 0}])
+def test_without_inversion_guidance_the_noise_alone_is_kept_and_plays_back(off: dict[str, Any]) -> None:
+    x0 = 0.3 * normal(2, *SHAPE, seed=2)
+    inversion, again, edit = edited(proximal(**off), x0)
+    assert inversion.state == {}
+    _, other_again, other_edit = edited(proximal(recon_t=0), x0)
+    assert torch.equal(again.latents, other_again.latents)
+    assert torch.equal(edit.latents, other_edit.latents)

@@ -16,6 +16,7 @@ from unsample.grid import transfer
 from unsample.methods import Walked, easyinv, fixed_point, get_method, renoise
 from unsample.models.guidance import Predict
 from unsample.solvers.regularise import match_patches, whiten
+from unsample.solvers.renoise import Plan
 from unsample.walk import walk
 
 QUIET = pytest.mark.filterwarnings(
@@ -249,3 +250,29 @@ def inversion_condition(model: Any) -> Any:
     from unsample.inputs import Prompts
 
     return Prompts(None, None, None, None, None).conditions(model, 2, 1.0)[0]
+
+
+@QUIET
+@pytest.mark.parametrize("how", ["exact", "optimised"])
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_a_last_step_of_no_length_is_corrected_by_an_offset(how: Any, eta: float) -> None:
+    """`set_alpha_to_one=False` without offset: timestep 0 is at the level of the clean end, and no noise enters."""
+    model = mixture(scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False))
+    x = pictures(model)
+    made = unsample.invert(model, latents=x, method=renoise(eta=eta, noise_correction=how), num_inference_steps=6)
+    assert made.status == ["ok", "ok"]
+    error = rms(unsample.reconstruct(model, made).latents - x)
+    assert error < 1e-12 if how == "exact" else error < 0.5
+    drawn = unsample.invert(model, latents=x, method=renoise(eta=eta), num_inference_steps=6)
+    assert not drawn.state["noises"][:, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("average", "timestep", "first"), [(True, 100, 0), (True, 500, 8), (False, 100, 0), (False, 500, 1)]
+)
+def test_the_first_prediction_that_is_regularised_is_that_of_the_authors(
+    average: bool, timestep: int, first: int
+) -> None:
+    """Their condition: `i >= window[0] or (not average and i > 0)`."""
+    plan = Plan(9, 5, 250, (0, 5), (8, 10), average, 20.0, 0.065, 4, 5, 0.0)
+    assert plan.regularises_from(timestep) == first

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +88,12 @@ def seed(value: int, count: int = 1) -> int:
     return value
 
 
-def at_least(name: str, value: int, lowest: int = 1) -> int:
+def at_least(name: str, value: int, lowest: int = 1, highest: int | None = None) -> int:
     """A count."""
     if value < lowest:
         raise BadOption(f"{name} must be at least {lowest}; got {value}")
+    if highest is not None and value > highest:
+        raise BadOption(f"{name} must be at most {highest}; got {value}")
     return value
 
 
@@ -152,6 +154,7 @@ class KnownModel:
     takes_prompt: bool | None = None
     num_train_timesteps: int | None = None
     only_size: tuple[int, int] | None = None
+    from_file: bool = False  # a file named it: nothing is fetched for it
 
     def check_method(self, method: Method, prompt: str | None) -> None:
         """Refuse a method that works on text where there is none."""
@@ -188,7 +191,16 @@ def known_model(name: str) -> KnownModel:
 
     if name == MIXTURE:
         return KnownModel(name, None, takes_prompt=True, num_train_timesteps=1000, only_size=(32, 32))
-    folder = find_model(name)
+    if not name:
+        raise WeightsMissing(
+            "a model without a name was asked for; give a bundled name, a diffusers folder or a hub id"
+        )
+    try:
+        folder = find_model(name)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise WeightsMissing(
+            f"no model {name[:60]!r}: {error.strerror or error}; 'unsample models' lists some"
+        ) from error
     if name in BUNDLED and not (folder and (folder / "model_index.json").is_file()):
         raise WeightsMissing(
             f"the bundled model {name} is missing from this installation; reinstall unsample, or 'make models'"
@@ -213,7 +225,7 @@ def recorded_model(name: object, where: str) -> KnownModel:
 
     try:
         if isinstance(name, str) and (name in BUNDLED or Path(name).is_dir() or cached(name)):
-            return known_model(name)
+            return replace(known_model(name), from_file=True)
     except (WeightsMissing, OSError, ValueError):
         pass
     raise WeightsMissing(

@@ -18,7 +18,7 @@ from unsample.cli.checks import Walk
 from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
 from unsample.cli.options import INVERSION, Place, examples
-from unsample.errors import BadOption, Diverged
+from unsample.errors import BadOption, Diverged, Incompatible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,14 +28,26 @@ if TYPE_CHECKING:
     from unsample.models.base import Model
     from unsample.results import Inversion
 
-COLUMNS = ("method", "stores", "record_psnr", "noise_psnr", "std", "lag1", "nfe", "backward", "seconds", "status")
+COLUMNS = (
+    "method",
+    "stores",
+    "guidance",
+    "record_psnr",
+    "noise_psnr",
+    "std",
+    "lag1",
+    "nfe",
+    "backward",
+    "seconds",
+    "status",
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
     commands = (
-        "unsample compare scene.png --methods ddim,fixed_point,easyinv,null_text --prompt 'a red circle' -o compared",
-        "unsample compare scene.png --methods ddim,hybrid --set hybrid.num_updates=50 --quick",
+        "unsample compare scene.png --methods ddim,null_text --prompt 'a star'",
+        "unsample compare scene.png --set easyinv.eta=0.7 --quick",
     )
     app.command("compare", epilog=examples(*commands))(compare)
 
@@ -132,6 +144,7 @@ class Compared:
     row: dict[str, Any]
     picture: Image | None = None
     source: Image | None = None  # as the model saw it
+    alone: Image | None = None  # the encoder's own round trip
     noise: Tensor | None = None
     figures: Figures | None = None
 
@@ -142,7 +155,7 @@ def _run(job: Job, walks: Sequence[Walk], where: Place, files: Sequence[Path], a
 
     model = session.load(job.model, where)
     found = [_one(model, job, walk) for walk in walks]
-    _write_figure(job, found, files[0])
+    written = [files[0]] if _write_figure(job, found, files[0]) else []
     lines = io.StringIO()
     writer = csv.DictWriter(lines, COLUMNS)
     writer.writeheader()
@@ -153,7 +166,7 @@ def _run(job: Job, walks: Sequence[Walk], where: Place, files: Sequence[Path], a
         talk.document(record.document([model.id] * len(found), None, [f.row for f in found]))
     else:
         talk.answer(table([COLUMNS, *([_shown(f.row[c]) for c in COLUMNS] for f in found)]))
-    talk.say(f"wrote {', '.join(str(f) for f in files)}")
+    talk.say(f"wrote {', '.join(str(f) for f in [*written, files[1]])}")
     return 5 if all(f.picture is None for f in found) else 0
 
 
@@ -164,27 +177,42 @@ def _one(model: Model, job: Job, walk: Walk) -> Compared:
     from unsample import api
     from unsample.cli import session
     from unsample.cli.invert import inverted
+    from unsample.metrics.pixels import encoded_alone
 
     name = walk.method.name
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores}
     with talk.naming([f"{job.source.path} ({name})"]):
         try:
             inversion = inverted(model, [job], walk)
-            made = {use: api.reconstruct(model, inversion, use=use).images for use in ("record", "noise")}
-        except Diverged as error:
+        except (Diverged, Incompatible) as error:  # the others are worth comparing all the same
             talk.error(f"{name}: {error}")
-            return Compared(row | {"status": "diverged"})
+            return Compared(row | {"status": "diverged" if isinstance(error, Diverged) else "refused"})
+        made = {}
+        for use, what in (("record", "its record"), ("noise", "its noise alone")):
+            try:
+                made[use] = api.reconstruct(model, inversion, use=use).images
+            except Diverged as error:
+                talk.error(f"{name}: {what}: {error}")
         figures = {use: session.measured(model, inversion, images) for use, images in made.items()}
     row |= {f"{use}_psnr": _decibels(f) for use, f in figures.items()} | _facts(inversion)
+    if "record" not in made:
+        return Compared(row | {"status": "diverged"})
     talk.say(f"{name}: {figures['record'].spoken()}, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s")
     assert inversion.source is not None
     source = Image.fromarray(inversion.source[0].numpy())
-    return Compared(row, session.as_pil(made["record"]), source, inversion.noise[0], figures["record"])
+    alone = session.as_pil(encoded_alone(model, inversion.source.permute(0, 3, 1, 2).float() / 255))
+    return Compared(row, session.as_pil(made["record"]), source, alone, inversion.noise[0], figures["record"])
 
 
 def _facts(inversion: Inversion) -> dict[str, Any]:
     health = inversion.health[0]
-    cost = {"nfe": inversion.nfe[0], "backward": inversion.backward[0], "seconds": inversion.seconds}
+    guidance = inversion.meta["sampling_guidance_scale"]
+    cost = {
+        "guidance": guidance,
+        "nfe": inversion.nfe[0],
+        "backward": inversion.backward[0],
+        "seconds": inversion.seconds,
+    }
     return {"std": health["std"], "lag1": health["lag1_correlation"], **cost, "status": inversion.status[0]}
 
 
@@ -192,8 +220,11 @@ def _decibels(figures: Figures) -> float | str | None:
     return "exact" if figures.psnr is not None and math.isinf(figures.psnr) else figures.psnr
 
 
-def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> None:
-    """The source, then a row a method: reconstruction, difference (one factor for all), recovered noise."""
+def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> bool:
+    """The source, then a row a method: reconstruction, difference (one factor for all), recovered noise.
+
+    Whether it was written: there is nothing to show where every method diverged.
+    """
     from PIL import Image
 
     from unsample.figures import difference, noise_picture, sheet
@@ -201,13 +232,16 @@ def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> None:
 
     kept = [f for f in found if f.picture is not None]
     if not kept:
-        return
-    source = kept[0].source
+        return False
+    source, alone = kept[0].source, kept[0].alone
     assert source is not None
+    assert alone is not None
+    held = kept[0].figures.ceiling if kept[0].figures else None
+    ceiling = "exact" if held is None or math.isinf(held) else f"{held:.1f} dB"
     factors = [difference(source, f.picture)[1] for f in kept if f.picture]
     factor = min((n for n in factors if n), default=1)
     blank = Image.new("RGB", source.size, "white")
-    panels: list[tuple[str, Image.Image]] = [("source", source), ("", blank), ("", blank)]
+    panels: list[tuple[str, Image.Image]] = [("source", source), (f"encoder alone: {ceiling}", alone), ("", blank)]
     for f in kept:
         assert f.picture is not None
         assert f.noise is not None
@@ -222,6 +256,7 @@ def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> None:
         ]
     figure = sheet([p for _, p in panels], [label for label, _ in panels], columns=3)
     write_png(figure, path, {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]})
+    return True
 
 
 def _shown(value: object) -> str:

@@ -229,7 +229,7 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
     figures = session.measured(model, inversion, made.images)
     talk.say(
         f"{subject.path}: edited at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe, "
-        f"{made.seconds:.1f} s -> {wanted.output}"
+        f"{made.seconds:.1f} s"
     )
     row = record.row(
         "edit",
@@ -310,9 +310,11 @@ def at_source_size(edit: Image, inversion: Inversion) -> Image | None:
 
     if inversion.source is None:
         return None
-    width, height = inversion.meta["source_sizes"][0]
-    if not 0 < width * height <= MAX_PIXELS:  # a file may claim anything
-        raise BadInput(f"the inversion says that its source had {width}x{height} pixels; it is corrupt")
+    size = inversion.meta["source_sizes"][0]
+    whole = isinstance(size, list | tuple) and [type(side) for side in size] == [int, int]
+    if not whole or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:  # a file may claim anything
+        raise BadInput(f"the inversion says that its source's size was {size!r}; it is corrupt")
+    width, height = size
     if inversion.meta.get("fit") == "crop":
         width = height = min(width, height)
     if inversion.meta.get("fit") == "pad":

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from unsample.cli import checks, places
 from unsample.cli.checks import KnownModel
 from unsample.cli.places import Source
+from unsample.errors import BadInput, BadOption
 
 if TYPE_CHECKING:
     from unsample.pictures import Fit
+
+SHOWN = 200  # letters of a prompt in one line
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,6 @@ def plan(
 
 def check_sizes(jobs: Sequence[Job], fit: Fit) -> None:
     """Refuse pictures that would come to a size which their model does not know (a closed form knows one alone)."""
-    from unsample.errors import BadInput
     from unsample.pictures import fit_size
 
     for job in jobs:
@@ -70,7 +72,10 @@ def own_prompt(source: Source, model: KnownModel) -> str | None:
     prompt = source.metadata.get("prompt")
     if not isinstance(prompt, str) or not prompt or model.takes_prompt is False:
         return None
-    return checks.text("the prompt in its metadata", prompt)
+    try:
+        return checks.text("the prompt in its metadata", prompt)
+    except BadOption as error:
+        raise BadInput(f"{source.path}: the prompt in its metadata is not valid text; give --prompt") from error
 
 
 def from_metadata(jobs: Sequence[Job], model: bool, prompt: bool) -> Iterator[tuple[str, str]]:
@@ -80,4 +85,5 @@ def from_metadata(jobs: Sequence[Job], model: bool, prompt: bool) -> Iterator[tu
             yield job.source.path, f"model {job.model.name}, as its own metadata says"
     for job in jobs:
         if prompt and job.prompt is not None:
-            yield job.source.path, f"prompt {job.prompt!r}, as its own metadata says"
+            shown = job.prompt if len(job.prompt) <= SHOWN else f"{job.prompt[:SHOWN]}..."
+            yield job.source.path, f"prompt {shown!r}, as its own metadata says"

@@ -18,7 +18,7 @@ COLUMNS = ("name", "family", "keeps", "gradients", "exact", "models", "year", "p
 def add_to(app: typer.Typer) -> None:
     """The verbs and their examples."""
     app.command("methods", epilog=examples("unsample methods", "unsample methods fixed_point"))(methods)
-    app.command("cite", epilog=examples("unsample cite ddim null_text", "unsample cite > papers.bib"))(cite)
+    app.command("cite", epilog=examples("unsample cite ddim null_text", "unsample cite --json"))(cite)
 
 
 def methods(

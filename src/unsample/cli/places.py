@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unsample.errors import BadInput, BadOption
-from unsample.files import check_writable_folder
+from unsample.files import cannot_write, check_writable_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,9 +76,19 @@ def open_inversions(paths: Sequence[str]) -> list[Recorded]:
     """All inversions' headers, or `BadInput` naming those that cannot be used."""
 
     def look(path: str) -> Recorded:
+        from unsample.pictures import MAGIC
         from unsample.results import read_header
 
-        return Recorded(path, read_header(path))
+        try:
+            head = _head(path)
+            if head.startswith(MAGIC) and not _holds_tensors(head):
+                raise BadInput(f"{path} is a picture, not an inversion; 'unsample invert' makes one of it")
+            return Recorded(path, read_header(path))
+        except OSError as error:  # a name that is too long, a missing permission
+            reason = error.strerror or error
+            raise BadInput(
+                f"inversion {path!r} cannot be opened: {reason}; check the path and its permissions"
+            ) from error
 
     return _all(paths, look)
 
@@ -98,11 +108,23 @@ def is_inversion(path: str) -> bool:
     if Path(path).suffix.lower() == ".safetensors":
         return True
     try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-    except (OSError, ValueError):
+        head = _head(path)
+    except OSError:
         return False
+    return _holds_tensors(head)
+
+
+def _holds_tensors(head: bytes) -> bool:
+    """Whether a safetensors file begins like this: the length of its JSON, and the JSON."""
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**27
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of an ordinary file; of a pipe, which would let us wait for ever, none."""
+    if not os.path.isfile(path):
+        return b""
+    with open(path, "rb") as file:
+        return file.read(9)
 
 
 def _all(paths: Sequence[str], look: Callable[[str], Checked]) -> list[Checked]:
@@ -128,12 +150,16 @@ def _all(paths: Sequence[str], look: Callable[[str], Checked]) -> list[Checked]:
 def free_stems(names: Iterable[str]) -> list[str]:
     """A stem for each name; equal ones (a file system may not tell cases apart) get -2, -3 ..."""
     taken: set[str] = set()
+    reached: dict[str, int] = {}  # the last number that a name was given, so that many equal ones cost no search
     stems = []
     for name in names:
-        stem, number = name, 1
+        key = name.casefold()
+        number = reached.get(key, 1)
+        stem = name if number == 1 else f"{name}-{number}"
         while stem.casefold() in taken:
             number += 1
             stem = f"{name}-{number}"
+        reached[key] = number
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
@@ -147,9 +173,13 @@ def check_outputs(files: Sequence[Path], overwrite: bool, inputs: Sequence[str] 
     """
     read = {os.path.realpath(path) for path in inputs}
     for file in files:
-        if os.path.realpath(file) in read:
+        try:
+            real, is_folder = os.path.realpath(file), file.is_dir()
+        except (OSError, ValueError) as error:  # a name that is too long
+            raise cannot_write(file, error) from error
+        if real in read:
             raise BadInput(f"{file} would be written over, and it is an input of this command; choose another --output")
-        if file.is_dir():
+        if is_folder:
             raise BadInput(f"cannot write file {str(file)!r}: it is a folder; choose another --output")
     there = [] if overwrite else [str(f) for f in files if os.path.lexists(f)]
     if there:
@@ -199,6 +229,8 @@ def open_trajectory(path: str | None, needed: bool, method: str, pictures: int) 
         raise BadOption(f"--trajectory is of no use to {method}; leave it out, or use --method oracle")
     if pictures != 1:
         raise BadOption(f"--trajectory is of one picture and {pictures} were given; invert them one by one")
+    if not os.path.isfile(path):  # a pipe would let us wait for ever
+        raise BadInput(f"trajectory {path} is not there, or no file; 'unsample sample --keep-trajectory' writes one")
     from safetensors.torch import load_file
 
     try:

@@ -40,7 +40,7 @@ def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dic
         "guidance_scale": meta.get("sampling_guidance_scale", meta["guidance_scale"]),
         "inversion_guidance_scale": meta["guidance_scale"] if method else None,
         "strength": meta.get("strength"),
-        "seed": own("seeds") if meta.get("seed") is None else meta["seed"],
+        "seed": own("seeds"),
         "guidance_schedule": meta.get("guidance_schedule"),
         "fit": meta.get("fit"),
         "clip": meta.get("grid", {}).get("meta", {}).get("clip"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 SAMPLING = "Sampling"
+PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # a folder of such a name is not meant
+MAX_IMAGES = 100_000  # their names are all made and looked up before the first is sampled
 
 
 def sample(
@@ -97,7 +100,7 @@ def sample(
     with checks.option("--steps"):
         check_steps(steps)
     checks.guidance("--guidance-scale", guidance_scale)
-    checks.at_least("--num-images", num_images)
+    checks.at_least("--num-images", num_images, highest=MAX_IMAGES)
     checks.at_least("--batch-size", batch_size)
     checks.seed(seed, num_images)
     where = checks.place(Place(device, dtype, offload, vae_tiling))
@@ -143,10 +146,12 @@ class Wanted:
 def files(output: str, seed: int, count: int) -> list[Path]:
     """Where the pictures go."""
     path = Path(output)
-    if path.suffix.lower() == ".png" and not path.is_dir():
+    if path.suffix.lower() == ".png" and not os.path.isdir(path):
         stems = places.free_stems([path.stem] * count)
         return [path.with_name(f"{stem}{path.suffix}") for stem in stems]
-    if path.is_file():
+    if path.suffix.lower() in PICTURES and not os.path.isdir(path):
+        raise BadInput(f"--output {output!r}: only PNG is written; give {path.stem}.png, or a folder")
+    if os.path.isfile(path):
         raise BadInput(f"--output {output!r} is a file that is no PNG; give a folder, or a name that ends in .png")
     return [path / f"sample-{s}.png" for s in range(seed, seed + count)]
 

@@ -39,7 +39,12 @@ def load(known: KnownModel, where: Place) -> Model:
     if known.folder is None and known.name != MIXTURE:
         talk.say(f"fetching {known.name} from the hub ...")
     model: Model = load_model(
-        known.name, device=where.device, dtype=where.dtype, offload=where.offload, vae_tiling=where.vae_tiling
+        known.name,
+        device=where.device,
+        dtype=where.dtype,
+        offload=where.offload,
+        vae_tiling=where.vae_tiling,
+        local_files_only=known.from_file,
     )
     return model
 

@@ -11,6 +11,7 @@ from typer import Argument
 from unsample.cli import options, places, talk
 from unsample.cli.methods import table
 from unsample.cli.options import examples
+from unsample.errors import BadInput
 
 GRID_LISTS = ("alpha", "sigma", "timesteps", "eval_alpha", "eval_sigma")
 
@@ -70,7 +71,10 @@ def _inversion(found: dict[str, Any]) -> list[str]:
         cost = f"{found['nfe'][k]} nfe, {found['backward'][k]} backward passes"
         seconds = found["seconds"] / len(found["health"])
         lines += ["", f"picture {k}: {found['status'][k]}, {cost}, {seconds:.3g} s"]
-        lines += _health(health)
+        try:
+            lines += _health(health)
+        except (AttributeError, TypeError, ValueError) as error:  # figures that are no numbers, bands that are no pairs
+            raise BadInput(f"{found['file']}: its health is not what is written; invert the picture again") from error
     return lines
 
 

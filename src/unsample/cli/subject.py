@@ -90,7 +90,7 @@ def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject
         "steps": (walk.steps, meta["num_inference_steps"]),
         "inversion_guidance_scale": (walk.guidance_scale, meta["guidance_scale"]),
         "strength": (walk.strength, meta.get("strength")),
-        "seed": (walk.seed, meta.get("seed", (meta.get("seeds") or [None])[0])),
+        "seed": (walk.seed, (meta.get("seeds") or [None])[0]),
         "fit": (walk.fit, meta.get("fit")),
         "clip": (walk.clip, meta["grid"].get("meta", {}).get("clip")),
     }

@@ -29,7 +29,7 @@ _DIVERGED = re.compile(r"picture (\d+) diverged at (step .*?\))")
 
 def say(text: str) -> None:
     """A line of progress, on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    _to_stderr(printable(text.replace("\n", " ")))
 
 
 def warn(text: str) -> None:
@@ -76,15 +76,26 @@ def document(value: dict[str, Any]) -> None:
 
 
 def printable(text: str) -> str:
-    """Without control characters: file names and metadata are others' text, and a terminal obeys some of them."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "", text)
+    """Without control characters: file names and metadata are others' text, and a terminal obeys some of them.
+
+    Those that turn the direction of writing make a name read as another one; they go too.
+    """
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", "", text)
+
+
+def _to_stderr(line: str) -> None:
+    """A line on stderr, and none where it was closed: print would take None for stdout, which is the JSON's."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _tagged(tag: str, text: str) -> None:
-    plain = not sys.stderr.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    plain = (
+        sys.stderr is None or not sys.stderr.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    )
     colour, end = ("", "") if plain or tag not in _COLOURS else (_COLOURS[tag], "\033[0m")
     line = printable(" ".join(text.split()))
-    print(f"{colour}{tag}:{end} {line}", file=sys.stderr, flush=True)
+    _to_stderr(f"{colour}{tag}:{end} {line}")
 
 
 def _finite(value: Any) -> Any:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Walked:
-    """What the cost of an inversion depends on."""
+    """What the cost of an inversion depends on; under a guidance schedule the pairs differ from step to step, and a
+    formula is an upper bound at 2."""
 
     steps: int  # T, the steps walked
     pair: int = 1  # network evaluations of a prediction while inverting: 2 if guided
@@ -82,6 +83,7 @@ class Method:
     reversible: bool = False  # whether it is exact by running the sampler's algebra backwards
     needs_prompt: bool = False
     needs_trajectory: bool = False
+    starts_at_picture: bool = False  # whether it says what the first steps are, and so cannot go on from another's
     sampling_guidance_scale: float | None = None  # the method's own default; None: that of the inversion
     edit_guidance_scale: float | None = None  # None: 5
     guidance_bound: bool = False  # whether the record holds only under the guidance that it was fitted with
@@ -128,29 +130,39 @@ Base: TypeAlias = str | Mapping[str, Any] | Method  # no text, so that `get_type
 INNER = ("base", "rest")  # the settings that are such methods
 
 
-def as_base(base: Base, wrapper: str, *, needs_grad: bool = True) -> Method:
+MAX_DEPTH = 16  # of bases within bases; a file may claim anything
+
+
+def as_base(base: Base, wrapper: str, *, needs_grad: bool = True, goes_on: bool = False) -> Method:
     """The method inside another's setting `base`.
 
     Args:
         base: a name, a configured method, or its JSON form.
         wrapper: the name of the method around it.
         needs_grad: False to refuse a base that differentiates through the network.
+        goes_on: whether the base goes on from where the wrapper's own first steps lead.
 
     Raises:
-        Incompatible: a base that is not a way up alone.
+        BadOption: not a method, or bases within bases without end. Incompatible: a base that is not a way up alone.
     """
     from unsample.methods import METHODS, get_method
 
     if isinstance(base, Mapping):
         if not set(base) <= {"name", "settings"} or "name" not in base:
-            raise BadOption(f"{wrapper}: base must have name and settings; got {sorted(base)}")
-        method = get_method(base["name"], dict(base.get("settings", {})))
+            raise BadOption(f"{wrapper}: base must have name and settings; got {sorted(map(str, base))}")
+        settings = base.get("settings", {})
+        if not isinstance(settings, Mapping):
+            raise BadOption(f"{wrapper}: the settings of base must be named; got {settings!r}")
+        if _depth(base) > MAX_DEPTH:
+            raise BadOption(f"{wrapper}: at most {MAX_DEPTH} methods may stand within each other")
+        method = get_method(base["name"], dict(settings))
     else:
         method = get_method(base)
     if not method.stepwise:
+        record = f"keeps more than the noise ({method.stores})" if method.keeps else "is not played back by plain DDIM"
         raise Incompatible(
-            f"{wrapper}(base={method.name}) makes no sense: {method.name} keeps more than the noise ({method.stores}), "
-            f"and {wrapper} would not play that back; use a base that keeps the noise alone, such as ddim"
+            f"{wrapper}(base={method.name}) makes no sense: {method.name} {record}, and {wrapper} would play it back "
+            "otherwise; use a base that keeps the noise alone, such as ddim"
         )
     if METHODS[method.name].family == "baseline":
         raise Incompatible(
@@ -162,7 +174,22 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True) -> Method:
             f"{wrapper}(base={method.name}) makes no sense: {method.name} differentiates the network's own equation, "
             f"which {wrapper} changes; use a base such as ddim or fixed_point"
         )
+    if method.starts_at_picture and goes_on:
+        raise Incompatible(
+            f"{wrapper}(base={method.name}) makes no sense: both say what the first steps are; use a base that goes on "
+            "from any point, such as ddim or fixed_point"
+        )
     return method
+
+
+def _depth(base: Any) -> int:
+    """How many methods stand within each other in the JSON form, counted without recursion."""
+    deepest, level = 0, [base]
+    while level and deepest <= MAX_DEPTH:
+        settings = [b.get("settings") for b in level if isinstance(b, Mapping)]
+        level = [s[name] for s in settings if isinstance(s, Mapping) for name in INNER if name in s]
+        deepest += 1
+    return deepest
 
 
 def base_setting(base: Base, method: Method) -> Any:
@@ -171,8 +198,8 @@ def base_setting(base: Base, method: Method) -> Any:
 
 
 def whole(method: str, name: str, value: object, lowest: int = 1) -> int:
-    """A setting that is a whole number of at least `lowest`, or `BadOption`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+    """A setting that is a whole number of at least `lowest` (and of 63 bits: torch's seeds), or `BadOption`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value < 2**63:
         raise BadOption(f"{method}: {name} must be a whole number of at least {lowest}; got {value!r}")
     return value
 
@@ -180,9 +207,10 @@ def whole(method: str, name: str, value: object, lowest: int = 1) -> int:
 def number(method: str, name: str, value: object, low: float = 0.0, high: float = float("inf")) -> float:
     """A setting that is a finite number from `low` to `high`, or `BadOption`."""
     import math
+    import sys
 
-    fine = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if not fine or not low <= value <= high:  # type: ignore[operator]
+    fine = not isinstance(value, bool) and isinstance(value, int | float)
+    if not fine or not low <= value <= min(high, sys.float_info.max):  # type: ignore[operator]
         limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
         raise BadOption(f"{method}: {name} must be a finite number {limits}; got {value!r}")
     return float(value)  # type: ignore[arg-type]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from unsample.errors import BadOption
-from unsample.methods.base import Method
+from unsample.methods.base import Method, choice
 from unsample.solvers.ddim import INVERT_AT
 
 
@@ -28,6 +27,5 @@ def ddim(eps_at: Literal["target", "source"] = "target") -> Method:
         >>> unsample.methods.ddim(eps_at="source").settings["eps_at"]
         'source'
     """
-    if eps_at not in INVERT_AT:
-        raise BadOption(f"ddim: eps_at must be 'target' or 'source'; got {eps_at!r}")
+    choice("ddim", "eps_at", eps_at, INVERT_AT)
     return Method("ddim", {"eps_at": eps_at}, INVERT_AT[eps_at], handles_guidance=False)

@@ -34,7 +34,7 @@ def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int
 
     Raises:
         BadOption: settings out of range.
-        Incompatible: a base that keeps more than the noise.
+        Incompatible: a base that keeps more than the noise, or that says itself what the first steps are.
 
     Reference:
         Staniszewski, Kucinski and Deja, 2024, arXiv:2410.23530, Sec. 5.
@@ -47,7 +47,7 @@ def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int
     number("forward_first", "fraction", fraction, high=1.0)
     if shared_noise is not None:
         whole("forward_first", "shared_noise", shared_noise, 0)
-    inner = as_base(base, "forward_first")
+    inner = as_base(base, "forward_first", goes_on=True)
 
     def begin(task: Task) -> State:
         import torch
@@ -79,6 +79,7 @@ def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int
         passes=lambda walked: beyond(inner.passes, walked, forward_steps(fraction, walked.steps)),
         backward=lambda walked: beyond(inner.backward, walked, forward_steps(fraction, walked.steps)),
         begin=begin,
+        starts_at_picture=True,
         notes=notes,
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.errors import BadOption
 from unsample.methods.base import Base, Method, Walked, as_base, base_setting, choice, number, whole
+from unsample.methods.forward_first import beyond
 from unsample.walk import State, Step
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def gradient(
         gradient_checkpointing: less memory for one more forward pass an update (not counted); diffusers networks only.
 
     Raises:
-        BadOption: settings out of range. Incompatible: a `rest` that keeps more than the noise, or (while inverting) a
-            network that gives no gradient or cannot checkpoint.
+        BadOption: settings out of range. Incompatible: a `rest` that keeps more than the noise or says itself what the
+            first steps are, or (while inverting) a network that gives no gradient or cannot checkpoint.
 
     Reference:
         Zeng, Suganuma and Okatani, 2026, arXiv:2606.03111, Eq. 8 and section 3.1.3.
@@ -66,7 +67,7 @@ def gradient(
     if not isinstance(gradient_checkpointing, bool):
         raise BadOption(f"gradient: gradient_checkpointing must be true or false; got {gradient_checkpointing!r}")
     rate = LEARNING_RATES[optimizer] if lr is None else lr
-    after = as_base(rest, "gradient")
+    after = as_base(rest, "gradient", goes_on=True)
     descent = gradient_invert(num_iters, rate, optimizer, tol)
     if gradient_checkpointing:
         descent = saving_memory(descent, "gradient")
@@ -83,13 +84,16 @@ def gradient(
         },
         descent if first_steps is None else then(descent, first_steps, after.invert_step),
         passes=lambda walked: (
-            num_iters * _own(walked, first_steps) * walked.pair + after.passes(_left(walked, first_steps))
+            num_iters * _own(walked, first_steps) * walked.pair
+            + beyond(after.passes, walked, _own(walked, first_steps))
         ),
         backward=lambda walked: (
-            num_iters * _own(walked, first_steps) * walked.pair + after.backward(_left(walked, first_steps))
+            num_iters * _own(walked, first_steps) * walked.pair
+            + beyond(after.backward, walked, _own(walked, first_steps))
         ),
         begin=None if first_steps is None else after.begin,
         handles_guidance=first_steps is None or after.handles_guidance,
+        notes=None if first_steps is None else after.notes,
     )
 
 
@@ -117,9 +121,3 @@ def saving_memory(step: Step, name: str) -> Step:
 
 def _own(walked: Walked, first_steps: int | None) -> int:
     return walked.steps if first_steps is None else min(walked.steps, first_steps)
-
-
-def _left(walked: Walked, first_steps: int | None) -> Walked:
-    """What the other method walks."""
-    own = _own(walked, first_steps)
-    return Walked(walked.steps - own, walked.pair, walked.sampling_pair, walked.timesteps[own:])

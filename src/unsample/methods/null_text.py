@@ -35,7 +35,7 @@ def null_text(
 
     The embeddings are float32 whatever the network's type. With T steps and k of them done, Adam's learning rate is
     `learning_rate (1 - k / 2T)` and a picture stops once its loss was below `early_stop + 1e-3 k / T`, after
-    the update; at T = 50 that is the authors' code, whose own `1 - k / 100` would end at zero with T = 100. The
+    the update; at T = 50 that is the authors' code, whose own `1 - k / 100` falls to zero at step 100 of more. The
     conditional prediction is asked for once a step, so 50 steps cost at most 50 + 50 (1 + 10 + 1) passes. At
     `sampling_guidance_scale=1` no unconditional embedding is asked, nothing is fitted and T passes are the cost.
     The residual reported is the largest relative distance of the fitted walk from the way up (the base's own, if it

@@ -36,7 +36,7 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
 
     Raises:
         BadOption: settings out of range; at `invert`, no recorded trajectory.
-        Incompatible: a base that keeps more than the noise.
+        Incompatible: a base that keeps more than the noise, or that says itself what the first steps are.
 
     Reference:
         Staniszewski, Kucinski and Deja, 2024, arXiv:2410.23530, Sec. 5.
@@ -48,7 +48,7 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
     """
     whole("oracle", "num_steps", num_steps)
     choice("oracle", "replace", replace, ("eps", "x"))
-    inner = as_base(base, "oracle")
+    inner = as_base(base, "oracle", goes_on=True)
 
     def begin(task: Task) -> State:
         if task.trajectory is None:
@@ -65,6 +65,8 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
         cleaner, noisier = state["recorded"][:, i], state["recorded"][:, j]
         if replace == "x":
             return noisier.clone(), state
+        if grid.alpha[i] == grid.alpha[j]:  # a step of no length moves nothing, and no eps can be read off it
+            return x, state
         return carry(x, recorded_prediction(cleaner, noisier, grid, i, j), grid, i, j), state
 
     return changed(
@@ -76,6 +78,7 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
         backward=lambda walked: beyond(inner.backward, walked, num_steps),
         begin=begin,
         needs_trajectory=True,
+        starts_at_picture=True,
     )
 
 

@@ -49,7 +49,7 @@ def pix2pix_zero(
 
     Raises:
         BadOption: settings out of range.
-        Incompatible: a base that keeps more than the noise, differentiates, or is regularised already.
+        Incompatible: a base that keeps more than the noise, differentiates, or holds a `pix2pix_zero` already.
 
     Reference:
         Parmar, Singh, Zhang, Li, Lu and Zhu, 2023, arXiv:2302.03027.

@@ -41,7 +41,7 @@ def proximal(
         quantile: of the difference's size over a picture, the threshold; 0 with "l0" is plain guidance. The authors'
             code takes it over the batch.
         recon_t: timesteps below it have inversion guidance; 0 has none, and then only the noise is kept.
-        recon_lr: how far x moves. The authors' examples have 1, .5 and .1, PnPInversion's copy .1.
+        recon_lr: how far x moves; 0 is as `recon_t=0`. The authors' examples have 1, .5 and .1, PnPInversion's copy .1.
         dilate_mask: how many latent pixels around what was kept are left alone too.
 
     Raises:
@@ -56,11 +56,12 @@ def proximal(
         400
     """
     way_up = as_base(base, "proximal")
+    guided = whole("proximal", "recon_t", recon_t, 0) > 0 and number("proximal", "recon_lr", recon_lr, 0, 1) > 0
     step = Proximal(
         number("proximal", "quantile", quantile, 0, 1),
         choice("proximal", "prox", prox, ("l0", "l1")) == "l1",
-        whole("proximal", "recon_t", recon_t, 0),
-        number("proximal", "recon_lr", recon_lr, 0, 1),
+        recon_t if guided else 0,  # there are no points to be pulled to
+        recon_lr,
         whole("proximal", "dilate_mask", dilate_mask, 0),
     )
     settings = {
@@ -81,7 +82,6 @@ def proximal(
     def playback(predict: Predict, source: Condition) -> Predict:
         return predict.with_condition(predict.condition, source)
 
-    guided = recon_t > 0 and recon_lr > 0
     return replace(
         way_up,
         name="proximal",

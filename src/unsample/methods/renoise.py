@@ -14,7 +14,7 @@ from unsample.errors import BadOption, Incompatible
 from unsample.methods.base import Method, Task, Walked, choice, number, whole
 from unsample.solvers.ddim import ddim_sample
 from unsample.solvers.renoise import Plan, renoise_invert
-from unsample.solvers.stochastic import noisy_sample
+from unsample.solvers.stochastic import noisy_sample, shares
 from unsample.walk import State
 
 if TYPE_CHECKING:
@@ -169,8 +169,9 @@ def _draws(task: Task, plan: Plan, lowest_roll: int) -> State:
     shape, state = task.x0.shape[1:], {}
     if plan.eta > 0:
         state["noises"] = task.noise(task.stop, *shape)
-        if task.grid.sigma[0] == 0:
-            state["noises"][:, 0] = 0.0  # no fresh noise enters the last step; the place is for a correction
+        for i in range(task.stop):
+            if shares(task.grid, i, i + 1, plan.eta)[0] == 0:
+                state["noises"][:, i] = 0.0  # no fresh noise enters the step; the place is for a correction
     if plan.num_reg_steps == 0:
         return state
     if min(shape[-2:]) < LEAST_SIDE:
@@ -190,6 +191,6 @@ def _corrected(task: Task, pivots: list[Tensor], state: State, eta: float, exact
         needed = needed_noise(found, pivots[j - 1], task.grid, j - 1, j, eta)
         if exact:
             noises[:, j - 1] = needed
-        elif task.grid.sigma[j - 1] > 0:
+        elif shares(task.grid, j - 1, j, eta)[0] > 0:
             noises[:, j - 1] = descended(noises[:, j - 1], needed, CORRECTION_STEPS, CORRECTION_RATE)
     return {**state, "noises": noises}

@@ -64,11 +64,16 @@ def ceiling_psnr(model: Any, images: Tensor) -> list[float]:
         model: an adapter.
         images: (B, 3, H, W) in [0, 1].
     """
+    return psnr(eight_bit(encoded_alone(model, images)), eight_bit(images))
+
+
+def encoded_alone(model: Any, images: Tensor) -> Tensor:
+    """The encoder's own round trip of pictures (B, 3, H, W) in [0, 1], on the CPU."""
     import torch
 
     with torch.no_grad():
-        back = model.decode(model.encode(images.to(model.device)))
-    return psnr(eight_bit(back.cpu()), eight_bit(images))
+        back: Tensor = model.decode(model.encode(images.to(model.device)))
+    return back.cpu()
 
 
 def _check(images: Tensor, reference: Tensor) -> None:

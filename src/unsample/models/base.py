@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from unsample.errors import Incompatible
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -58,6 +60,8 @@ class Condition:
         import torch
 
         def join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            if (a is None) is not (b is None):
+                raise Incompatible("guidance needs both halves conditioned alike; give negative_prompt_embeds too")
             return None if a is None or b is None else torch.cat([a, b])
 
         return Condition(join(self.prompt_embeds, other.prompt_embeds), join(self.class_labels, other.class_labels))

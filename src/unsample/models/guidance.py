@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption, Incompatible, unknown_name
@@ -58,11 +58,13 @@ class Predict:
         one = isinstance(guidance_scale, int | float)
         self.scales = tuple([check_guidance(guidance_scale)] * (grid.num_steps + 1) if one else guidance_scale)  # type: ignore[arg-type]
         if unconditional is None and any(w != 1 for w in self.scales):
+            asked = next(w for w in self.scales if w != 1)
             raise Incompatible(
-                f"guidance_scale={guidance_scale} needs an unconditional prediction, and {model.id} was given none; "
+                f"guidance_scale={asked:g} needs an unconditional prediction, and {model.id} was given none; "
                 "use guidance_scale=1 or give negative_prompt_embeds"
             )
         self.model, self.grid, self.condition, self.unconditional = model, grid, condition, unconditional
+        self.unclamped = grid if grid.clip is None else replace(grid, clip=None)
         self.cost = cost or Cost([0] * batch_size)
 
     def with_condition(self, condition: Condition, unconditional: Condition | None) -> Predict:
@@ -92,13 +94,13 @@ class Predict:
         return prediction_from_output(free + w * (bound - free), x, self.grid, i)  # linear: eps, v and x0 alike
 
     def conditional(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
-        """The conditional prediction alone, one pass."""
-        return prediction_from_output(self._one(x, i, self.condition, rows), x, self.grid, i)
+        """The conditional prediction alone, one pass; x0 is clamped only where halves are joined (`guided`)."""
+        return prediction_from_output(self._one(x, i, self.condition, rows), x, self.unclamped, i)
 
     def free(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
-        """The unconditional prediction alone, one pass."""
+        """The unconditional prediction alone, one pass; x0 is not clamped either."""
         assert self.unconditional is not None
-        return prediction_from_output(self._one(x, i, self.unconditional, rows), x, self.grid, i)
+        return prediction_from_output(self._one(x, i, self.unconditional, rows), x, self.unclamped, i)
 
     def pair(self, x: Tensor, i: int, rows: Tensor | None = None) -> tuple[Prediction, Prediction]:
         """The unconditional and the conditional prediction, unguided: two passes, or one where they are the same."""
@@ -107,12 +109,17 @@ class Predict:
             same = self.conditional(x, i, rows)
             return same, same
         free, bound = self._two(x, i, self.unconditional, rows)
-        return prediction_from_output(free, x, self.grid, i), prediction_from_output(bound, x, self.grid, i)
+        return prediction_from_output(free, x, self.unclamped, i), prediction_from_output(bound, x, self.unclamped, i)
 
     def guided(self, free: Prediction, bound: Prediction, i: int) -> Prediction:
         """Two predictions joined with the guidance at grid point i; no pass."""
         w = self.scales[i]
-        return Prediction(free.x0 + w * (bound.x0 - free.x0), free.eps + w * (bound.eps - free.eps))
+        return self.clamped(Prediction(free.x0 + w * (bound.x0 - free.x0), free.eps + w * (bound.eps - free.eps)))
+
+    def clamped(self, p: Prediction) -> Prediction:
+        """x0 clamped where the grid asks for it, once the halves are joined, as in plain sampling."""
+        clip = self.grid.clip
+        return p if clip is None else Prediction(p.x0.clamp(-clip, clip), p.eps)
 
     def _one(self, x: Tensor, i: int, condition: Condition, rows: Tensor | None) -> Tensor:
         return self._network(x, i, condition if rows is None else condition.rows(rows), rows, 1)

@@ -54,6 +54,7 @@ def load(
     offload: str = "none",
     vae_tiling: bool = False,
     gradient_checkpointing: bool = False,
+    local_files_only: bool = False,
 ) -> Model:
     """Load a model.
 
@@ -66,6 +67,7 @@ def load(
         offload: "none", "model" or "sequential" (diffusers' CPU offload; needs an accelerator).
         vae_tiling: decode and encode large pictures in tiles (diffusers' `vae.enable_tiling`).
         gradient_checkpointing: for methods that differentiate through the network.
+        local_files_only: fetch nothing: what is not in the cache is missing.
 
     Raises:
         WeightsMissing: not found, or not what its manifest says.
@@ -88,7 +90,7 @@ def load(
         from unsample.models.gaussian import scenes_mixture
 
         return scenes_mixture().to(wanted_device)
-    folder = find_model(str(model)) or _download(str(model))
+    folder = find_model(str(model)) or _download(str(model), local_files_only)
     if str(model) in BUNDLED:
         check_manifest(folder)
     given_by_name = str(model) in BUNDLED or not Path(model).expanduser().is_dir()
@@ -163,11 +165,12 @@ def check_manifest(folder: Path) -> None:
             raise WeightsMissing(f"bundled file {name} {state}; {remedy}")
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, local_files_only: bool) -> Path:
     from diffusers import DiffusionPipeline
 
     try:
-        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True, trust_remote_code=False))
+        safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+        return Path(DiffusionPipeline.download(hub_id, **safely, local_files_only=local_files_only))
     except Exception as error:  # the hub client raises many kinds
         raise WeightsMissing(
             f"model {hub_id!r} is not in the local cache and could not be fetched "
@@ -214,7 +217,10 @@ def _part(folder: Path, name: str, cls: Any) -> Any:
 def _scheduler(folder: Path, kinds: dict[str, str]) -> Any:
     import diffusers
 
-    return getattr(diffusers, kinds["scheduler"]).from_pretrained(folder / "scheduler", local_files_only=True)
+    kind = getattr(diffusers, kinds["scheduler"])
+    if not issubclass(kind, diffusers.SchedulerMixin):  # a folder may name anything
+        raise Incompatible(f"{kinds['scheduler']} is no scheduler of diffusers")
+    return kind.from_pretrained(folder / "scheduler", local_files_only=True)
 
 
 def _pixel(folder: Path, kinds: dict[str, str], id: str) -> Any:

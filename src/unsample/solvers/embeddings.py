@@ -226,4 +226,6 @@ def fit_one_for_all(
             missed[k, active] = torch.where(losses == 0, 0.0, losses.sqrt() / rms(target.pivot[active]))
             going |= losses >= descent.threshold((len(pivots) - 1 - target.i) / predict.grid.num_steps)
         active = active[going]
-    return adam.embeds[:, None], missed.amax(0)
+    lost = ~missed.isfinite().all(0)
+    embeds = torch.where(lost.reshape(-1, *[1] * (start.ndim - 1)), torch.nan, adam.embeds)  # it plays nothing back
+    return embeds[:, None], missed.amax(0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.grid import Grid
+from unsample.prediction import Prediction
 from unsample.walk import State
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ class Proximal:
         delta = bound.eps - free.eps if grid.eval_alpha[i] > 0 else bound.x0 - free.x0
         factor = proximal_factor(delta, self.quantile, self.soft)
         gain = predict.scales[i] * factor
-        x0, eps = free.x0 + gain * (bound.x0 - free.x0), free.eps + gain * (bound.eps - free.eps)
-        x = grid.alpha[j] * x0 + grid.sigma[j] * eps
+        joined = Prediction(free.x0 + gain * (bound.x0 - free.x0), free.eps + gain * (bound.eps - free.eps))
+        p = predict.clamped(joined)
+        x = grid.alpha[j] * p.x0 + grid.sigma[j] * p.eps
         if grid.timesteps[i] < self.recon_t:
             x = x.lerp(state["pivots"][:, j], self.recon_lr * (1 - self._edited(factor)))
         return x, state

@@ -52,7 +52,8 @@ class Plan:
         """The first prediction that is regularised; beyond K: none is."""
         if self.num_reg_steps == 0 or self.lambda_ac == self.lambda_kl == 0:
             return self.last(timestep) + 1
-        return self.window(timestep)[0] if self.average else 1
+        low = self.window(timestep)[0]
+        return low if self.average else min(low, 1)
 
     def compares(self, timestep: int) -> bool:
         """Whether a prediction at the forward-noised picture is asked for, which only the divergence needs."""

@@ -30,8 +30,12 @@ def shares(grid: Grid, i: int, j: int, eta: float) -> tuple[float, float]:
 
 
 def weight(grid: Grid, i: int, j: int, eta: float) -> float:
-    """Of a stored noise in the step from j to i: s, or 1 at a clean end that no fresh noise enters (an offset)."""
-    return 1.0 if eta > 0 and grid.sigma[i] == 0 else shares(grid, i, j, eta)[0]
+    """Of a stored noise in the step from j to i: s, or 1 in a step that no fresh noise enters (an offset).
+
+    Such a step ends at a clean end that holds no noise, or has no length (timestep 0 at the level of the clean end).
+    """
+    fresh = shares(grid, i, j, eta)[0]
+    return 1.0 if eta > 0 and fresh == 0 else fresh
 
 
 def mean_of(p: Prediction, grid: Grid, i: int, j: int, eta: float) -> Tensor:
@@ -42,7 +46,7 @@ def mean_of(p: Prediction, grid: Grid, i: int, j: int, eta: float) -> Tensor:
 def noisy_sample(eta: float) -> Step:
     """The sampling step; `noises` (B, T, C, H, W) in the state, the step's own at j - 1.
 
-    At a clean end that holds no noise the stored one is an offset of the mean.
+    In a step that no fresh noise enters the stored one is an offset of the mean.
     """
 
     def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
