@@ -32,13 +32,13 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "aidi_e(10)": ("aidi_e", {"num_iters": 10}),
     "aidi_a(10)": ("aidi_a", {"num_iters": 10}),
     "renoise(10)": ("renoise", {"num_renoise_steps": 9}),
-    "hybrid": ("hybrid", {}),
     "forward_first": ("forward_first", {}),
     "random_noise": ("random_noise", {}),
     "oracle(1) then fixed_point(10)": (
         "oracle",
         {"num_steps": 1, "base": {"name": "fixed_point", "settings": {"num_iters": 10}}},
     ),
+    "hybrid": ("hybrid", {}),
 }
 COLUMNS = ("method", "E_latent", "E_recon", "E_interp", "cosine", "std", "NFE", "backward", "n")
 

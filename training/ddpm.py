@@ -1,19 +1,24 @@
 """Train `scenes-ddpm`: unconditional, 32x32 pixels, the plain epsilon loss of DDPM (arXiv:2006.11239), with an EMA.
 
-Twelve EMA states at log-spaced steps are kept in `training/checkpoints/ddpm/` in fp16: how inversion error grows with
+Twelve EMA states at log-spaced steps are written to `training/ddpm-history/` in fp16: how inversion error grows with
 training is a question of its own.
 """
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from safetensors.torch import save_file
 from torch import Tensor
 
 from training.run import BUNDLED, Run, arguments, plain_attention, train_scenes
 from unsample.datasets.scenes import render
 
 BATCH = 48
+HISTORY = Path(__file__).parent / "ddpm-history"
 
 
 def build() -> UNet2DModel:
@@ -63,6 +68,21 @@ def main() -> None:
     unet.load_state_dict(run.ema)
     DDPMPipeline(unet=unet.cpu().half(), scheduler=scheduler).save_pretrained(folder)
     run.write_history()
+    write_states(run, kept)
+
+
+def write_states(run: Run, wanted: set[int]) -> None:
+    """The kept states nearest to the log-spaced steps (a run that was lengthened has others), without pickle."""
+    there = {int(p.stem.removeprefix("ema-")): p for p in run.path.parent.glob("ema-*.pt")}
+    HISTORY.mkdir(exist_ok=True)
+    for old in HISTORY.glob("*.safetensors"):
+        old.unlink()
+    for step in {min(there, key=lambda s, w=w: abs(math.log(s / w))) for w in wanted}:  # type: ignore[misc]
+        state = torch.load(there[step], weights_only=True)
+        about = {"steps": str(step), "model": "scenes-ddpm"}
+        save_file(
+            {k: v.contiguous() for k, v in state.items()}, HISTORY / f"step-{step:06d}.safetensors", metadata=about
+        )
 
 
 if __name__ == "__main__":

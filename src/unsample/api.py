@@ -1,4 +1,4 @@
-"""The verbs: look up, check, call, count, time. The work itself is on the floors below."""
+"""The verbs: look up, check, call, count, time. The work itself is on the floors below; most lines are docstrings."""
 
 from __future__ import annotations
 
