@@ -918,7 +918,7 @@ def test_options_are_checked_before_the_network_is_asked() -> None:
         {"strength": 2},
         {"clip": "on"},
         {"prompt": "a"},
-        {"generator": 5},
+        {"generator": "5"},
         {"class_labels": [1]},
     ]
     for given in wrong:

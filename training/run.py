@@ -135,6 +135,7 @@ class Run:
             self.step += 1
             self.update_ema()
             if keep(self.step):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 torch.save({k: v.half() for k, v in self.ema.items()}, self.path.parent / f"ema-{self.step:06d}.pt")
             for key, figure in {"loss": value.item(), **figures}.items():
                 totals[key] = totals.get(key, 0.0) + figure

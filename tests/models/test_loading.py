@@ -182,7 +182,7 @@ def test_a_hub_id_that_is_not_in_the_cache_is_said_to_be_missing() -> None:
 
 def test_a_model_from_the_hub_keeps_its_hub_id(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = folders["ddpm"]  # a cache folder is named after a commit
-    monkeypatch.setattr(loading, "_download", lambda hub_id: snapshot)
+    monkeypatch.setattr(loading, "_download", lambda hub_id, local_files_only: snapshot)
     assert load("somebody/some-model").id == "somebody/some-model"
 
 
