@@ -2,7 +2,7 @@
 
 The plain loss hardly asks for colour: a bias d of eps in the noisiest steps moves the picture by up to d sigma / alpha,
 150 d here, and 1,900 steps of it gave saturated colours without objects. So the 8x8 block means of the error are
-weighted by 1 / abar, as for v prediction; the error itself only up to 4 times, for at 100 times (tried) the colours came
+weighted by 1 / abar, as for v prediction; the error itself only up to 4 times, for at 100 times (tried) colours came
 right and the noise of the last steps stayed.
 
 Twelve EMA states at log-spaced steps are written to `training/ddpm-history/` in fp16: how inversion error grows with
