@@ -125,7 +125,7 @@ def test_an_edit_has_four_panels_of_the_edits_size() -> None:
 def test_the_difference_is_brightened_as_its_label_says_and_never_clipped(level: int, factor: int | None) -> None:
     before, after = plain((0, 0, 0)), plain((0, 0, 0))
     after.putpixel((5, 6), (0, level, 0))
-    heat, found = figures._difference(before, after)
+    heat, found = figures.difference(before, after)
     assert found == factor
     colours = figures._ramp(figures._HEAT)
     assert heat.getpixel((5, 6)) == colours[level * (factor or 1)]
@@ -134,7 +134,7 @@ def test_the_difference_is_brightened_as_its_label_says_and_never_clipped(level:
 
 def test_a_darker_edit_differs_as_much_as_a_brighter_one() -> None:
     a, b = noise(1), noise(2)
-    assert figures._difference(a, b)[0].tobytes() == figures._difference(b, a)[0].tobytes()
+    assert figures.difference(a, b)[0].tobytes() == figures.difference(b, a)[0].tobytes()
 
 
 def test_the_label_of_the_difference_states_its_factor(monkeypatch: pytest.MonkeyPatch) -> None:
