@@ -13,6 +13,7 @@ import unsample
 from benchmarks.tables import generators, show
 from unsample.datasets import Scenes
 from unsample.methods import Method
+from unsample.metrics.recovery import mse
 
 COUNT, STEPS, BATCH = 64, 50, 16
 METHODS = ("ddim", "fixed_point")
@@ -21,11 +22,6 @@ METHODS = ("ddim", "fixed_point")
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """(B,) in dB, inf for equal pictures."""
     return -10 * (a.double() - b.double()).square().flatten(1).mean(1).log10()
-
-
-def mse(a: Tensor, b: Tensor) -> Tensor:
-    """(B,)."""
-    return (a.double() - b.double()).square().flatten(1).mean(1)
 
 
 def one(model: object, method: str | Method, items: list) -> dict[str, dict[str, Tensor]]:

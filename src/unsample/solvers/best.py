@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unsample.solvers.fixed_point import LOOSE
+from unsample.solvers.fixed_point import LOOSE, with_residual
 from unsample.walk import State
 
 if TYPE_CHECKING:
@@ -83,14 +83,3 @@ def relative_size(residual: Tensor, size: Tensor) -> Tensor:
     import torch
 
     return torch.where(residual == 0, torch.zeros_like(residual), residual / size)
-
-
-def with_residual(state: State, relative: Tensor, converged: Tensor) -> State:
-    """The state with the worst of the steps so far."""
-    import torch
-
-    return {
-        **state,
-        "residual": torch.maximum(state.get("residual", torch.zeros_like(relative)), relative),
-        "converged": state.get("converged", torch.ones_like(converged)) & converged,
-    }

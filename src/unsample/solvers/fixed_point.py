@@ -36,6 +36,17 @@ def latest(images: Sequence[Tensor], residuals: Sequence[Tensor]) -> Tensor:
     return images[-1]
 
 
+def with_residual(state: State, relative: Tensor, converged: Tensor) -> State:
+    """The state with the worst of the steps so far."""
+    import torch
+
+    return {
+        **state,
+        "residual": torch.maximum(state.get("residual", torch.zeros_like(relative)), relative),
+        "converged": state.get("converged", torch.ones_like(converged)) & converged,
+    }
+
+
 def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerator = latest, memory: int = 1) -> Step:
     """The step. Its state holds `residual` (B,), the largest of any step over RMS(x), and `converged` (B,).
 
@@ -81,10 +92,6 @@ def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerato
             converged = torch.ones_like(converged)
         floor = 10 * torch.finfo(x.dtype).eps
         converged = converged | (relative <= floor)
-        return best, {
-            **state,
-            "residual": torch.maximum(state.get("residual", torch.zeros_like(relative)), relative),
-            "converged": state.get("converged", torch.ones_like(converged)) & converged,
-        }
+        return best, with_residual(state, relative, converged)
 
     return step
