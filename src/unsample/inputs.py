@@ -252,7 +252,9 @@ def as_generators(generator: Any, count: int, rows: Tensor | None = None) -> lis
             raise BadOption(f"generator must be one torch.Generator or a list of {count}; got {len(generator)}")
         return list(generator)
     if generator is None or (rows is not None and isinstance(generator, int) and not isinstance(generator, bool)):
-        seeds = [secrets.randbelow(2**32) for _ in range(count)] if rows is None else content_seeds(rows, generator or 0)
+        seeds = (
+            [secrets.randbelow(2**32) for _ in range(count)] if rows is None else content_seeds(rows, generator or 0)
+        )
         return [torch.Generator().manual_seed(s) for s in seeds]
     if not isinstance(generator, torch.Generator):
         raise BadOption(f"generator must be a torch.Generator or a list of them; got {type(generator).__name__}")
