@@ -11,6 +11,7 @@ alone and what on the record stand in columns of their own.
 from __future__ import annotations
 
 import argparse
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,10 @@ def shown(value: Any) -> str:
 # ---------------------------------------------------------------- reconstruction
 
 
-def reconstructed(model: Any, name: str, w: float, n: int) -> dict[str, Any]:
-    """Inverted at guidance 1 and played back at w; at w both ways where the method solves the guided equation."""
-    found: dict[str, list[Tensor]] = {}
-    method = get_method(name)
-    inverting = w if method.handles_guidance and not method.fitted else 1.0
-    cost = (0, 0)
+@lru_cache(maxsize=4)
+def inversions(model: Any, name: str, inverting: float, w: float | None, n: int) -> list[tuple[Any, Tensor, Tensor]]:
+    """The scenes' inversions, in batches, with pictures and ceilings; `w` where the record depends on it."""
+    found = []
     for k in range(0, n, BATCH):
         items = [Scenes("report", n)[i] for i in range(k, min(k + BATCH, n))]
         images, prompts = torch.stack([i.image for i in items]), [i.prompt for i in items]
@@ -68,16 +67,27 @@ def reconstructed(model: Any, name: str, w: float, n: int) -> dict[str, Any]:
         given |= {"guidance_scale": inverting, "sampling_guidance_scale": w}
         inversion = unsample.invert(model, images, prompts, **given)
         with torch.no_grad():
-            ceiling = model.decode(inversion.latents).clamp(0, 1)
-        for use in ("record", "noise"):
-            made = unsample.reconstruct(model, inversion, use=use).images
-            found.setdefault(f"{use} dB to ceiling", []).append(torch.tensor(psnr(made, ceiling)))
-            found.setdefault(f"{use} dB to source", []).append(torch.tensor(psnr(made, images)))
-            found.setdefault(f"{use} SSIM", []).append(torch.tensor(ssim(made, images)))
+            found.append((inversion, images, model.decode(inversion.latents).clamp(0, 1)))
+    return found
+
+
+def reconstructed(model: Any, name: str, w: float, n: int) -> dict[str, Any]:
+    """Inverted at guidance 1 and played back at w; at w both ways where the method solves the guided equation."""
+    found: dict[str, list[Tensor]] = {}
+    method = get_method(name)
+    bound = method.handles_guidance or method.fitted or method.guidance_bound  # else one inversion serves every w
+    inverting = w if method.handles_guidance and not method.fitted else 1.0
+    for inversion, images, ceiling in inversions(model, name, inverting, w if bound else None, n):
+        made = {"noise": unsample.reconstruct(model, inversion, use="noise", guidance_scale=w).images}
+        alone = method.stepwise  # then the record is the noise
+        made["record"] = made["noise"] if alone else unsample.reconstruct(model, inversion, guidance_scale=w).images
+        for use, picture in made.items():
+            found.setdefault(f"{use} dB to ceiling", []).append(torch.tensor(psnr(picture, ceiling)))
+            found.setdefault(f"{use} dB to source", []).append(torch.tensor(psnr(picture, images)))
+            found.setdefault(f"{use} SSIM", []).append(torch.tensor(ssim(picture, images)))
         found.setdefault("std", []).append(std(inversion.noise))
-        cost = inversion.nfe[0], inversion.backward[0]
     medians = {key: float(torch.cat(parts).median()) for key, parts in found.items()}
-    return medians | {"nfe": cost[0], "backward": cost[1], "inverting": inverting, "n": n}
+    return medians | {"nfe": inversion.nfe[0], "backward": inversion.backward[0], "inverting": inverting, "n": n}
 
 
 RECONSTRUCTION = (

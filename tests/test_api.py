@@ -333,6 +333,21 @@ def test_prompt_embeds_take_the_place_of_the_prompt(text_model: Any, oracle: Any
             assert torch.equal(made.latents, same.latents)
 
 
+def test_prompt_embeds_of_another_text_encoder_are_refused(text_model: Any) -> None:
+    with torch.no_grad():
+        embeds = text_model.embed(["left"])
+    for wrong in (embeds[..., 1:], embeds[0]):
+        for name in ("prompt_embeds", "negative_prompt_embeds"):
+            with pytest.raises(BadOption, match=f"{name} of .* are"):
+                unsample.sample(text_model, num_inference_steps=2, guidance_scale=2, **{name: wrong})
+
+
+def test_a_network_that_answers_fewer_channels_is_refused() -> None:
+    model = unsample.wrap(lambda x, t: x[:, :1], DDIMScheduler(), sample_shape=SHAPE)
+    with pytest.raises(Incompatible, match=r"answered \(2, 1, 8, 8\)"):
+        unsample.invert(model, latents=normal(2, *SHAPE, dtype=torch.float32), num_inference_steps=2)
+
+
 def test_prompts_and_embeds_that_do_not_fit_are_refused(oracle: Any, text_model: Any) -> None:
     images, embeds = pictures(oracle, 2), oracle.embed(["left"])
     wrong: list[dict[str, Any]] = [
@@ -541,6 +556,19 @@ def test_inversions_that_do_not_go_together_are_not_interpolated(oracle: Any) ->
     for frames in (1, 0, True, 2.5):
         with pytest.raises(BadOption, match="num_frames"):
             unsample.interpolate(oracle, plain, plain, num_frames=frames)
+
+
+def test_a_saved_inversion_may_be_named_by_its_path(oracle: Any, tmp_path: Path) -> None:
+    inversion = unsample.invert(oracle, pictures(oracle, 1), "left", num_inference_steps=4)
+    inversion.save(tmp_path / "one.safetensors")
+    path = tmp_path / "one.safetensors"
+    again = unsample.reconstruct(oracle, str(path))
+    assert torch.equal(again.images, unsample.reconstruct(oracle, inversion).images)
+    edits = [unsample.edit(oracle, i, "right") for i in (path, inversion)]
+    assert torch.equal(edits[0].images, edits[1].images)
+    assert len(unsample.interpolate(oracle, path, inversion, num_frames=3)) == 3
+    with pytest.raises(BadInput, match="path of a saved one"):
+        unsample.reconstruct(oracle, 3)  # type: ignore[arg-type]
 
 
 def test_embeddings_on_one_side_only_are_not_interpolated() -> None:

@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from unsample.draws import draw_noise
@@ -18,7 +19,7 @@ from unsample.models.base import Model
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
 from unsample.outcome import find_lost, residuals, status
-from unsample.playing import check_model, edit_guidance, grid_of, guidance_of, method_of, play, prompts_of
+from unsample.playing import check_model, edit_guidance, grid_of, guidance_of, method_of, opened, play, prompts_of
 from unsample.results import Images, Inversion
 from unsample.running import Callback, Run, Watching, encoded, state_dtype
 from unsample.solvers.ddim import ddim_sample
@@ -253,7 +254,7 @@ def invert(
 
 def reconstruct(
     model: Any,
-    inversion: Inversion,
+    inversion: Inversion | str | PathLike[str],
     *,
     use: str = "record",
     guidance_scale: float | None = None,
@@ -267,7 +268,7 @@ def reconstruct(
 
     Args:
         model: the one that inverted (its weights' hash is compared).
-        inversion: from `invert` or `Inversion.load`.
+        inversion: from `invert`, or the path of a saved one.
         use: "record" plays back all that the method stored, by its own rule; "noise" samples plainly from the
             recovered noise alone.
         guidance_scale: default: the inversion's `sampling_guidance_scale`.
@@ -284,6 +285,7 @@ def reconstruct(
     """
     if use not in ("record", "noise"):
         raise BadOption(f"use must be 'record' or 'noise'; got {use!r}")
+    inversion = opened(inversion)
     guidance = guidance_of(inversion, guidance_scale, guidance_schedule)
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     return play(model, inversion, prompts_of(inversion), guidance, use, allow_other_model, watching, "reconstruct")
@@ -291,7 +293,7 @@ def reconstruct(
 
 def edit(
     model: Any,
-    inversion: Inversion,
+    inversion: Inversion | str | PathLike[str],
     prompt: str | list[str] | None = None,
     *,
     guidance_scale: float | None = None,
@@ -309,7 +311,7 @@ def edit(
 
     Args:
         model: the one that inverted.
-        inversion: from `invert` or `Inversion.load`.
+        inversion: from `invert`, or the path of a saved one.
         prompt: what the pictures shall show; one, or one a picture.
         guidance_scale: of sampling; default: the method's own for edits, else 5 (1 under class labels).
         guidance_schedule: as in `sample`; default: the inversion's.
@@ -324,6 +326,7 @@ def edit(
     prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
     if prompt is None and prompt_embeds is None and class_labels is None:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
+    inversion = opened(inversion)
     method = method_of(inversion)
     if method.refuses_edit:
         raise Incompatible(f"{method.name} cannot edit: {method.refuses_edit}")
@@ -334,8 +337,8 @@ def edit(
 
 def interpolate(
     model: Any,
-    inversion_a: Inversion,
-    inversion_b: Inversion,
+    inversion_a: Inversion | str | PathLike[str],
+    inversion_b: Inversion | str | PathLike[str],
     *,
     num_frames: int = 9,
     guidance_scale: float | None = None,
@@ -347,7 +350,7 @@ def interpolate(
 
     Args:
         model: the one that inverted both.
-        inversion_a, inversion_b: of as many pictures each, at the same grid point.
+        inversion_a, inversion_b: of as many pictures each, at the same grid point; or the paths of saved ones.
         num_frames: at least 2; the first and the last are the two reconstructions from the noise alone.
         guidance_scale: default: the sampling guidance of `inversion_a`.
         allow_other_model, callback_on_step_end, progress: as in `reconstruct`.
@@ -364,7 +367,7 @@ def interpolate(
 
     if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 2:
         raise BadOption(f"num_frames must be a whole number of at least 2; got {num_frames!r}")
-    a, b = inversion_a, inversion_b
+    a, b = opened(inversion_a), opened(inversion_b)
     _check_pair(a, b, guidance_scale)
     model = load(model)
     w, schedule, scales = guidance_of(a, guidance_scale, None)

@@ -96,7 +96,7 @@ def grid_from_scheduler(
         raise BadOption(
             f"asked for {num_inference_steps} steps, but {type(scheduler).__name__} with timestep_spacing="
             f"{config.timestep_spacing!r}, steps_offset={config.steps_offset} has {len(inside)} of them inside its "
-            f"training range; use at most {len(inside)} steps, or timestep_spacing='linspace'"
+            f"training range; use at most {len(inside)} steps, or a scheduler with timestep_spacing='linspace'"
         )
     if clip == "config" and config.get("thresholding"):
         raise Incompatible("clip='config' was asked for, but dynamic thresholding is not invertible; use clip='off'")
@@ -106,7 +106,7 @@ def grid_from_scheduler(
     if abar[-1] > 0.1:
         warnings.warn(
             f"the noisiest of {num_inference_steps} grid points keeps alphas_cumprod = {abar[-1]:.3g} > 0.1: the "
-            "recovered noise still holds the picture; use more steps or timestep_spacing='trailing'",
+            "recovered noise still holds the picture; use more steps, or a scheduler with timestep_spacing='trailing'",
             stacklevel=3,
         )
     converted = None if type(scheduler).__name__ == "DDIMScheduler" else type(scheduler).__name__

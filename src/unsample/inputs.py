@@ -207,6 +207,8 @@ class Prompts:
         model: Model, count: int, embeds: Tensor | None, negative: Tensor | None
     ) -> tuple[Condition, Condition | None]:
         named = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
+        for name, tensor in named.items():
+            _check_width(model, name, tensor)
         if embeds is not None and negative is not None and embeds.shape[1:] != negative.shape[1:]:
             shapes = f"{tuple(embeds.shape)} and {tuple(negative.shape)}"
             raise BadOption(
@@ -214,6 +216,14 @@ class Prompts:
             )
         rows = [None if t is None else Condition(_rows(n, t.to(model.device), count)) for n, t in named.items()]
         return rows[0] or Condition(), rows[1]
+
+
+def _check_width(model: Model, name: str, embeds: Tensor | None) -> None:
+    """Embeddings of another text encoder do not fit the network's cross-attention."""
+    config = getattr(getattr(model, "unet", None), "config", None) or {}
+    width = config.get("cross_attention_dim")
+    if embeds is not None and isinstance(width, int) and (embeds.ndim != 3 or embeds.shape[2] != width):
+        raise BadOption(f"{name} of {model.id} are (B, length, {width}); got {tuple(embeds.shape)}")
 
 
 def _embed(model: Model, prompts: list[str]) -> Tensor:

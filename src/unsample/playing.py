@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from unsample.errors import BadInput, BadOption, Incompatible
@@ -55,6 +57,15 @@ def play(
     shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
     played = {"use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
     return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
+
+
+def opened(inversion: Inversion | str | os.PathLike[str]) -> Inversion:
+    """An inversion, or the file that one was saved in."""
+    if isinstance(inversion, Inversion):
+        return inversion
+    if isinstance(inversion, str | os.PathLike):
+        return Inversion.load(Path(inversion))
+    raise BadInput(f"an inversion, or the path of a saved one, is needed; got {type(inversion).__name__}")
 
 
 def guidance_of(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from unsample.models.base import Model
     from unsample.results import Images
 
+MAX_FRAMES = 1000  # they go through the network as one batch
+
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
@@ -54,7 +56,7 @@ def interpolate(
     of them side by side, DIR/strip.png.
     """
     where = checks.place(Place(device, dtype, offload, vae_tiling))
-    checks.at_least("--num-frames", num_frames, 2)
+    checks.at_least("--num-frames", num_frames, 2, MAX_FRAMES)
     if guidance_scale is not None:
         checks.guidance("--guidance-scale", guidance_scale)
     named = None if model is None else checks.known_model(model)

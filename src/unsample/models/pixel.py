@@ -27,7 +27,10 @@ def call_network(unet: Any, x: Tensor, timestep: int, condition: Condition, dtyp
     output = unet(x if dtype is None else x.to(dtype), t, **more)
     output = getattr(output, "sample", output)
     output = output[0] if isinstance(output, tuple) else output
-    return output[:, : x.shape[1]].to(x.dtype)
+    output = output[:, : x.shape[1]]
+    if output.shape != x.shape:
+        raise Incompatible(f"the network answered {tuple(output.shape)} to a sample of {tuple(x.shape)}; not its noise")
+    return output.to(x.dtype)
 
 
 class PixelModel:

@@ -1,16 +1,15 @@
 """The stochastic sampling step with its noise given: `x_j = mu(x_i) + s_ij z`.
 
-`mu = alpha_j x0 + sqrt(sigma_j^2 - s_ij^2) eps`, `s_ij = eta (sigma_j / sigma_i) sqrt(1 - alpha_i^2 / alpha_j^2)`
-(Song, Meng and Ermon, 2021, arXiv:2010.02502, Eq. 12 and 16); eta = 1 is DDPM's ancestral step. The z of a run are
-kept as `noise_maps` (B, steps, C, H, W): z of the step into point j at [:, j], and at [:, 0] what is added to mu at the
-clean end, an offset in the units of x, since s_ij may be 0 there.
+mu and s_ij are those of `stochastic` (Song, Meng and Ermon, 2021, arXiv:2010.02502, Eq. 12 and 16); eta = 1 is DDPM's
+ancestral step. The z of a run are kept as `noise_maps` (B, steps, C, H, W): z of the step into point j at [:, j], and
+at [:, 0] what is added to mu at the clean end, an offset in the units of x, since s_ij may be 0 there.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
+from unsample.solvers.stochastic import mean_of, shares
 from unsample.walk import State, Step
 
 if TYPE_CHECKING:
@@ -21,11 +20,7 @@ if TYPE_CHECKING:
 
 def ddpm_mean(predict: Any, x: Tensor, grid: Grid, i: int, j: int, eta: float) -> tuple[Tensor, float]:
     """mu and s of the step from noisier i to cleaner j; no division by alpha_i, so it may be 0."""
-    ratio = (grid.alpha[i] / grid.alpha[j]) ** 2
-    std = eta * grid.sigma[j] / grid.sigma[i] * math.sqrt(1 - ratio)
-    p = predict(x, i)
-    rest = math.sqrt(max(grid.sigma[j] ** 2 - std**2, 0.0))  # exactly 0 where alpha_i or sigma_j is, but for rounding
-    return grid.alpha[j] * p.x0 + rest * p.eps, std
+    return mean_of(predict(x, i), grid, j, i, eta), shares(grid, j, i, eta)[0]
 
 
 def ddpm_sample(eta: float) -> Step:
