@@ -23,13 +23,19 @@ from benchmarks.editing import Table
 from benchmarks.ledger import dates, finished, markdown, write_section
 from unsample.datasets import Scenes
 from unsample.health import lag1_correlation
-from unsample.methods import METHODS, Walked, get_method
+from unsample.methods import METHODS, Method, Walked, get_method
 from unsample.metrics.pixels import psnr, ssim
 from unsample.metrics.recovery import cosine, mean_interval, mse, std
 
 STEPS, BATCH, SCALES, PAIRS = 50, 16, (1.0, 3.0, 5.0, 7.5), 256
 LEFT_OUT = {"oracle": "needs the sampling run that made the picture; a rendered scene has none"}
+SETTINGS = {"gradient": {"preset": "first_step"}}  # every step optimised would take 50,000 passes a picture and way
 DOCS = Path("docs/methods.md")
+
+
+def configured(name: str) -> Method:
+    """A row's method: the defaults, but for `SETTINGS`."""
+    return get_method(name, SETTINGS.get(name))
 
 
 def count(name: str) -> int:
@@ -37,12 +43,12 @@ def count(name: str) -> int:
     if name == "dpm_solver":
         return 4
     walked = Walked(STEPS, 1, 2, tuple(range(1, 1000, 20)))
-    return 16 if get_method(name).passes(walked) > 500 else 64
+    return 16 if configured(name).passes(walked) > 500 else 64
 
 
 def about(model: Any, name: str, n: int, **more: Any) -> dict[str, Any]:
     """What a row depends on."""
-    method = get_method(name)
+    method = configured(name)
     return {"model": model.weights_sha256(), "method": name, "settings": dict(method.settings), "n": n} | more
 
 
@@ -63,7 +69,7 @@ def inversions(model: Any, name: str, inverting: float, w: float | None, n: int)
     for k in range(0, n, BATCH):
         items = [Scenes("report", n)[i] for i in range(k, min(k + BATCH, n))]
         images, prompts = torch.stack([i.image for i in items]), [i.prompt for i in items]
-        given: dict[str, Any] = {"method": name, "num_inference_steps": STEPS, "strength": 1.0}
+        given: dict[str, Any] = {"method": configured(name), "num_inference_steps": STEPS, "strength": 1.0}
         given |= {"guidance_scale": inverting, "sampling_guidance_scale": w}
         inversion = unsample.invert(model, images, prompts, **given)
         with torch.no_grad():
@@ -74,7 +80,7 @@ def inversions(model: Any, name: str, inverting: float, w: float | None, n: int)
 def reconstructed(model: Any, name: str, w: float, n: int) -> dict[str, Any]:
     """Inverted at guidance 1 and played back at w; at w both ways where the method solves the guided equation."""
     found: dict[str, list[Tensor]] = {}
-    method = get_method(name)
+    method = configured(name)
     bound = method.handles_guidance or method.fitted or method.guidance_bound  # else one inversion serves every w
     inverting = w if method.handles_guidance and not method.fitted else 1.0
     for inversion, images, ceiling in inversions(model, name, inverting, w if bound else None, n):
@@ -108,7 +114,7 @@ def reconstruction(names: list[str]) -> None:
                 "reconstruction", f"{name} w={w:g}", key, lambda m=name, w=w, n=n: reconstructed(model, m, w, n)
             )  # type: ignore[misc]
             cells = [r[c] for c in RECONSTRUCTION[3:9]]
-            same = get_method(name).fitted is False and not get_method(name).keeps
+            same = configured(name).stepwise
             rows.append(
                 [
                     name,
@@ -165,11 +171,11 @@ def editing(names: list[str]) -> None:
         r = finished("editing", label, key, lambda make=make: table.figures(make()))  # type: ignore[misc]
         rows.append([label, "-", *(shown(r[c]) for c in EDITING[2:9]), str(n)])
     for name in names:
-        if get_method(name).refuses_edit:
+        if configured(name).refuses_edit:
             continue
         m = count(name)
         for w in (3.0, None):
-            method = get_method(name)
+            method = configured(name)
             fitted = {"sampling_guidance_scale": w} if method.edits_as_fitted and w else {}
             scale = (
                 w or method.edit_guidance_scale or (method.sampling_guidance_scale if method.edits_as_fitted else 5.0)
@@ -177,7 +183,7 @@ def editing(names: list[str]) -> None:
             key = about(model, name, m, w=w, steps=STEPS)
 
             def make(name: str = name, w: float | None = w, m: int = m, fitted: Any = fitted) -> dict[str, Any]:
-                return table.figures(table.edited(name, w, m, fitted), m)
+                return table.figures(table.edited(configured(name), w, m, fitted), m)
 
             r = finished("editing", f"{name} w={w or 'own'}", key, make)
             rows.append([name, shown(scale), *(shown(r[c]) for c in EDITING[2:9]), str(m)])
@@ -200,7 +206,7 @@ def white(model: Any, name: str) -> dict[str, Any]:
         items = [Scenes("report", PAIRS, size=model.picture_size[0])[i] for i in range(k, k + BATCH)]
         images = torch.stack([i.image for i in items])
         prompts = [i.prompt for i in items] if model.takes_prompt else None
-        found = unsample.invert(model, images, prompts, method=name, num_inference_steps=STEPS)
+        found = unsample.invert(model, images, prompts, method=configured(name), num_inference_steps=STEPS)
         made = unsample.reconstruct(model, found)
         with torch.no_grad():
             ceiling = model.decode(found.latents).clamp(0, 1)
@@ -240,8 +246,8 @@ def on_mixture(model: Any, name: str, n: int) -> dict[str, Any]:
     captions = [s.caption for s in mixture_scenes()][:: 512 // n][:n]
     seeds = [torch.Generator().manual_seed(2**20 + k) for k in range(n)]
     made = unsample.sample(model, captions, num_inference_steps=STEPS, generator=seeds, keep_trajectory=True)
-    given: dict[str, Any] = {"trajectory": made.trajectory} if get_method(name).needs_trajectory else {}
-    given |= {"method": name, "num_inference_steps": STEPS, "strength": 1.0, "sampling_guidance_scale": 1.0}
+    given: dict[str, Any] = {"trajectory": made.trajectory} if configured(name).needs_trajectory else {}
+    given |= {"method": configured(name), "num_inference_steps": STEPS, "strength": 1.0, "sampling_guidance_scale": 1.0}
     found = unsample.invert(model, latents=made.latents, prompt=captions, **given)
     again = unsample.reconstruct(model, found, use="noise").latents
     record = unsample.reconstruct(model, found).latents

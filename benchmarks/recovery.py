@@ -5,7 +5,7 @@ mean squared error; with the rows `zero` (nothing), `random_noise` (the floor) a
 fixed point). Their AIDI row is ten plain fixed-point iterations, their ReNoise runs ten.
 
     python -m benchmarks.recovery            # the table, 128 pictures, report seeds; finished rows are skipped
-    python -m benchmarks.recovery --tune     # hybrid's learning rate, 16 pictures, tune seeds
+    python -m benchmarks.recovery --tune     # hybrid's learning rate, 8 pictures, tune seeds
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def table() -> None:
 def tune() -> None:
     """Hybrid's learning rate on tune seeds."""
     model = unsample.load("scenes-ddpm")
-    made = pictures(model, "tune", 16)
-    for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2):
+    made = pictures(model, "tune", 8)
+    for lr in (3e-4, 1e-3, 3e-3, 1e-2):
         method = unsample.methods.get_method("hybrid", {"lr": lr})
         row = figures(model, made, *inverted(model, made, method))
         print(f"lr {lr:g}: E_latent {row['E_latent'][0]:.4f}, E_recon {row['E_recon'][0]:.3e}", flush=True)
