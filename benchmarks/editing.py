@@ -6,7 +6,6 @@ autoencoder's round trip of source and truth (the ceiling), and fresh noise with
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import torch
@@ -14,22 +13,14 @@ from torch import Tensor
 
 import unsample
 from benchmarks.tables import generators, show
-from unsample.datasets import Scene, Scenes, render
-from unsample.datasets.scenes import ATTRIBUTES
+from unsample.datasets import Scenes, render
+from unsample.datasets.edits import CHANGED, changed
 from unsample.metrics.edits import edit_gain
 from unsample.metrics.judges import agreement, clip_attribute, fit_attribute, load_clip
 from unsample.models.loading import BUNDLED_FOLDER
 
 COUNT, STEPS, BATCH = 64, 50, 16
 SCALES = (3.0, 5.0)
-CHANGED = ("colour", "shape", "background")
-
-
-def changed(scene: Scene, index: int) -> tuple[str, Scene]:
-    """One attribute of a scene replaced, seeded by the index."""
-    name = CHANGED[index % len(CHANGED)]
-    taken = {getattr(scene, name), *((scene.colour, scene.background) if name != "shape" else ())}
-    return name, scene.replace(**{name: random.Random(index).choice([v for v in ATTRIBUTES[name] if v not in taken])})
 
 
 class Table:

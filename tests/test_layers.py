@@ -13,12 +13,11 @@ ROOT = Path(unsample.__file__).parent
 FLOORS = {
     **dict.fromkeys(("errors", "files", "pictures", "figures"), 0),
     **dict.fromkeys(("grid", "prediction", "solvers", "walk", "health", "slerp", "draws"), 1),
-    # The world of scenes is a generator of numbers that imports errors only; models.gaussian draws its components.
-    # It stays beside the data sets, but counts as a floor below them, with the package file that must run before it.
-    **dict.fromkeys(("datasets", "datasets.scenes"), 1),
+    # Data sets read files and draw scenes, and need no model; models.gaussian draws its components from scenes.
+    "datasets": 1,
     "models": 2,
     "methods": 3,
-    **dict.fromkeys(("metrics", "datasets.*"), 4),
+    "metrics": 4,
     **dict.fromkeys(("api", "inputs", "results", "running", "playing", "outcome", "bench", "studies", "report"), 5),
     **dict.fromkeys(("cli", "web", "__main__"), 6),
 }

@@ -26,6 +26,7 @@ from unsample.pictures import (
     a1111_parameters,
     fit_picture,
     fit_size,
+    from_bytes,
     from_pil,
     open_picture,
     read_metadata,
@@ -707,3 +708,20 @@ def test_metadata_of_other_files_is_refused(tmp_path: Path) -> None:
 def test_pictures_import_neither_torch_nor_numpy() -> None:
     code = "import unsample.pictures, sys; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_bytes_of_a_file_are_read_like_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(colourful().convert("RGBA"), tmp_path / "a.png")
+    opened, read = open_picture(path), from_bytes(path.read_bytes(), "cells/a.png")
+    assert same(opened.pixels, read.pixels)
+    assert (read.path, read.name, read.notes) == (None, "a", opened.notes)
+    for data, said in {
+        b"": "is empty",
+        b"some text": "text, not a picture",
+        path.read_bytes()[:200]: "damaged",
+    }.items():
+        with pytest.raises(BadInput, match=said):
+            from_bytes(data, "a")
+    monkeypatch.setattr(pictures, "MAX_BYTES", 100)
+    with pytest.raises(BadInput, match="the limit is 0 MB"):
+        from_bytes(path.read_bytes())

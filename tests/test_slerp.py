@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.problems import normal, rms
+from unsample.errors import BadOption
 from unsample.slerp import slerp
 
 SHAPE = (3, 4, 16, 16)
@@ -45,3 +46,21 @@ def test_every_picture_has_its_own_angle() -> None:
     together = slerp(a, b, 0.3)
     for k in range(3):
         assert rms(together[k] - slerp(a[k : k + 1], b[k : k + 1], 0.3)[0]) < 1e-15  # the order of a sum
+
+
+def test_a_row_of_pixels_may_have_its_own_angle() -> None:
+    a, b = normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)
+    found = slerp(a, b, 0.3, slerp_dim="row")
+    for k in range(2):
+        for c in range(3):
+            for y in range(4):
+                p, q = a[k, c, y], b[k, c, y]
+                theta = math.acos(float(p @ q / p.norm() / q.norm()))
+                row = (math.sin(0.7 * theta) * p + math.sin(0.3 * theta) * q) / math.sin(theta)
+                assert rms(found[k, c, y] - row) < 1e-12  # rounding
+    assert rms(found - slerp(a, b, 0.3)) > 0.01
+
+
+def test_another_axis_is_refused() -> None:
+    with pytest.raises(BadOption, match="'sample' or 'row'"):
+        slerp(normal(1, 2), normal(1, 2), 0.5, slerp_dim="column")  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsample import datasets, methods
+    from unsample import datasets, methods, metrics
     from unsample.api import edit, interpolate, invert, load, reconstruct, sample, wrap
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
+    from unsample.metrics.measuring import measure
     from unsample.results import Images, Inversion
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"), "api"),
     **dict.fromkeys(("Images", "Inversion"), "results"),
+    "measure": "metrics.measuring",
     **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
     **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),
 }
@@ -39,7 +41,9 @@ __all__ = [
     "interpolate",
     "invert",
     "load",
+    "measure",
     "methods",
+    "metrics",
     "reconstruct",
     "sample",
     "wrap",

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
@@ -77,6 +77,18 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
     """
     with _opened(path, FORMATS) as image:
         return _picture(image, os.fspath(path), _stem(Path(path).stem), f"picture {os.fspath(path)!r}")
+
+
+def from_bytes(data: bytes, name: str = "image") -> Picture:
+    """The same as `open_picture` for the content of a file: a cell of a table.
+
+    Raises:
+        BadInput: as there.
+    """
+    what = f"picture {name!r}"
+    _check_bytes(len(data), what)
+    with _only_bad_input(what):
+        return _picture(_identified(io.BytesIO(data), FORMATS, what), None, _stem(Path(base_name(name)).stem), what)
 
 
 def from_pil(image: Image.Image, name: str = "image") -> Picture:
@@ -199,14 +211,19 @@ def _opened(path: str | os.PathLike[str], formats: tuple[str, ...]) -> Iterator[
     what = f"picture {os.fspath(path)!r}"
     _check_file(path, what)
     with _only_bad_input(what), open(path, "rb") as file:
-        head = file.read(512)
-        try:
-            image = Image.open(file, formats=formats)
-        except UnidentifiedImageError as error:
-            wanted = "a PNG" if len(formats) == 1 else "one of " + ", ".join(formats)
-            raise BadInput(f"{what} is {_looks_like(head, formats)}; give {wanted}") from error
-        _check_size(what, image.size)
-        yield image
+        yield _identified(file, formats, what)
+
+
+def _identified(file: BinaryIO, formats: tuple[str, ...], what: str) -> Image.Image:
+    """The header of an open file, read and checked."""
+    head = file.read(512)
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        wanted = "a PNG" if len(formats) == 1 else "one of " + ", ".join(formats)
+        raise BadInput(f"{what} is {_looks_like(head, formats)}; give {wanted}") from error
+    _check_size(what, image.size)
+    return image
 
 
 def _check_file(path: str | os.PathLike[str], what: str) -> None:
@@ -223,11 +240,16 @@ def _check_file(path: str | os.PathLike[str], what: str) -> None:
         raise BadInput(f"{what} is a directory; give the path of one picture, or of each of them")
     if not stat.S_ISREG(found.st_mode):
         raise BadInput(f"{what} is a device or a pipe; give the path of an ordinary file")
-    if found.st_size == 0:
+    _check_bytes(found.st_size, what)
+
+
+def _check_bytes(count: int, what: str) -> None:
+    if count == 0:
         raise BadInput(f"{what} is empty (0 bytes); get the file again")
-    if found.st_size > MAX_BYTES:
-        size, limit = found.st_size / 2**20, MAX_BYTES // 2**20
-        raise BadInput(f"{what} is a file of {size:.0f} MB, the limit is {limit} MB; save it smaller")
+    if count > MAX_BYTES:
+        raise BadInput(
+            f"{what} is a file of {count / 2**20:.0f} MB, the limit is {MAX_BYTES // 2**20} MB; save it smaller"
+        )
 
 
 def _check_size(what: str, size: Size) -> None:

@@ -43,6 +43,14 @@ OPTIONS = {
         "--seed",
         "--output",
     ),
+    "report": ("--output", "-o"),
+    "measure": (
+        *("--metrics", "--truth", "--mask", "--prompt", "--target-prompt", "--prompts", "--dataset", "--clip"),
+        "--weights-dir",
+        *("--device", "--csv", "--overwrite"),
+    ),
+    "metrics": ("--weights-dir",),
+    "datasets": ("--num-items", "-n", "--check", "--size", "--overwrite", "--output", "-o"),
     "methods": (),
     "cite": (),
     "models": (),
@@ -53,6 +61,8 @@ DEFAULTS = {
     "reconstruct": ("record", "float32", "out"),
     "edit": ("ddim", "50", "1.0", "edit.png"),
     "interpolate": ("9", "out"),
+    "measure": ("psnr,ssim", "scenes-clip", "cpu"),
+    "datasets": ("8", "64"),
     "sample": ("1", "0", "50", "1.0", "scenes-sd", "out"),
 }
 

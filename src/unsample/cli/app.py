@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
-from unsample.cli import compare, doctor, edit, interpolate, invert, methods, models, reconstruct, sample, show
+from unsample.cli import (
+    bench,
+    compare,
+    datasets,
+    doctor,
+    edit,
+    interpolate,
+    invert,
+    measure,
+    methods,
+    metrics,
+    models,
+    reconstruct,
+    report,
+    sample,
+    show,
+)
 from unsample.cli.options import examples
 
 app = typer.Typer(
@@ -19,7 +35,23 @@ app = typer.Typer(
         "unsample edit scene.png --target-prompt 'a large blue circle' -o blue.png",
     ),
 )
-for verb in (invert, reconstruct, edit, interpolate, sample, compare, show, methods, models, doctor):
+for verb in (
+    invert,
+    reconstruct,
+    edit,
+    interpolate,
+    sample,
+    compare,
+    show,
+    measure,
+    metrics,
+    datasets,
+    bench,
+    report,
+    methods,
+    models,
+    doctor,
+):
     verb.add_to(app)
 
 

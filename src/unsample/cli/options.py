@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 MODEL, EDIT, INVERSION, PLAYBACK, OUTPUT = "Model", "Edit", "Inversion", "Playback", "Output"
+MEASURING = "Measuring"
 
 FitName = Literal["aspect", "crop", "pad"]
 DtypeName = Literal["float32", "float64", "bfloat16", "float16"]
@@ -260,6 +261,18 @@ RecordedSchedule = Annotated[
         help=SCHEDULE_HELP,
         rich_help_panel=PLAYBACK,
         show_default="the recorded one",
+    ),
+]
+
+# ---------------------------------------------------------------- measuring
+
+WeightsDir = Annotated[
+    str | None,
+    Option(
+        metavar="DIR",
+        help="Looked into first for weights of metrics.",
+        rich_help_panel=MEASURING,
+        show_default="$UNSAMPLE_WEIGHTS, then the caches",
     ),
 ]
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from unsample.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -394,13 +393,15 @@ class Scenes:
         drawn = render([scene], self.size)
         image = drawn.images[0]
         if self.grain:
-            image = (image + self.grain / 255 * _grain(self.seed(index), image)).clamp(0, 1)
+            image = grainy(image, self.grain, self.seed(index))
         return SceneItem(
             f"{self.split}-{self.start + index}", scene, scene.caption, image, drawn.object_mask[0], drawn.plain_mask[0]
         )
 
 
-def _grain(seed: int, like: torch.Tensor) -> Tensor:
+def grainy(image: Tensor, grain: float, seed: int) -> Tensor:
+    """A picture with sensor noise of its own seed, `grain` in 255ths, clamped to [0, 1]."""
     import torch
 
-    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed + 1))
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed + 1))
+    return (image + grain / 255 * noise).clamp(0, 1)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unsample.errors import BadInput
+from unsample.metrics.subject import Found, Settings, Subject
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,3 +36,40 @@ def mean_interval(values: Tensor) -> tuple[float, float]:
     """Mean of a sample (B,), and the half width of its 95 % interval (normal)."""
     half = 1.96 * float(values.double().std()) / len(values) ** 0.5 if len(values) > 1 else float("inf")
     return float(values.double().mean()), half
+
+
+# ---------------------------------------------------------------- as the table calls them
+
+
+def _compared(subject: Subject, name: str, with_name: str) -> tuple[Tensor, Tensor]:
+    """Two of the subject's tensors, of one shape; `measure` has seen to it that both are there."""
+    a, b = getattr(subject, name), getattr(subject, with_name)
+    if a.shape != b.shape:
+        raise BadInput(f"{name} and {with_name} must be of one shape; got {tuple(a.shape)} and {tuple(b.shape)}")
+    return a, b
+
+
+def of_latent(subject: Subject, settings: Settings) -> list[float]:
+    """`E_latent`: MSE of the recovered noise (Eq. 9)."""
+    return mse(*_compared(subject, "noise", "true_noise")).tolist()
+
+
+def of_recon(subject: Subject, settings: Settings) -> Found:
+    """`E_recon`: MSE between what plays back and where the walk began (Eq. 10)."""
+    return Found(mse(*_compared(subject, "played", "start")).tolist(), {"start": subject.start_kind})
+
+
+def of_interp(subject: Subject, settings: Settings) -> Found:
+    """`E_interp`: the same for the sample of `slerp(true noise, recovered noise, 1/2)` (Eq. 11)."""
+    return Found(mse(*_compared(subject, "between", "start")).tolist(), {"start": subject.start_kind})
+
+
+def of_cosine(subject: Subject, settings: Settings) -> list[float]:
+    """Direction, without length."""
+    return cosine(*_compared(subject, "noise", "true_noise")).tolist()
+
+
+def of_std(subject: Subject, settings: Settings) -> list[float]:
+    """Length, without direction."""
+    assert subject.noise is not None
+    return std(subject.noise).tolist()

@@ -1,0 +1,85 @@
+"""Cells and batches: the product of a plan, in an order that follows from the plan alone.
+
+A batch is `batch_size` neighbouring items of one model, method and guidance. Which items share one follows from their
+place in the data set, never from what is already done, so that a resumed run computes the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from unsample.bench.plan import Named, Plan, methods_of
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch to be done. Picklable."""
+
+    model: str
+    method: str  # label
+    guidance: float
+    items: tuple[int, ...]  # places in the data set
+    ids: tuple[str, ...]
+    order: int  # of the first cell
+    size: int  # the batch size it was made with
+    attempt: int = 1
+    deaths: int = 0
+
+    def cells(self) -> list[str]:
+        """What its cells are called (`ledger.cell_id`)."""
+        return [f"{self.model}|{self.method}|{self.guidance:g}|{id}" for id in self.ids]
+
+    def only(self, keep: Sequence[int]) -> Task:
+        """Some of its items, by their place in it."""
+        return replace(self, items=tuple(self.items[k] for k in keep), ids=tuple(self.ids[k] for k in keep))
+
+    def alone(self) -> list[Task]:
+        """Each of its items in a batch of its own."""
+        return [self.only([k]) for k in range(len(self.ids))]
+
+    def halves(self) -> list[Task]:
+        """Two batches."""
+        middle = (len(self.ids) + 1) // 2
+        return [self.only(range(middle)), self.only(range(middle, len(self.ids)))]
+
+
+def tasks_of(plan: Plan, ids: Sequence[str], batch_size: int, shard: tuple[int, int] = (1, 1)) -> Iterator[Task]:
+    """The batches of a plan; shard i of n has every n-th."""
+    number = 0
+    for model in plan.models:
+        for w in plan.guidance:
+            for method in methods_of(plan):
+                for first in range(0, len(ids), batch_size):
+                    number += 1
+                    if (number - 1) % shard[1] == shard[0] - 1:
+                        places = tuple(range(first, min(first + batch_size, len(ids))))
+                        order = place_of(plan, ids, model, w, method, first)
+                        yield Task(model, method.label, w, places, tuple(ids[k] for k in places), order, batch_size)
+
+
+def place_of(plan: Plan, ids: Sequence[str], model: str, w: float, method: Named, item: int) -> int:
+    """Where a cell stands in the table."""
+    labels = [m.label for m in methods_of(plan)]
+    outer = (plan.models.index(model) * len(plan.guidance) + plan.guidance.index(w)) * len(labels)
+    return (outer + labels.index(method.label)) * len(ids) + item
+
+
+def count_cells(plan: Plan, items: int) -> int:
+    """How many cells the plan has."""
+    return len(plan.models) * len(plan.guidance) * len(methods_of(plan)) * items
+
+
+def estimated_nfe(plan: Plan, items: int) -> int:
+    """Network evaluations of the inversions, by the methods' own formulas, without early stopping."""
+    from unsample.methods import Walked, get_method
+
+    total = 0
+    pair = 1 if plan.inversion_guidance in (0, 1) else 2
+    for w in plan.guidance:
+        sampling = 1 if w in (0, 1) else 2
+        walked = Walked(plan.steps, pair, sampling, tuple(range(1, 1000, max(1000 // plan.steps, 1))))
+        for m in methods_of(plan):
+            if not m.baseline:
+                total += get_method(m.name, dict(m.settings)).passes(walked)
+    return total * items * len(plan.models)

@@ -1,0 +1,185 @@
+"""The local engine: batches done in this process, or in worker processes that are replaced when they die.
+
+A worker loads its models once. Only the parent writes the ledger; a worker that loses its parent finds the pipe closed
+and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from unsample.bench.cells import Task
+from unsample.bench.plan import Plan
+from unsample.bench.work import Worker
+
+
+@dataclass(frozen=True)
+class Event:
+    """A batch came back with `found`, or its worker died (`found` is None)."""
+
+    task: Task
+    found: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What every worker is made from. Picklable."""
+
+    plan: Plan
+    folder: Path
+    artefacts: str = "pictures"
+    device: str | None = None
+    threads: int = 1
+    running: Mapping[str, Any] | None = None
+
+    def worker(self) -> Worker:
+        """One worker."""
+        return Worker(self.plan, self.folder, self.artefacts, self.device, self.threads, self.running or {})
+
+
+class InProcess:
+    """One worker: this process."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._worker, self._task = place.worker(), None
+
+    _task: Task | None
+
+    def idle(self) -> bool:
+        """Whether a batch can be given."""
+        return self._task is None
+
+    def busy(self) -> bool:
+        """Whether a batch is being done."""
+        return self._task is not None
+
+    def submit(self, task: Task) -> None:
+        """Give it a batch."""
+        self._task = task
+
+    def events(self) -> list[Event]:
+        """Do it."""
+        task, self._task = self._task, None
+        return [] if task is None else [Event(task, self._worker.do(task))]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@dataclass
+class _Process:
+    process: Any
+    pipe: Connection
+    task: Task | None = None
+
+
+class Processes:
+    """Several workers, each a process of its own (spawned, so that torch starts with its own threads)."""
+
+    def __init__(self, place: Workplace, count: int) -> None:
+        self._place, self._context = place, get_context("spawn")
+        self._workers = [self._start(number) for number in range(count)]
+
+    def _start(self, number: int) -> _Process:
+        ours, theirs = self._context.Pipe()
+        devices = (self._place.device or "").split(",")
+        place = self._place if len(devices) == 1 else _on(self._place, devices[number % len(devices)])
+        process = self._context.Process(target=_serve, args=(theirs, place), daemon=True)
+        before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        os.environ.update(dict.fromkeys(before, str(self._place.threads)))
+        try:
+            process.start()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+        theirs.close()
+        return _Process(process, ours)
+
+    def idle(self) -> bool:
+        """Whether a batch can be given."""
+        return any(w.task is None for w in self._workers)
+
+    def busy(self) -> bool:
+        """Whether a batch is being done."""
+        return any(w.task is not None for w in self._workers)
+
+    def submit(self, task: Task) -> None:
+        """Give a batch to a worker that has none."""
+        worker = next(w for w in self._workers if w.task is None)
+        worker.task = task
+        with suppress(OSError):  # it died while it was idle; `events` finds it closed
+            worker.pipe.send(task)
+
+    def events(self) -> list[Event]:
+        """Wait until a batch comes back or a worker dies; the dead are replaced."""
+        ready = wait([w.pipe for w in self._workers], timeout=1.0)
+        found = []
+        for k, worker in enumerate(self._workers):
+            if worker.pipe not in ready:
+                continue
+            try:
+                result = worker.pipe.recv()
+            except (EOFError, OSError):
+                result = None
+                worker.process.join()
+                self._workers[k] = self._start(k)
+            if worker.task is not None:
+                found.append(Event(worker.task, result))
+                worker.task = None
+        return found
+
+    def pids(self) -> list[int]:
+        """Of the workers."""
+        return [w.process.pid for w in self._workers]
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            worker.pipe.close()  # those that are idle end by themselves
+        for worker in self._workers:
+            worker.process.join(1 if worker.task else 5)
+            worker.process.kill()
+            worker.process.join()
+
+
+def _on(place: Workplace, device: str) -> Workplace:
+    from dataclasses import replace
+
+    return replace(place, device=device)
+
+
+def _serve(pipe: Connection, place: Workplace) -> None:
+    """A worker's life: batches in, rows out, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    _quiet()
+    worker = place.worker()
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        result = worker.do(task)
+        try:
+            pipe.send(result)
+        except OSError:
+            return
+
+
+def _quiet() -> None:
+    """The libraries' own bars and log lines would cross the driver's."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity(logging.CRITICAL)

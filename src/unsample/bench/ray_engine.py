@@ -1,0 +1,88 @@
+"""The Ray engine: an actor per device (or per core), each with its models loaded; the driver stays the only writer.
+
+Ray restarts an actor that died; which batches are done again is decided here, as for local workers, so that what a
+result depends on is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unsample.bench.cells import Task
+from unsample.bench.local import Event, Workplace
+from unsample.errors import BadOption
+
+
+def import_ray() -> Any:
+    """Ray, or the error that says how to get it."""
+    try:
+        import ray
+    except ImportError as error:
+        raise BadOption("--engine ray needs Ray: pip install 'unsample[ray]'; or use --engine local") from error
+    return ray
+
+
+class RayActors:
+    """Several workers in a Ray cluster; without an address one is started on this machine."""
+
+    def __init__(self, place: Workplace, count: int, address: str | None = None) -> None:
+        self._ray = ray = import_ray()
+        if not ray.is_initialized():
+            given = {"address": address} if address else {"num_cpus": count, "include_dashboard": False}
+            ray.init(**given, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        gpus = 1 if (place.device or "").startswith("cuda") else 0
+        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(_Actor)
+        self._actors = [actor.remote(place) for _ in range(count)]
+        self._running: dict[Any, tuple[Task, Any]] = {}
+
+    def idle(self) -> bool:
+        """Whether a batch can be given."""
+        return len(self._running) < len(self._actors)
+
+    def busy(self) -> bool:
+        """Whether a batch is being done."""
+        return bool(self._running)
+
+    def submit(self, task: Task) -> None:
+        """Give a batch to an actor that has none."""
+        used = [actor for _, actor in self._running.values()]
+        actor = next(a for a in self._actors if a not in used)
+        self._running[actor.do.remote(task)] = (task, actor)
+
+    def events(self) -> list[Event]:
+        """Wait until a batch comes back or an actor dies."""
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=1.0)
+        found = []
+        for reference in ready:
+            task, _ = self._running.pop(reference)
+            try:
+                found.append(Event(task, self._ray.get(reference)))
+            except self._ray.exceptions.RayActorError:
+                found.append(Event(task, None))
+        return found
+
+    def pids(self) -> list[int]:
+        """Of the actors' processes."""
+        return [int(pid) for pid in self._ray.get([a.pid.remote() for a in self._actors])]
+
+    def close(self) -> None:
+        """End the actors, and the cluster where this process started it."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._ray.shutdown()
+
+
+class _Actor:
+    def __init__(self, place: Workplace) -> None:
+        from unsample.bench.local import _quiet
+
+        _quiet()
+        self._worker = place.worker()
+
+    def do(self, task: Task) -> dict[str, Any]:
+        return self._worker.do(task)
+
+    def pid(self) -> int:
+        import os
+
+        return os.getpid()

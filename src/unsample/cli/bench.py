@@ -1,0 +1,366 @@
+"""`unsample bench run | verify | merge | export`: methods on a data set, resumably, and what to do with a run."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from unsample.cli import checks, options, talk
+from unsample.cli.options import INVERSION, MODEL, OUTPUT, examples
+from unsample.errors import BadOption
+
+if TYPE_CHECKING:
+    from unsample.bench.plan import Plan
+    from unsample.bench.run import How, Summary
+
+RUNNING = "Running"
+RunFolder = Annotated[
+    str, Argument(metavar="RUN", help="The folder of a run: what 'unsample bench run -o' made.", show_default=False)
+]
+Engine = Literal["local", "ray"]
+Artefacts = Literal["pictures", "all", "none"]
+QUIET = 10.0  # seconds between lines of progress where there is no terminal
+
+
+def add_to(app: typer.Typer) -> None:
+    """The verbs and their examples."""
+    group = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Run methods on a data set, resumably; verify, merge and export runs.",
+        epilog=examples("unsample bench run quick -o runs/quick", "unsample bench verify runs/quick"),
+        no_args_is_help=True,
+    )
+    run_examples = (
+        "unsample bench run quick -o runs/quick",
+        "unsample bench run --dataset scenes:8 --methods ddim,fixed_point[num_iters=5] --steps 10 -o runs/x",
+    )
+    group.command("run", epilog=examples(*run_examples))(run)
+    group.command("verify", epilog=examples("unsample bench verify runs/x", "unsample bench verify runs/x --json"))(
+        verify
+    )
+    merge_examples = ("unsample bench merge runs/1 runs/2 -o runs/all", "unsample bench merge runs/* -o all --json")
+    group.command("merge", epilog=examples(*merge_examples))(merge)
+    export_examples = (
+        "unsample bench export runs/x --csv rows.csv",
+        "unsample bench export runs/x --parquet x.parquet",
+    )
+    group.command("export", epilog=examples(*export_examples))(export)
+    app.add_typer(group, name="bench")
+
+
+def run(
+    plan: Annotated[
+        str | None,
+        Argument(metavar="[PLAN]", help="TOML file, or quick, zeng, easyinv, editing, pie_bench.", show_default="none"),
+    ] = None,
+    dataset: Annotated[
+        str | None, Option(metavar="SPEC", help="'unsample datasets' lists them.", show_default="the plan's")
+    ] = None,
+    model: Annotated[
+        str | None,
+        Option(
+            "--model", "-m", metavar="NAME[,NAME...]", help="Models.", rich_help_panel=MODEL,
+            show_default="the plan's, else scenes-sd",
+        ),
+    ] = None,
+    dtype: Annotated[
+        options.DtypeName | None,
+        Option(metavar="NAME", help="Of the network.", rich_help_panel=MODEL, show_default="the plan's, else float32"),
+    ] = None,
+    device: options.Device = None,
+    methods: Annotated[
+        str | None,
+        Option(
+            metavar="NAME[KEY=VALUE,...],...", help="Methods with settings.", rich_help_panel=INVERSION,
+            show_default="the plan's",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        Option(
+            metavar="NAME[,NAME...]", help="'unsample metrics' lists them.", show_default="the plan's, else psnr,ssim"
+        ),
+    ] = None,
+    guidance: Annotated[
+        str | None,
+        Option(
+            metavar="W[,W...]", help="Guidance of sampling.", rich_help_panel=INVERSION,
+            show_default="the plan's, else 1",
+        ),
+    ] = None,
+    inversion_guidance: Annotated[
+        float | None,
+        Option(
+            metavar="W", help="Guidance while inverting.", rich_help_panel=INVERSION, show_default="the plan's, else 1"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        Option(metavar="N", help="Steps each way.", rich_help_panel=INVERSION, show_default="the plan's, else 50"),
+    ] = None,
+    edit: Annotated[
+        bool, Option("--edit", help="Edit by the data set's target prompts too.", rich_help_panel=INVERSION)
+    ] = False,
+    quick: Annotated[
+        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=INVERSION)
+    ] = False,
+    seed: Annotated[
+        int | None, Option(metavar="N", help="Seed of the run.", show_default="the plan's, else 0")
+    ] = None,
+    engine: Annotated[
+        Engine, Option(metavar="NAME", help="local, or ray (pip install 'unsample[ray]').", rich_help_panel=RUNNING)
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        Option(metavar="HOST:PORT", help="Of a Ray cluster.", rich_help_panel=RUNNING, show_default="one of its own"),
+    ] = None,
+    workers: Annotated[int, Option(metavar="N", help="Processes, or Ray actors.", rich_help_panel=RUNNING)] = 1,
+    threads: Annotated[
+        int | None,
+        Option(
+            metavar="N", help="CPU threads of each worker.", rich_help_panel=RUNNING, show_default="cores / workers"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str,
+        Option(
+            metavar="N|auto", help="Pictures at once; auto begins at 8 and halves when memory is short.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = "auto",
+    shard: Annotated[
+        str, Option(metavar="I/N", help="Run one part of N; 'bench merge' puts them together.", rich_help_panel=RUNNING)
+    ] = "1/1",
+    artefacts: Annotated[
+        Artefacts,
+        Option(metavar="NAME", help="What to keep: pictures, all (inversions too), none.", rich_help_panel=OUTPUT),
+    ] = "pictures",
+    output: Annotated[
+        str, Option("--output", "-o", metavar="DIR", help="Folder of the run.", rich_help_panel=OUTPUT)
+    ] = "run",
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say what would be run, and end.", rich_help_panel=RUNNING)
+    ] = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:  # fmt: skip
+    """Run every method of a plan on every item of a data set.
+
+    A run that was stopped, by whatever, goes on when the same command is given
+    again. Options replace the plan's keys. Results do not depend on workers,
+    engine or order. Exit code 1: some cells failed; 130: stopped, and whole.
+    """
+    changes: dict[str, Any] = {"dataset": dataset, "dtype": dtype, "inversion_guidance": inversion_guidance}
+    changes |= {"steps": steps, "seed": seed, "edit": edit or None, "quick": quick or None}
+    changes |= {"models": _names(model), "methods": _names(methods), "metrics": _names(metrics)}
+    changes["guidance"] = None if guidance is None else [_number(part) for part in guidance.split(",")]
+    asked = _plan(plan, {k: v for k, v in changes.items() if v is not None})
+    for name in asked.models:
+        checks.known_model(name)
+    checks.at_least("--workers", workers, highest=1024)
+    if threads is not None:
+        checks.at_least("--threads", threads, highest=1024)
+    from unsample.bench.run import How
+
+    how = How(
+        engine=engine, workers=workers, batch_size=_batch_size(batch_size), threads=threads, shard=_shard(shard),
+        artefacts=artefacts, device=device, ray_address=ray_address, command=["unsample", *sys.argv[1:]],
+    )  # fmt: skip
+    if engine == "ray":
+        from unsample.bench.ray_engine import import_ray
+
+        import_ray()
+    return _tell(asked, how, json) if dry_run else _run(asked, Path(output), how, json)
+
+
+def verify(run: RunFolder, json: options.Json = False, debug: options.Debug = False) -> int:
+    """Compare every row and every file of a run with its hash, and the rows with the plan.
+
+    Exit code 4: something is damaged. Cells that are not done yet are said, and
+    are no damage.
+    """
+    from unsample.bench.checking import verify as check
+
+    found = check(Path(run))
+    for what in [*found.damaged, *(f"{cell}: no cell of this plan" for cell in found.strange)][:20]:
+        talk.error(what)
+    text = f"{found.rows:,} of {found.cells:,} cells, {found.artefacts:,} files: "
+    text += "all as written" if found.sound else f"{len(found.damaged) + len(found.strange)} damaged"
+    if json:
+        lists = {"lost": found.lost, "damaged": found.damaged, "strange": found.strange}
+        talk.document({"run": run, "cells": found.cells, "rows": found.rows, "files": found.artefacts, **lists})
+    else:
+        talk.answer(text + (f"; {len(found.lost):,} cells are still to be run" if found.lost else ""))
+    return 0 if found.sound else 4
+
+
+def merge(
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Shards of one plan.", show_default=False)],
+    output: Annotated[
+        str, Option("--output", "-o", metavar="DIR", help="Folder of the whole run.", rich_help_panel=OUTPUT)
+    ] = "merged",
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Put the shards of one plan together, with their files."""
+    from unsample.bench.checking import merge as put_together
+
+    found = put_together([Path(run) for run in runs], Path(output))
+    talk.say(f"wrote {len(found.rows):,} cells of {len(runs)} runs to {output}")
+    if json:
+        talk.document({"run": output, "rows": len(found.rows), "broken": len(found.broken)})
+    return 0
+
+
+def export(
+    run: RunFolder,
+    csv: Annotated[bool, Option("--csv", help="Comma-separated values.", rich_help_panel=OUTPUT)] = False,
+    json: Annotated[bool, Option("--json", help="Plan, rows and broken items.", rich_help_panel=OUTPUT)] = False,
+    parquet: Annotated[
+        bool, Option("--parquet", help="Parquet (pip install 'unsample[parquet]').", rich_help_panel=OUTPUT)
+    ] = False,
+    output: Annotated[
+        str | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write it.",
+            rich_help_panel=OUTPUT,
+            show_default="stdout; RUN/rows.parquet for Parquet",
+        ),
+    ] = None,
+    debug: options.Debug = False,
+) -> int:
+    """Export the rows of a run: one row a cell, a column a value."""
+    forms = [form for form, asked in (("csv", csv), ("json", json), ("parquet", parquet)) if asked]
+    if len(forms) != 1:
+        raise BadOption(f"give one of --csv, --json and --parquet; got {' '.join(f'--{f}' for f in forms) or 'none'}")
+    from unsample.bench.export import as_text, write
+    from unsample.bench.ledger import read_run
+
+    found = read_run(run)
+    if output is None and not parquet:
+        print(as_text(found, forms[0]), end="", flush=True)
+        return 0
+    path = Path(output or Path(run) / "rows.parquet")
+    write(found, path, forms[0])
+    talk.say(f"wrote {len(found.rows):,} rows to {path}")
+    return 0
+
+
+# ---------------------------------------------------------------- what `run` needs
+
+
+def _plan(name: str | None, changes: dict[str, Any]) -> Plan:
+    from unsample.bench.plan import make_plan, read_plan
+
+    if name is None and "dataset" not in changes:
+        raise BadOption("give a plan (quick, or a TOML file), or --dataset and --methods")
+    return make_plan(changes) if name is None else read_plan(name, changes)
+
+
+def _names(text: str | None) -> list[str] | None:
+    from unsample.bench.plan import split_outside
+
+    return None if text is None else [part.strip() for part in split_outside(text, ",") if part.strip()]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise BadOption(f"--guidance takes numbers, separated by commas; got {text!r}") from error
+
+
+def _batch_size(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdigit() or not 1 <= int(text) <= 4096:
+        raise BadOption(f"--batch-size takes a number from 1 to 4096, or auto; got {text!r}")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise BadOption(f"--shard takes I/N with I from 1 to N, such as 2/4; got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _tell(plan: Plan, how: How, as_json: bool) -> int:
+    """What a run would do."""
+    from unsample.bench.cells import count_cells, estimated_nfe, tasks_of
+    from unsample.bench.run import AUTO
+    from unsample.datasets import open_dataset
+
+    data = open_dataset(plan.dataset)
+    tasks = list(tasks_of(plan, data.ids, how.batch_size or AUTO, how.shard))
+    cells, nfe = count_cells(plan, len(data.ids)), estimated_nfe(plan, len(data.ids))
+    here = sum(len(t.ids) for t in tasks)
+    if as_json:
+        about = {"cells": cells, "cells_of_this_shard": here, "batches": len(tasks), "estimated_nfe": nfe}
+        talk.document(about | {"items": len(data.ids), "broken": len(data.broken)})
+    else:
+        talk.answer(
+            f"{len(data.ids):,} items, {cells:,} cells ({here:,} in this shard, {len(tasks):,} batches); inverting "
+            f"takes about {nfe:,} network evaluations, playing back and editing come on top"
+        )
+    return 0
+
+
+def _run(plan: Plan, folder: Path, how: How, as_json: bool) -> int:
+    from unsample.bench.run import run_plan
+
+    begin = time.perf_counter()
+    with _Progress() as progress:
+        summary = run_plan(plan, folder, how, progress.show)
+    for item, reason in summary.broken[:3]:
+        talk.warn(f"{item} was left out: {reason}")
+    ends = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(summary.statuses.items()))
+    done = f"{summary.done:,} of {summary.cells:,} cells are done ({ends or 'nothing was left to do'})"
+    left_out = f"{len(summary.broken)} items left out; " if summary.broken else ""
+    talk.say(f"{done}; {left_out}{time.perf_counter() - begin:.1f} s; 'unsample report {folder}' shows them")
+    if as_json:
+        about = {"run": str(folder), "cells": summary.cells, "done": summary.done, "statuses": summary.statuses}
+        talk.document(about | {"broken": [list(b) for b in summary.broken], "failed": summary.failed})
+    return 1 if summary.failed else 0
+
+
+class _Progress:
+    """A bar on a terminal, else a line now and then: rate, time left, failures."""
+
+    def __enter__(self) -> _Progress:
+        self._bar: Any = None
+        self._begin = self._said = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, summary: Summary) -> None:
+        """After a batch."""
+        failed = f"{summary.failed} failed" if summary.failed else "none failed"
+        if sys.stderr is not None and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            if self._bar is None:
+                self._bar = tqdm(total=summary.cells, desc="cells", initial=summary.found)
+            self._bar.n = summary.done
+            self._bar.set_postfix_str(failed)
+            return
+        now = time.perf_counter()
+        if now - self._said >= QUIET:
+            self._said = now
+            rate = sum(summary.statuses.values()) / (now - self._begin)
+            left = (summary.cells - summary.done) / rate if rate else 0.0
+            talk.say(f"{summary.done:,} of {summary.cells:,} cells, {rate:.2f} a second, {left:.0f} s left, {failed}")

@@ -1,0 +1,140 @@
+"""`folder`: a folder of pictures, and what a table in it (prompts.csv or prompts.jsonl) says of them.
+
+Columns: file, source_prompt, target_prompt, mask (a greyscale picture: over 127 is to be edited). Pictures without a
+row have no prompt; a row may also name a picture further down in the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsample.datasets.index import BEYOND, read_table
+from unsample.datasets.item import Item
+from unsample.datasets.rows import SUFFIXES, Rows, file_ids, gather, inside, noted, text
+from unsample.datasets.spec import Spec
+from unsample.errors import BadInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+TABLES = ("prompts.csv", "prompts.jsonl")
+COLUMNS = ("file", "source_prompt", "target_prompt", "mask")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture file and what the table says of it."""
+
+    path: Path
+    prompt: str | None = None
+    target_prompt: str | None = None
+    mask: Path | None = None
+
+
+def open_folder(spec: Spec, size: int) -> Rows[Shot]:
+    """Pictures in the order of their names."""
+    folder = spec.path("folder")
+    table, lost = _table(folder)
+    masks = {os.path.normpath(row["mask"]) for row in table if isinstance(row.get("mask"), str)}
+    rows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in pictures_of(folder) if name not in masks}
+    for row in table:
+        rows.setdefault(os.path.normpath(row["file"]), []).append(row)
+    names = sorted(rows)
+    listed = [
+        (id, row) for id, n in zip(file_ids(names), names, strict=True) for row in rows[n] or [{"file": n, "own": True}]
+    ]
+    return gather(spec.written(), [*lost, *listed], partial(_check, folder), read_shot, spec.limit)
+
+
+def pictures_of(folder: Path) -> list[str]:
+    """The names of the pictures that lie in a folder itself.
+
+    Raises:
+        BadInput: it cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if is_picture(e.name) and e.is_file()]
+    except OSError as error:
+        raise BadInput(f"folder {str(folder)!r} cannot be listed: {error.strerror}; check its permissions") from error
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, by its name."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def read_shot(id: str, shot: Shot) -> Item:
+    """The item of a picture file."""
+    from unsample.pictures import open_picture
+
+    picture = open_picture(shot.path)
+    mask = None if shot.mask is None else mask_of(open_picture(shot.mask).pixels, picture.pixels.size)
+    return Item(
+        id=id,
+        image=picture.pixels,
+        prompt=shot.prompt,
+        target_prompt=shot.target_prompt,
+        mask=mask,
+        extra=noted(picture),
+    )
+
+
+def mask_of(picture: Image, size: tuple[int, int]) -> Tensor:
+    """A mask from a greyscale picture of the same size: (1, H, W), 1 where it is over 127.
+
+    Raises:
+        BadInput: another size.
+    """
+    import numpy as np
+    import torch
+
+    if picture.size != size:
+        found, wanted = (f"{w}x{h}" for w, h in (picture.size, size))
+        raise BadInput(f"its mask is {found} and its picture {wanted}; they must be of one size")
+    return torch.from_numpy(np.asarray(picture.convert("L")) > 127)[None].float()
+
+
+def _check(folder: Path, row: Mapping[str, Any] | BadInput) -> Shot:
+    if isinstance(row, BadInput):
+        raise row
+    if row.get(BEYOND):
+        raise BadInput(f"its row has {len(row[BEYOND])} cells more than there are columns; quote texts with commas")
+    path = folder / row["file"] if row.get("own") is True else inside(folder, row["file"])
+    mask = text(row, "mask")
+    return Shot(
+        path,
+        text(row, "source_prompt"),
+        text(row, "target_prompt"),
+        None if mask is None else inside(folder, mask),
+    )
+
+
+def _table(folder: Path) -> tuple[list[dict[str, Any]], Iterator[tuple[str, BadInput]]]:
+    """The rows of the table, if there is one, and those that name no file.
+
+    Raises:
+        BadInput: two tables, or one without the column `file`.
+    """
+    found = [folder / name for name in TABLES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise BadInput(f"folder {str(folder)!r} holds both {' and '.join(TABLES)}; keep one of them")
+    rows = read_table(found[0]) if found else []
+    good = [row for row in rows if isinstance(row, dict)]
+    columns = {str(key) for row in good for key in row}
+    if good and "file" not in columns:
+        there, known = ", ".join(sorted(columns)), ", ".join(COLUMNS)
+        raise BadInput(f"{str(found[0])!r} has no column 'file'; found {there}; known are {known}")
+    named, lost = [], []
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict) and isinstance(row.get("file"), str) and row["file"].strip():
+            named.append({key: value for key, value in row.items() if key in (*COLUMNS, BEYOND)})
+        else:
+            lost.append((f"row-{number}", row if isinstance(row, BadInput) else BadInput("it names no file")))
+    return named, iter(lost)

@@ -1,0 +1,150 @@
+"""Data sets of files: rows looked at once, cheaply, and opened when they are asked for. Broken ones are kept apart.
+
+An index file is others' text: what it names must lie inside the data set's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from unsample.datasets.item import Item
+from unsample.errors import BadInput
+
+if TYPE_CHECKING:
+    from unsample.pictures import Picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SHOWN = 3  # broken rows in one message
+
+Raw = TypeVar("Raw")
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Rows(Generic[Row]):
+    """A data set of rows. `read` is a module's function, or a partial of one, so that a data set can be pickled."""
+
+    spec: str
+    ids: Sequence[str]
+    rows: Sequence[Row]
+    broken: Sequence[tuple[str, str]]
+    read: Callable[[str, Row], Item]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, k: int) -> Item:
+        return self.read(self.ids[k], self.rows[k])
+
+
+def gather(
+    spec: str,
+    raws: Iterable[tuple[str, Raw]],
+    check: Callable[[Raw], Row],
+    read: Callable[[str, Row], Item],
+    limit: int | None = None,
+) -> Rows[Row]:
+    """Look at rows in their order, up to `limit` good ones.
+
+    Args:
+        spec: normalised.
+        raws: id and what the index holds.
+        check: makes the row of it, or raises `BadInput`: broken.
+        read: makes the item of a row.
+        limit: the most items.
+
+    Raises:
+        BadInput: no row is good.
+    """
+    good: dict[str, Row] = {}
+    broken: list[tuple[str, str]] = []
+    for id, raw in raws:
+        if len(good) == limit:
+            break
+        try:
+            row = check(raw)
+            if id in good:
+                raise BadInput("another row has this id; the first one counts")
+            good[id] = row
+        except BadInput as error:
+            broken.append((id, str(error)))
+    if not good:
+        raise BadInput(f"{spec}: {_none(broken)}")
+    return Rows(spec, tuple(good), tuple(good.values()), tuple(broken), read)
+
+
+def _none(broken: Sequence[tuple[str, str]]) -> str:
+    if not broken:
+        return "there are no rows in it; check the path, and what lies there"
+    few = "; ".join(f"{id}: {reason}" for id, reason in broken[:SHOWN])
+    more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    return f"none of its {len(broken)} rows can be used: {few}{more}"
+
+
+def safe_id(text: str) -> str:
+    """An id of letters, digits, dot, hyphen and underscore: the text itself, or what is left of it and a hash."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", text):
+        return text
+    left = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[-60:]
+    return f"{left or 'item'}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
+
+
+def file_ids(names: Sequence[str]) -> list[str]:
+    """Ids for file names or paths inside a folder: without their suffix, where that tells them apart."""
+    stems = [os.path.splitext(name)[0] for name in names]
+    files: dict[str, set[str]] = {}
+    for stem, name in zip(stems, names, strict=True):
+        files.setdefault(stem, set()).add(name)
+    return [safe_id(s if len(files[s]) == 1 else n) for s, n in zip(stems, names, strict=True)]
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The file that an index names, which must be inside the folder, links followed.
+
+    Raises:
+        BadInput: no name, one that leads out of the folder, or no such file.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise BadInput(f"it names no file, but {name!r}")
+    try:
+        base = os.path.realpath(folder)
+        found = os.path.realpath(os.path.join(base, name))
+        absolute = os.path.isabs(name) or re.match(r"[A-Za-z]:[\\/]|[\\/]", name)
+        if absolute or not found.startswith(os.path.join(base, "")):
+            raise BadInput(f"{name!r} leads out of the data set's folder, which is not followed")
+        if not os.path.isfile(found):
+            raise BadInput(f"there is no file {name!r} in the data set's folder")
+    except (OSError, ValueError) as error:  # a NUL character, a loop of links
+        raise BadInput(f"{name!r} is no file name: {error}") from error
+    return Path(found)
+
+
+def text(row: Mapping[str, Any], key: str) -> str | None:
+    """A text of a row, or None where there is none.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise BadInput(f"{key} is a {type(value).__name__}, not a text")
+    return value.strip() or None if value else None
+
+
+def needed(row: Mapping[str, Any], key: str) -> str:
+    """A text that a row must have."""
+    value = text(row, key)
+    if value is None:
+        raise BadInput(f"it has no {key}")
+    return value
+
+
+def noted(picture: Picture) -> dict[str, Any]:
+    """What was done to a picture to bring it to 8-bit RGB, for `Item.extra`."""
+    return {"notes": list(picture.notes)} if picture.notes else {}

@@ -1,0 +1,142 @@
+"""What stands around the tables: what was run, what it cannot tell, what failed, and the conventions of its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unsample.report import words
+from unsample.report.columns import Column
+from unsample.report.table import FINISHED, Block
+
+if TYPE_CHECKING:
+    from unsample.bench.ledger import RunData
+
+MOST = 100  # failures, and broken rows, that are listed
+FEW = 10  # items under which a bootstrap interval is known to be too narrow
+SCENES = (
+    "What scenes cannot test: absolute PSNR, LPIPS, CLIP or FID of any paper; loss of photographic detail and human "
+    "preference; one Stable Diffusion against another; few-step (Turbo, LCM) claims; half-precision overflow of real "
+    "autoencoders; free-form, wrong or missing source prompts; how the real CLIP behaves; ratios of wall time of real "
+    "models; photographs. Flat areas make “plain regions are worse” likely by construction: read the dose and the "
+    "response (error against local contrast), not two bins."
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell without a result."""
+
+    item: str
+    where: str
+    error: str
+    attempts: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a metric was computed."""
+
+    title: str
+    metric: str
+    better: str
+    text: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class About:
+    """All of it, as text."""
+
+    summary: str
+    cautions: Sequence[str]
+    failures: Sequence[Failure]
+    broken: Sequence[tuple[str, str]]
+    conventions: Sequence[Convention]
+    settings: Sequence[tuple[str, str]]
+    versions: Sequence[tuple[str, str]]
+    command: str
+
+
+def about(run: RunData, blocks: Sequence[Block]) -> About:
+    """Everything but the tables."""
+    plan = settings_of(run.plan)
+    seen = {column.metric: column for block in blocks for column in block.columns}
+    return About(
+        summary=_summary(run, plan),
+        cautions=_cautions(run, plan, blocks),
+        failures=[_failure(row) for row in run.rows if row["status"] == "failed"],
+        broken=[(words.line(item, 200), words.plain(reason, 2000)) for item, reason in run.broken],
+        conventions=[_convention(column) for column in seen.values()],
+        settings=[(words.line(name), words.setting(value)) for name, value in plan.items()],
+        versions=[(words.line(k), words.setting(v)) for k, v in dict(run.plan.get("versions") or {}).items()],
+        command=_command(run.plan.get("command")),
+    )
+
+
+def settings_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan's own settings, without what stands beside them in its file."""
+    inner = plan.get("plan")
+    beside = ("versions", "command")
+    return dict(inner) if isinstance(inner, Mapping) else {k: v for k, v in plan.items() if k not in beside}
+
+
+def _summary(run: RunData, plan: Mapping[str, Any]) -> str:
+    items = len({row["item"] for row in run.rows})
+    methods = len({row["method"] for row in run.rows if not row.get("baseline")})
+    finished = sum(row["status"] in FINISHED for row in run.rows)
+    ends = [f"{finished:,} of {words.count(len(run.rows), 'cell')} finished"]
+    for status in ("not_converged", "diverged", "failed"):
+        many = sum(row["status"] == status for row in run.rows)
+        ends += [f"{many:,} {status.replace('_', ' ')}"] if many else []
+    data = words.line(plan.get("dataset") or "no data set named", 300)
+    return f"{data}: {words.count(items, 'item')}, {words.count(methods, 'method')}; {', '.join(ends)}."
+
+
+def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block]) -> list[str]:
+    spec = str(plan.get("dataset") or "")
+    name = spec.partition(":")[0].partition(",")[0]
+    found = []
+    if not run.rows:
+        found.append("No cell has ended yet: there is nothing to report.")
+    if any(m.missing for b in blocks for m in b.everyone):
+        found.append("The run is not complete: some cells have no row yet. Start the same command again to finish it.")
+    if plan.get("quick"):
+        found.append("Made with the methods' quick presets: a look, not a measurement of the methods as published.")
+    if "split=tune" in spec.replace(" ", ""):
+        found.append("Made on `tune` seeds, on which settings may be chosen: no table of it may be published.")
+    shared = [n for b in blocks for n in b.shared.values() if n]
+    if shared and min(shared) < FEW:
+        found.append(f"Columns over fewer than {FEW} items: their intervals are narrower than they should be.")
+    if name in ("scenes", "generated"):
+        found.append(SCENES)
+    return found
+
+
+def _failure(row: Mapping[str, Any]) -> Failure:
+    where = f"{row['method']} · {row['model']} · guidance {words.setting(row.get('guidance'))}"
+    tried = words.count(int(row.get("attempts") or 0), "attempt")
+    deaths = int(row.get("deaths") or 0)
+    return Failure(
+        words.line(row["item"], 200),
+        words.line(where, 400),
+        words.plain(row.get("error") or "no reason recorded", 2000),
+        f"{tried}, {words.count(deaths, 'death')} of the worker" if deaths else tried,
+        words.plain(row.get("traceback") or "", 8000),
+    )
+
+
+def _convention(column: Column) -> Convention:
+    better = {"higher": "higher is better", "lower": "lower is better"}.get(column.better, "ranks nothing")
+    unit = f", in {column.unit}" if column.unit not in ("", "1") else ""
+    return Convention(column.title, column.metric, f"{better}{unit}", column.convention, column.reference)
+
+
+def _command(given: Any) -> str:
+    import shlex
+
+    if not given:
+        return ""
+    return words.line(given if isinstance(given, str) else shlex.join(str(word) for word in given), 4000)

@@ -1,0 +1,198 @@
+"""The pictures to look at: each method's worst, median and best item, as data URIs, so that the page stands alone.
+
+Nothing that a ledger says of a picture is trusted: a path that leaves the run folder, a file that is gone or that is no
+picture becomes a sentence in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadInput, BadOption
+from unsample.report import words
+from unsample.report.columns import Column
+from unsample.report.table import Block, Cell, Method
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+KINDS = {
+    "source": "source",
+    "record": "from the record",
+    "noise": "from the noise",
+    "edit": "edit",
+    "truth": "true edit",
+}
+LARGEST = 224  # pixels of a side; larger ones are shrunk
+LOSSLESS = 128  # pixels of a side up to which nothing is lost
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page, or why there is none."""
+
+    title: str
+    alt: str
+    uri: str | None = None
+    side: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """An item of a method."""
+
+    place: str  # worst | median | best
+    item: str
+    value: str
+    pictures: Sequence[Shown]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A method's items."""
+
+    label: str
+    picks: Sequence[Pick]
+
+
+class Album:
+    """The pictures of a run folder, each opened once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._opened: dict[str, Image | str] = {}
+
+    def open(self, path: str) -> Image | str:
+        """A picture, small enough for the page, or why there is none."""
+        if path not in self._opened:
+            self._opened[path] = self._read(path)
+        return self._opened[path]
+
+    def _read(self, path: str) -> Image | str:
+        from unsample.pictures import open_picture
+
+        try:
+            place = (self.folder / path).resolve()
+            if not place.is_relative_to(self.folder):
+                return "outside of the run folder"
+            image = open_picture(place).pixels
+        except (BadInput, OSError, ValueError):  # ValueError: a NUL character in the path
+            return "missing or damaged"
+        image.thumbnail((LARGEST, LARGEST))
+        return image
+
+
+def strips(block: Block, by: Column | None, folder: Path) -> list[Strip]:
+    """The worst, median and best item of each method in a column, with all their pictures."""
+    if by is None:
+        return []
+    album = Album(folder)
+    picked = [(m, _picked(m, m.cells[by.key], by)) for m in block.ordered(by) if by.key in m.cells]
+    kinds = [k for k in KINDS if any(k in _paths(r) for m, picks in picked for _, r in picks)]
+    if not kinds:
+        return []
+    factor = _factor([r for _, picks in picked for _, r in picks], album)
+    return [
+        Strip(m.label, [_pick(place, row, m, by, kinds, factor, album) for place, row in picks]) for m, picks in picked
+    ]
+
+
+def _picked(method: Method, cell: Cell, by: Column) -> list[tuple[str, Mapping[str, Any]]]:
+    """Diverged items are the worst; a single item is its own median."""
+    sign = 1 if by.higher else -1
+    found = sorted(cell.values.found, key=lambda item: (sign * cell.values.found[item], item))
+    order = [*sorted(cell.values.diverged), *found]
+    places = {"median": (len(order) - 1) // 2, "worst": 0, "best": len(order) - 1}
+    taken: dict[int, str] = {}
+    for name, place in places.items() if order else ():
+        taken.setdefault(place, name)
+    rows = {row["item"]: row for row in method.rows}
+    return [(name, rows[order[place]]) for place, name in sorted(taken.items())]
+
+
+def _paths(row: Mapping[str, Any]) -> dict[str, str]:
+    return {str(a["kind"]): str(a["path"]) for a in row.get("artefacts") or ()}
+
+
+def _compared(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What the difference is between: an edit and its truth, else the source; a reconstruction and the source."""
+    paths = _paths(row)
+    result = next((k for k in ("edit", "noise", "record") if k in paths), None)
+    against = "truth" if result == "edit" and "truth" in paths else "source"
+    return (result, against) if result and against in paths else None
+
+
+def _factor(rows: Sequence[Mapping[str, Any]], album: Album) -> int:
+    """One brightening for all differences, so that they compare: the largest that clips none."""
+    from unsample.figures import difference
+
+    factors = []
+    for row in rows:
+        pair = _pair(row, album)
+        if pair:
+            factors.append(difference(*pair)[1])
+    return min((f for f in factors if f), default=1)
+
+
+def _pair(row: Mapping[str, Any], album: Album) -> tuple[Image, Image] | None:
+    compared, paths = _compared(row), _paths(row)
+    if compared is None:
+        return None
+    after, before = (album.open(paths[k]) for k in compared)
+    if isinstance(before, str) or isinstance(after, str) or before.size != after.size:
+        return None
+    return before, after
+
+
+def _pick(
+    place: str, row: Mapping[str, Any], method: Method, by: Column, kinds: Sequence[str], factor: int, album: Album
+) -> Pick:
+    item, paths = words.line(row["item"], 80), _paths(row)
+    whose = f"{method.label}, {place} item {item}"
+    pictures = [_shown(KINDS[k], f"{KINDS[k]} of {whose}", paths.get(k), row, album) for k in kinds]
+    cell = method.cells[by.key]
+    value = cell.values.found.get(row["item"])
+    text = "diverged" if value is None else f"{by.metric} {words.number(value, by.unit)}"
+    text += f" {by.unit}" if by.unit not in ("", "1") and value is not None and value != float("inf") else ""
+    return Pick(place, item, text, [*pictures, _difference(row, whose, factor, album)])
+
+
+def _shown(title: str, alt: str, path: str | None, row: Mapping[str, Any], album: Album) -> Shown:
+    if path is None:
+        return Shown(title, alt, note="diverged" if row["status"] == "diverged" else "none")
+    image = album.open(path)
+    if isinstance(image, str):
+        return Shown(title, alt, note=image)
+    return Shown(title, alt, data_uri(image), max(image.size))
+
+
+def _difference(row: Mapping[str, Any], whose: str, factor: int, album: Album) -> Shown:
+    from unsample.figures import difference
+
+    compared, pair = _compared(row), _pair(row, album)
+    if compared is None or pair is None:
+        return Shown("difference", f"difference of {whose}", note="none")
+    result, against = (KINDS[k] for k in compared)
+    title = f"difference ×{factor}"
+    try:
+        heat, _ = difference(*pair, factor)
+    except (BadOption, ValueError):
+        return Shown(title, f"difference of {whose}", note="none")
+    return Shown(title, f"difference ({result}, {against}) of {whose}", data_uri(heat), max(heat.size))
+
+
+def data_uri(image: Image) -> str:
+    """A picture as text: WebP without loss where it is small, PNG where Pillow has no WebP."""
+    from PIL import features
+
+    kept = io.BytesIO()
+    kind = "webp" if features.check("webp") else "png"
+    small = max(image.size) <= LOSSLESS
+    image.save(kept, kind, **({"lossless": small, "quality": 90} if kind == "webp" else {}))
+    return f"data:image/{kind};base64,{base64.b64encode(kept.getvalue()).decode()}"

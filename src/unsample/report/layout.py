@@ -1,0 +1,211 @@
+"""The tables as text, cell by cell: what the page and the Markdown file both show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unsample.report import words
+from unsample.report.columns import STAGES, Column, leading
+from unsample.report.table import Block, Cell, Method
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a column."""
+
+    text: str
+    more: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Text:
+    """A cell: its figure, and the smaller ones under it."""
+
+    main: str
+    more: Sequence[str] = ()
+    bold: bool = False
+    bad: bool = False
+    order: float | None = None  # what sorting goes by
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row."""
+
+    label: str
+    cells: Sequence[Text]
+    marks: Sequence[str] = ()
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table."""
+
+    name: str
+    title: str
+    heads: Sequence[Head]
+    lines: Sequence[Line]
+    notes: Sequence[str] = ()
+    ranked: bool = False  # whether bold means something in it
+
+
+def sheets(block: Block) -> list[Sheet]:
+    """The tables of a block that have anything in them."""
+    stages = [c.stage for c in block.columns]
+    found = [outcomes(block)]
+    found += [_figures(block, "reconstruction", _reconstruction(block))] if {"record", "noise"} & {*stages} else []
+    for stage in dict.fromkeys(s for s in stages if s not in ("record", "noise")):
+        found.append(_figures(block, stage, [c for c in block.columns if c.stage == stage]))
+    return found
+
+
+def outcomes(block: Block) -> Sheet:
+    """How the cells ended, and what they cost."""
+    heads = [
+        Head("Finished", ["of all cells"]),
+        Head("Not converged", ["still finished"]),
+        Head("Diverged", ["ranked worst"]),
+        Head("Failed", ["no result"]),
+        Head("Evaluations", ["a picture"]),
+        Head("Backward", ["a picture"]),
+        Head("Seconds", ["a picture"]),
+        Head("Memory", ["peak, MB"]),
+        Head("Stored", ["over the noise"]),
+    ]
+    lines = [Line(m.label, _outcome(m), _marks(m), m.baseline) for m in block.everyone]
+    missing = [f"{m.label}: {words.count(m.missing, 'item')}" for m in block.everyone if m.missing]
+    notes = [f"No row yet, the run is not complete: {'; '.join(missing)}."] if missing else []
+    return Sheet("outcomes", "Outcomes and cost", heads, lines, notes)
+
+
+def differences(block: Block) -> Sheet | None:
+    """Each method less the best of each column, over the items that both finished."""
+    ranked = [
+        c for c in block.columns if c.ranks and any(m.cells[c.key].gap for m in block.methods if c.key in m.cells)
+    ]
+    if not ranked or len(block.methods) < 2:
+        return None
+    lines = [Line(m.label, [_difference(c, m.cells.get(c.key)) for c in ranked]) for m in block.methods]
+    heads = [Head(f"{c.metric} {c.arrow}", [STAGES.get(c.stage, c.stage), *_unit(c)]) for c in ranked]
+    return Sheet("differences", "Paired differences from the best", heads, lines)
+
+
+def _figures(block: Block, name: str, of: Sequence[Column]) -> Sheet:
+    columns = [c for c in of if _measured(c, block)]
+    by = leading(columns, "noise" if name == "reconstruction" else name)
+    order = [*block.ordered(by), *block.baselines]
+    heads = [_head(c, block) for c in columns]
+    lines = []
+    for method in order:
+        if any(c.key in method.cells for c in columns):
+            cells = [_cell(c, method.cells.get(c.key), method) for c in columns]
+            lines.append(Line(method.label, cells, _marks(method), method.baseline))
+    ranked = any(c.ranks for c in columns)
+    title = "Reconstruction" if name == "reconstruction" else STAGES.get(name, name.capitalize())
+    return Sheet(name, title, heads, lines, _unmeasured(block, of), ranked)
+
+
+def _measured(column: Column, block: Block) -> bool:
+    """Whether there is a value, or a divergence; of a column without weights only the reason is shown."""
+    values = [m.cells[column.key].values for m in block.everyone if column.key in m.cells]
+    return any(v.found for v in values) or not any(v.reasons for v in values)
+
+
+def _reconstruction(block: Block) -> list[Column]:
+    """A metric's two columns beside each other: from the record, from the noise alone."""
+    both = [c for c in block.columns if c.stage in ("record", "noise")]
+    metrics = list(dict.fromkeys(c.metric for c in both))
+    return sorted(both, key=lambda c: metrics.index(c.metric))
+
+
+def _head(column: Column, block: Block) -> Head:
+    source = {"record": "record, not ranked", "noise": "noise alone"}.get(column.stage, "")
+    what = "of the mean MSE" if column.decibels else "mean"
+    more = [source, ", ".join([what, *_unit(column)]), f"n = {block.shared.get(column.key, 0):,}"]
+    return Head(f"{column.metric} {column.arrow}".strip(), [m for m in more if m])
+
+
+def _unit(column: Column) -> list[str]:
+    return [column.unit] if column.unit not in ("", "1") else []
+
+
+def _cell(column: Column, cell: Cell | None, method: Method) -> Text:
+    if cell is None:
+        return Text(words.NOTHING)
+    more = [words.bounds(cell.centre, column.unit)]
+    found = cell.values.found
+    if cell.median is not None and not _shares(found.values()) and not (cell.centre and cell.centre.value == math.inf):
+        more.append(f"median {words.number(cell.median, column.unit)}")
+    if 0 < cell.exact < len(found):
+        more.append(f"{cell.exact:,} exact")
+    if cell.values.diverged:
+        more.append(f"{len(cell.values.diverged):,} diverged")
+    if cell.values.reasons:
+        more.append(f"{len(cell.values.reasons):,} not measured")
+    if column.stage == "record" and method.says("exact_by_construction"):
+        more.append("exact by construction")
+    value = cell.centre.value if cell.centre else None
+    main = words.number(value, column.unit)
+    return Text(main, [m for m in more if m], cell.bold, value is None, value)
+
+
+def _shares(values: object) -> bool:
+    """Whether a column holds yes and no only, whose median says nothing."""
+    return all(v in (0.0, 1.0) for v in values)  # type: ignore[attr-defined]
+
+
+def _outcome(m: Method) -> list[Text]:
+    total, finished = len(m.rows), m.count("ok", "not_converged")
+
+    def counted(status: str) -> Text:
+        many = m.count(status)
+        return Text(f"{many:,}", bad=many > 0 and status != "not_converged", order=many)
+
+    def cost(value: float | None, show: Callable[[float | None], str]) -> Text:
+        return Text(show(value), order=value)
+
+    return [
+        Text(words.percent(m.success), [f"{finished:,} of {total:,}"], order=m.success),
+        counted("not_converged"),
+        counted("diverged"),
+        counted("failed"),
+        cost(m.mean("nfe"), words.whole),
+        cost(m.mean("backward"), words.whole),
+        cost(m.mean("seconds"), lambda v: words.NOTHING if v is None else f"{v:.3g}"),
+        cost(m.most("peak_memory_mb"), lambda v: words.NOTHING if v is None else f"{v:,.0f}"),
+        _stored(m),
+    ]
+
+
+def _stored(m: Method) -> Text:
+    ratio = m.mean("stored_ratio")
+    what = words.line(m.says("stores") or "", 60)
+    return Text(words.NOTHING if ratio is None else f"{ratio:.3g}×", [what] if what else [], order=ratio)
+
+
+def _marks(m: Method) -> list[str]:
+    marks = {"exact_by_construction": "exact by construction", "fitted": "fitted to the picture"}
+    return [text for name, text in marks.items() if m.says(name)]
+
+
+def _difference(column: Column, cell: Cell | None) -> Text:
+    if cell is None or cell.centre is None:
+        return Text(words.NOTHING)
+    if cell.best:
+        return Text("best", bold=True, order=0.0)
+    more = [f"n = {cell.pairs:,}"]
+    order = cell.gap.value if cell.gap and math.isfinite(cell.gap.value) else None
+    return Text(words.gap(cell.gap, column.unit), more, cell.bold, order=order)
+
+
+def _unmeasured(block: Block, columns: Sequence[Column]) -> list[str]:
+    """Why values are missing: each reason once, with how many it took."""
+    counts: dict[tuple[str, str], int] = {}
+    for column in columns:
+        for method in block.everyone:
+            for reason in method.cells[column.key].values.reasons.values() if column.key in method.cells else ():
+                counts[column.metric, reason] = counts.get((column.metric, reason), 0) + 1
+    return [f"{title}: not measured {many:,}×: {reason}" for (title, reason), many in counts.items()]
