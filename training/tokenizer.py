@@ -9,6 +9,7 @@ from __future__ import annotations
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from training.run import BUNDLED
 from unsample.datasets.scenes import ATTRIBUTES
 
 LENGTH = 24
@@ -22,7 +23,12 @@ def words() -> list[str]:
 
 
 def build() -> CLIPTokenizer:
-    """A `CLIPTokenizer` in which every known word is one token."""
+    """A `CLIPTokenizer` in which every known word is one token: the committed one, else a new one.
+
+    Training breaks ties anew each time, so another run gives some words other ids than the text tower was trained with.
+    """
+    if (BUNDLED / "scenes-clip" / "tokenizer.json").exists():
+        return CLIPTokenizer.from_pretrained(BUNDLED / "scenes-clip", local_files_only=True)
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(vocab_size=10**5, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
