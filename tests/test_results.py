@@ -138,7 +138,10 @@ def test_no_module_of_ours_uses_pickle() -> None:
     for path in Path(unsample.__file__).parent.rglob("*.py"):
         source = path.read_text()
         assert "import pickle" not in source, path
-        assert "torch.load(" not in source, path
+        if path.name in ("lpips.py", "trunks.py"):  # torchvision's and torchmetrics' own files, tensors only
+            assert source.count("torch.load(") == source.count("weights_only=True)") == 1, path
+        else:
+            assert "torch.load(" not in source, path
 
 
 def test_a_diverged_picture_is_not_saved_and_the_others_are(inversion: Inversion, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Plans: what cannot be is refused before any work, what matters changes the fingerprint, shards and batches add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unsample.bench.cells import count_cells, estimated_nfe, tasks_of
+from unsample.bench.plan import SHIPPED, make_plan, methods_of, plan_file, read_plan
+from unsample.errors import BadInput, BadOption, UnknownName
+
+PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "fixed_point[num_iters=3]"], "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"methods": ["ddmi"]}, UnknownName, "did you mean 'ddim'"),
+        ({"methods": ["ddim[eta=1]"]}, UnknownName, "unknown setting 'eta'"),
+        ({"methods": ["ddim", "ddim"]}, BadOption, "different"),
+        ({"methods": []}, BadOption, "at least one"),
+        ({"methods": ["fixed_point[num_iters]"]}, BadOption, "key=value"),
+        ({"metrics": ["pnsr"]}, UnknownName, "did you mean 'psnr'"),
+        ({"metrics": ["fd"]}, BadOption, "whole sets"),
+        ({"dataset": "scene:5"}, BadOption, "scenes"),
+        ({"dataset": ""}, BadOption, "needs dataset"),
+        ({"guidance": [float("nan")]}, BadOption, "finite"),
+        ({"steps": 0}, BadOption, "steps"),
+        ({"edit": "yes"}, BadOption, "bool"),
+        ({"dtype": "float8"}, UnknownName, "dtype"),
+        ({"batch_size": 8}, UnknownName, "key of a plan"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        make_plan(PLAN | change)
+
+
+def test_everything_that_can_change_a_result_changes_the_fingerprint() -> None:
+    changes: list[dict[str, Any]] = [
+        {"dataset": "scenes:6,split=tune"}, {"methods": ["ddim"]}, {"models": ["scenes-mixture"]},
+        {"metrics": ["ssim"]}, {"guidance": [2.0]}, {"inversion_guidance": 2.0}, {"steps": 4}, {"edit": True},
+        {"seed": 1}, {"dtype": "float64"}, {"quick": True}, {"fit": "pad"}, {"clip": "/models/clip"},
+    ]  # fmt: skip
+    found = {make_plan(PLAN | change).fingerprint() for change in [{}, *changes]}
+    assert len(found) == len(changes) + 1
+    assert make_plan(dict(reversed(PLAN.items()))).fingerprint() == make_plan(PLAN).fingerprint()
+
+
+def test_shards_are_all_cells_and_none_twice() -> None:
+    plan = make_plan(PLAN | {"guidance": [1.0, 3.0], "edit": True})
+    ids = [f"tune-{k}" for k in range(5)]
+    whole = [cell for task in tasks_of(plan, ids, 2) for cell in task.cells()]
+    parts = [cell for i in (1, 2, 3) for task in tasks_of(plan, ids, 2, (i, 3)) for cell in task.cells()]
+    assert len(whole) == count_cells(plan, 5) == len(set(whole)) == 2 * (2 + 4) * 5
+    assert sorted(parts) == sorted(whole)
+    assert {m.label for m in methods_of(plan) if m.baseline} == {"identity", "vae(source)", "vae(truth)", "fresh"}
+
+
+def test_a_batch_is_neighbours_and_its_cells_stand_in_the_order_of_the_plan() -> None:
+    tasks = list(tasks_of(make_plan(PLAN), [f"tune-{k}" for k in range(5)], 2))
+    assert [t.items for t in tasks] == [(0, 1), (2, 3), (4,)] * 2
+    assert [t.order for t in tasks] == [0, 2, 4, 5, 7, 9]
+
+
+def test_the_estimate_is_the_methods_own_formula() -> None:
+    assert estimated_nfe(make_plan(PLAN), 5) == 5 * (3 + 3 * 3)
+    assert estimated_nfe(make_plan(PLAN | {"inversion_guidance": 2.0}), 5) == 2 * 5 * (3 + 3 * 3)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_plans_are_found_by_name_and_by_path(name: str) -> None:
+    assert plan_file(name) == plan_file(f"plans/{name}.toml").resolve() or plan_file(name).name == f"{name}.toml"
+    read_plan(name, {"dataset": "scenes:2"})  # their keys hold; their data sets are not here
+
+
+def test_a_plan_of_a_file_can_be_changed_by_options_and_a_bad_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('dataset = "scenes:3"\nmethods = ["ddim"]\nsteps = 9\n')
+    assert read_plan(str(tmp_path / "mine.toml"), {"steps": 4}).steps == 4
+    (tmp_path / "bad.toml").write_text("dataset = \n")
+    for wrong in ("bad.toml", "gone.toml"):
+        with pytest.raises(BadInput, match="plan"):
+            read_plan(str(tmp_path / wrong), {})
