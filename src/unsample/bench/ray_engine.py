@@ -15,6 +15,10 @@ from unsample.errors import BadOption
 
 def import_ray() -> Any:
     """Ray, or the error that says how to get it."""
+    import os
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unasked
+    os.environ.setdefault("RAY_worker_niceness", "0")  # its 15 would starve a worker beside anything else
     try:
         import ray
     except ImportError as error:

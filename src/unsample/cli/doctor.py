@@ -84,7 +84,7 @@ def hardware() -> tuple[dict[str, Any], list[str]]:
 
 
 def torchvision() -> list[str]:
-    """torchvision is not needed, but one that does not fit torch breaks torchmetrics, and SSIM with it."""
+    """torchvision is not needed, but one that does not fit torch breaks what imports it."""
     problems = []
     if find_spec("torchvision"):
         try:
@@ -93,10 +93,8 @@ def torchvision() -> list[str]:
             problems.append(
                 f"torchvision is installed but broken ({_first(error)}); uninstall it, or install one for this torch"
             )
-    try:
-        from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: F401
-    except Exception as error:
-        problems.append(f"torchmetrics cannot be imported ({_first(error)}); SSIM will be missing")
+    if not find_spec("torchmetrics"):
+        problems.append("torchmetrics is not installed; LPIPS, whose linear heads it brings, will be missing")
     return problems
 
 

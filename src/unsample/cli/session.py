@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -103,16 +102,7 @@ def measured(model: Model, inversion: Inversion, picture: Tensor) -> Figures:
     source = inversion.source.permute(0, 3, 1, 2).float() / 255
     ceiling = ceiling_psnr(model, source)[0]
     made, source = eight_bit(picture.cpu()), eight_bit(source)
-    try:
-        similar = ssim(made, source)[0]
-    except (ImportError, RuntimeError) as error:  # a broken torchvision takes torchmetrics down with it
-        if "memory" in str(error):
-            raise
-        warnings.warn(
-            f"SSIM cannot be measured ({str(error).splitlines()[0]}); 'unsample doctor' says more", stacklevel=1
-        )
-        similar = None
-    return Figures(psnr(made, source)[0], similar, ceiling)
+    return Figures(psnr(made, source)[0], ssim(made, source)[0], ceiling)
 
 
 def open_inversion(model: Model, path: str, allow_other_model: bool) -> Inversion:

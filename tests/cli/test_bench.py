@@ -1,0 +1,86 @@
+"""`unsample bench`: run, go on, verify, merge, export, report; and what ends with which code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+
+SMALL = ["--dataset", "scenes:3,split=tune", "-m", "scenes-mixture", "--steps", "3", "--threads", "1"]
+METHODS = ["--methods", "ddim,fixed_point[num_iters=2]", "--metrics", "psnr"]
+
+
+def test_a_run_goes_on_is_sound_and_is_reported(run: Run, tmp_path: Path) -> None:
+    first = run("bench", "run", *SMALL, *METHODS, "-o", "x", "--shard", "1/2", "--json")
+    assert first.code == 0, first.err
+    assert first.json["done"] == first.json["cells"] == 3
+    found = run("bench", "verify", "x", "--json").json
+    assert (found["cells"], found["rows"], len(found["lost"])) == (6, 3, 3)
+    again = run("bench", "run", *SMALL, *METHODS, "-o", "x", "--json")
+    assert (again.json["cells"], again.json["statuses"]) == (6, {"not_converged": 3})
+    assert "6 of 6 cells" in run("bench", "verify", "x").out
+    kept = json.loads((tmp_path / "x" / "plan.json").read_text())
+    assert kept["command"][0] == "unsample"
+    ended = run("report", "x")
+    assert ended.code == 0, ended.err
+    page = (tmp_path / "x" / "report.html").read_text()
+    assert "fixed_point[num_iters=2]" in page
+    assert "data:image/" in page
+    assert run("bench", "merge", "x", "x", "-o", "y").code == 0
+    lines = run("bench", "export", "y", "--csv").out.splitlines()
+    assert len(lines) == 7
+    assert run("bench", "export", "y", "--json").json["rows"][0]["item"] == "tune-0"
+
+
+def test_a_tampered_run_ends_with_4(run: Run, tmp_path: Path) -> None:
+    assert run("bench", "run", *SMALL, "--methods", "ddim", "-o", "x").code == 0
+    next((tmp_path / "x").rglob("noise.png")).write_bytes(b"")
+    ended = run("bench", "verify", "x")
+    assert ended.code == 4
+    assert "is not what was written" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run"], 2, "give a plan"),
+        (["run", "qick"], 4, "quick, zeng"),
+        (["run", *SMALL, "--methods", "ddmi"], 2, "did you mean 'ddim'"),
+        (["run", *SMALL, *METHODS, "--guidance", "1,x"], 2, "numbers"),
+        (["run", *SMALL, *METHODS, "--guidance", "nan"], 2, "finite"),
+        (["run", *SMALL, *METHODS, "--workers", "0"], 2, "--workers must be at least 1"),
+        (["run", *SMALL, *METHODS, "--batch-size", "many"], 2, "or auto"),
+        (["run", *SMALL, *METHODS, "--shard", "3/2"], 2, "--shard takes I/N"),
+        (["run", "--dataset", "scenes:3", "--methods", "ddim", "-m", "scenes-ds"], 3, "scenes-ds"),
+        (["run", "--dataset", "folder:gone", "--methods", "ddim"], 4, "gone"),
+        (["verify", "gone"], 4, "is no run"),
+        (["merge", "gone"], 4, "is no run"),
+        (["export", "gone", "--csv"], 4, "is no run"),
+        (["export", "gone"], 2, "one of --csv"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_done(
+    run: Run, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    ended = run("bench", *arguments)
+    assert ended.code == code, ended.err
+    assert said in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_counts_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    told: Any = run("bench", "run", "quick", "--dry-run", "--json").json
+    assert (told["cells"], told["items"]) == (60, 6)
+    assert told["estimated_nfe"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_go_over_the_plans_keys_and_another_plan_is_refused(run: Run) -> None:
+    assert run("bench", "run", *SMALL, "--methods", "ddim", "-o", "x").code == 0
+    ended = run("bench", "run", *SMALL, "--methods", "ddim", "--seed", "1", "-o", "x")
+    assert ended.code == 4
+    assert "seed: 0 there, 1 asked" in ended.err
