@@ -209,16 +209,35 @@ def test_auto_halves_when_memory_is_short_and_remembers(tmp_path: Path) -> None:
 def test_a_full_disk_ends_the_run_and_it_goes_on(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unsample.bench import artefacts
 
-    def full(path: Path, picture: Any) -> str:
+    def full(path: Path, write: Any) -> None:
         raise BadInput(f"cannot write file {str(path)!r}: the disk is full; free some space or choose another folder")
 
     with monkeypatch.context() as patch:
-        patch.setattr(artefacts, "write_picture", full)
+        patch.setattr(artefacts, "atomic_write", full)
         with pytest.raises(BadInput, match=r"disk is full.*gone on with"):
             run_plan(PLAN, tmp_path, HOW)
     assert read_run(tmp_path).rows == []
     run_plan(PLAN, tmp_path, HOW)
     assert same(tmp_path, whole)
+
+
+def test_a_picture_that_a_batch_cannot_take_fails_alone(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.linear_gradient("L").resize((64, 64)).save(pictures / "a.png")
+    Image.linear_gradient("L").resize((128, 64)).save(pictures / "b.png")
+    (pictures / "c.png").write_bytes(b"no picture")
+    given = {"dataset": f"folder:{pictures}", "models": ["scenes-sd"], "methods": ["ddim"], "steps": 1}
+    plan = make_plan(given | {"fit": "aspect"})  # two sizes in one batch: each is then done alone
+    summary = run_plan(plan, tmp_path / "run", replace(HOW, batch_size=3, artefacts="none"))
+    assert summary.failed == 0
+    assert [(r["item"], r["status"], r["attempts"]) for r in read_run(tmp_path / "run").rows] == [
+        ("a", "ok", 2),
+        ("b", "ok", 2),
+    ]
+    assert [item for item, _ in read_run(tmp_path / "run").broken] == ["c"]
 
 
 def test_two_drivers_do_not_write_one_run(tmp_path: Path) -> None:

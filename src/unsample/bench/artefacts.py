@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsample.bench.ledger import ARTEFACTS
+from unsample.errors import BadInput
 from unsample.files import atomic_write, cannot_write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.results import Inversion
+
+
+class CannotKeep(BadInput):
+    """An artefact cannot be written (a full disk, a folder that is gone): no other batch would fare better."""
 
 
 def item_folder(model: str, item: str) -> Path:
@@ -46,7 +51,10 @@ def write_picture(path: Path, picture: Tensor) -> str:
 def write_inversion(path: Path, inversion: Inversion) -> str:
     """A saved inversion; its SHA-256."""
     _folder(path)
-    inversion.save(path)
+    try:
+        inversion.save(path)
+    except BadInput as error:
+        raise CannotKeep(str(error)) from error
     return hash_of(path)
 
 
@@ -57,7 +65,10 @@ def hash_of(path: Path) -> str:
 
 def _write(path: Path, content: bytes) -> str:
     _folder(path)
-    atomic_write(path, lambda temporary: temporary.write_bytes(content))
+    try:
+        atomic_write(path, lambda temporary: temporary.write_bytes(content))
+    except BadInput as error:
+        raise CannotKeep(str(error)) from error
     return hashlib.sha256(content).hexdigest()
 
 
@@ -65,4 +76,4 @@ def _folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(path.parent, error, kind="folder") from error
+        raise CannotKeep(str(cannot_write(path.parent, error, kind="folder"))) from error

@@ -48,7 +48,8 @@ class How:
     @property
     def threads_each(self) -> int:
         """Of one worker."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or max(1, cores // self.workers)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsample.bench.artefacts import CannotKeep, cell_folder, item_folder, write_inversion, write_picture
 from unsample.bench.cells import Task
 from unsample.bench.plan import FORMAT, Named, Plan, digest, methods_of
 from unsample.errors import BadInput, Diverged, Incompatible
@@ -75,7 +76,7 @@ class Worker:
         """Rows and broken items of a batch; or what went wrong: `error`, `traceback`, `kind`."""
         try:
             return _done(self, task)
-        except BadInput as error:  # a full disk, a folder that is gone: no other batch would fare better
+        except CannotKeep as error:
             return {"kind": "fatal", "error": str(error), "traceback": traceback.format_exc()}
         except (Exception, MemoryError) as error:
             texts = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
@@ -447,8 +448,6 @@ def _kept(worker: Worker, made: Made, task: Task, item: Item, n: int) -> list[di
     """Write the artefacts of one cell, each under its own name in one step; what was written, with hashes."""
     if worker.artefacts == "none":
         return []
-    from unsample.bench.artefacts import cell_folder, item_folder, write_inversion, write_picture
-
     root, kept = worker.folder, []
     home = item_folder(task.model, item.id)
     own = cell_folder(task.model, item.id, task.method, task.guidance)
