@@ -177,9 +177,13 @@ def _serve(pipe: Connection, place: Workplace) -> None:
 
 def _quiet() -> None:
     """The libraries' own bars and log lines would cross the driver's."""
+    from threading import RLock
+
     from diffusers.utils import logging as diffusers_logging
+    from tqdm import tqdm
     from transformers.utils import logging as transformers_logging
 
+    tqdm.set_lock(RLock())  # its own is shared between processes, and a killed one would leave it behind
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity(logging.CRITICAL)
