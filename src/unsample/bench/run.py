@@ -149,8 +149,8 @@ class _Driver:
         if found is None:
             task = replace(task, deaths=task.deaths + 1)
             if task.deaths < DEATHS:  # from the third on alone, so that what kills workers fails without its neighbours
-                again = [task] if task.deaths < DEATHS - 2 else task.alone()
-                self.waiting.extendleft(reversed(again))
+                parts = [task] if task.deaths < DEATHS - 2 else task.alone()
+                self.waiting.extendleft(reversed(parts))
             else:
                 self._fail(task, f"its worker died {DEATHS} times while it ran", "")
         elif "rows" in found:
