@@ -184,7 +184,9 @@ def test_an_error_is_tried_three_times_alone_and_then_a_row(tmp_path: Path) -> N
     assert summary.failed == 1
     row = next(r for r in read_run(tmp_path).rows if r["status"] == "failed")
     assert (row["item"], row["attempts"], row["error"]) == ("tune-1", 3, "ValueError: no")
-    assert sum(r["status"] == "ok" for r in read_run(tmp_path).rows) >= 29
+    rows = read_run(tmp_path).rows
+    assert sum(r["status"] == "ok" for r in rows) >= 29
+    assert [r["order"] for r in rows] == list(range(35))
 
 
 def test_auto_halves_when_memory_is_short_and_remembers(tmp_path: Path) -> None:

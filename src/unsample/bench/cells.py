@@ -32,7 +32,8 @@ class Task:
 
     def only(self, keep: Sequence[int]) -> Task:
         """Some of its items, by their place in it."""
-        return replace(self, items=tuple(self.items[k] for k in keep), ids=tuple(self.ids[k] for k in keep))
+        items, ids = tuple(self.items[k] for k in keep), tuple(self.ids[k] for k in keep)
+        return replace(self, items=items, ids=ids, order=self.order + items[0] - self.items[0])
 
     def alone(self) -> list[Task]:
         """Each of its items in a batch of its own."""

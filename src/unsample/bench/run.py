@@ -168,9 +168,9 @@ class _Driver:
         else:
             self._fail(task, found["error"], found["traceback"])
 
-    def _commit(self, rows: list[dict[str, Any]], broken: list[tuple[str, str]] = []) -> None:  # noqa: B006
+    def _commit(self, rows: list[dict[str, Any]], broken: Sequence[tuple[str, str]] = ()) -> None:
         self.ledger.add(rows, broken)
-        self.summary.broken += broken
+        self.summary.broken += list(broken)
         self.summary.found += len(broken)
         for row in rows:
             self.summary.statuses[row["status"]] = self.summary.statuses.get(row["status"], 0) + 1
