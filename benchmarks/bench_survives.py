@@ -147,7 +147,7 @@ def alike(root: Path) -> list[Row]:
 
 def speed(root: Path) -> list[Row]:
     """Two workers over one from the first cell on, and what the ledger takes."""
-    asked, seconds = plan(128, 50, "scenes-sd"), {}
+    asked, seconds = plan(80, 25, "scenes-sd"), {}
     for workers in (1, 2):
         first: list[float] = []
         begin = time.perf_counter()
