@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import show
-from unsample.bench.checking import merge, same_result, verify
+from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.ledger import Ledger, raw_rows, read_run
 from unsample.bench.local import Processes, Workplace
 from unsample.bench.plan import Plan, make_plan
@@ -42,12 +42,6 @@ def plan(cells: int, steps: int, model: str = "scenes-mixture") -> Plan:
     return make_plan(
         given | {"methods": ["ddim", "fixed_point[num_iters=3]"], "metrics": ["psnr", "ssim", "noise_std"]}
     )
-
-
-def same(a: Path, b: Path) -> bool:
-    """Whether two runs have the same table, but for seconds, memory, timestamps and how they were run."""
-    left, right = read_run(a).rows, read_run(b).rows
-    return len(left) == len(right) and all(same_result(p, q) for p, q in zip(left, right, strict=True))
 
 
 def killed(root: Path, engine: str) -> list[Row]:
@@ -119,7 +113,7 @@ def parent(root: Path) -> list[Row]:
         command(asked, folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False
     ).returncode
     found = verify(folder)
-    equal = same(folder, root / "undisturbed")
+    equal = same_table(folder, root / "undisturbed")
     return [(f"driver killed {kills} times", f"exit {code}, sound {found.sound}, same table bit for bit: {equal}")]
 
 
@@ -132,11 +126,11 @@ def alike(root: Path) -> list[Row]:
     for label, other in (("2 workers", {"workers": 2}), ("ray, 2 actors", {"workers": 2, "engine": "ray"})):
         with contextlib.suppress(ImportError):
             run_plan(asked, root / label, How(batch_size=8, threads=1, **other))  # type: ignore[arg-type]
-            rows.append((f"{label} against 1, batch 8", f"same bits: {same(root / label, root / 'one')}"))
+            rows.append((f"{label} against 1, batch 8", f"same bits: {same_table(root / label, root / 'one')}"))
     for i in (1, 2, 3):
         run_plan(asked, root / f"shard{i}", How(batch_size=8, threads=1, shard=(i, 3)))
     merge([root / f"shard{i}" for i in (1, 2, 3)], root / "merged")
-    rows.append(("3 shards merged against 1, batch 8", f"same bits: {same(root / 'merged', root / 'one')}"))
+    rows.append(("3 shards merged against 1, batch 8", f"same bits: {same_table(root / 'merged', root / 'one')}"))
     run_plan(asked, root / "singly", How(batch_size=1, threads=1))
     apart = 0.0
     for a, b in zip(read_run(root / "singly").rows, read_run(root / "one").rows, strict=True):

@@ -44,6 +44,18 @@ class Diverged(UnsampleError):
     exit_code = 5
 
 
+def first_line(error: BaseException, otherwise: str = "") -> str:
+    """The first line of what an exception says; `otherwise` where it says nothing."""
+    return (str(error).strip().splitlines() or [otherwise])[0]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, on the device or the machine; told without importing torch."""
+    texts = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return named or (isinstance(error, RuntimeError | OSError) and any(t in str(error).lower() for t in texts))
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for a name that is not in a table, with the nearest one suggested."""
     names = sorted(known)

@@ -17,7 +17,7 @@ import pytest
 
 from unsample.bench import ledger as ledgers
 from unsample.bench.cells import Task
-from unsample.bench.checking import merge, same_result, verify
+from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.export import as_text, write
 from unsample.bench.ledger import FILE, Ledger, read_run
 from unsample.bench.local import Event, InProcess, Processes, Workplace
@@ -47,12 +47,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def same(a: Path, b: Path) -> bool:
-    """Whether two runs have the same table."""
-    left, right = read_run(a).rows, read_run(b).rows
-    return len(left) == len(right) and all(same_result(p, q) for p, q in zip(left, right, strict=True))
-
-
 def test_a_run_holds_every_cell_once_with_hashed_pictures(whole: Path) -> None:
     rows = read_run(whole).rows
     assert len(rows) == 5 * (3 + 4)
@@ -75,13 +69,26 @@ def test_a_run_holds_every_cell_once_with_hashed_pictures(whole: Path) -> None:
     assert "stops at step" in part_way["values"]["noise.psnr"]["reason"]
 
 
+def test_runs_that_kept_their_inversions_are_compared_and_merged(tmp_path: Path) -> None:
+    from unsample import Inversion
+
+    how = replace(HOW, artefacts="all", shard=(1, 9))
+    for name in ("one", "two"):
+        run_plan(PLAN, tmp_path / name, how)
+    assert same_table(tmp_path / "one", tmp_path / "two")
+    merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    assert verify(tmp_path / "both").sound
+    kept = next(a for a in read_run(tmp_path / "one").rows[0]["artefacts"] if a["kind"] == "inversion")
+    assert len(Inversion.load(tmp_path / "one" / kept["path"])) == 1
+
+
 def test_the_same_plan_is_gone_on_with_and_another_is_refused(whole: Path, tmp_path: Path) -> None:
     half = replace(HOW, shard=(1, 2))
     first = run_plan(PLAN, tmp_path, half)
     assert 0 < first.done == first.cells < 35
     second = run_plan(PLAN, tmp_path, HOW)
     assert second.found == first.cells
-    assert same(tmp_path, whole)
+    assert same_table(tmp_path, whole)
     with pytest.raises(BadInput, match="steps: 3 there, 4 asked"):
         run_plan(replace(PLAN, steps=4), tmp_path, HOW)
 
@@ -89,7 +96,7 @@ def test_the_same_plan_is_gone_on_with_and_another_is_refused(whole: Path, tmp_p
 def test_batch_size_changes_only_the_rounding_and_processes_change_nothing(whole: Path, tmp_path: Path) -> None:
     run_plan(PLAN, tmp_path / "one", replace(HOW, batch_size=1, artefacts="none"))
     run_plan(PLAN, tmp_path / "two", replace(HOW, workers=2))
-    assert same(tmp_path / "two", whole)
+    assert same_table(tmp_path / "two", whole)
     for a, b in zip(read_run(tmp_path / "one").rows, read_run(whole).rows, strict=True):
         assert a["key"] == b["key"]
         for name, entry in b["values"].items():
@@ -102,7 +109,7 @@ def test_shards_merged_are_the_whole_and_contradictions_are_refused(whole: Path,
     for i in (1, 2):
         run_plan(PLAN, tmp_path / str(i), replace(HOW, shard=(i, 2)))
     merge([tmp_path / "1", tmp_path / "2", tmp_path / "2"], tmp_path / "all")
-    assert same(tmp_path / "all", whole)
+    assert same_table(tmp_path / "all", whole)
     assert verify(tmp_path / "all").sound
     row = read_run(tmp_path / "2").rows[0]
     row["values"]["record.psnr"]["value"] = 1.0
@@ -149,7 +156,7 @@ def test_a_killed_worker_loses_nothing_and_a_cell_that_kills_five_fails(whole: P
     summary = run_plan(PLAN, tmp_path / "killed", replace(HOW, workers=2), engine=lambda _: Killing(place, 2))
     assert len(killed) == 2
     assert summary.failed == 0
-    assert same(tmp_path / "killed", whole)
+    assert same_table(tmp_path / "killed", whole)
 
     class Deadly(InProcess):
         def events(self) -> list[Event]:
@@ -220,7 +227,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on(whole: Path, tmp_path: Path, mo
             run_plan(PLAN, tmp_path, HOW)
     assert read_run(tmp_path).rows == []
     run_plan(PLAN, tmp_path, HOW)
-    assert same(tmp_path, whole)
+    assert same_table(tmp_path, whole)
 
 
 def test_a_picture_that_a_batch_cannot_take_fails_alone(tmp_path: Path) -> None:
@@ -262,7 +269,7 @@ def test_a_driver_killed_at_any_moment_is_gone_on_with(whole: Path, tmp_path: Pa
     before = _rows(tmp_path)
     assert 0 < before < 35
     assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
-    assert same(tmp_path, whole)
+    assert same_table(tmp_path, whole)
     assert verify(tmp_path).sound
 
 

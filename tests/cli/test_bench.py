@@ -52,6 +52,7 @@ def test_a_tampered_run_ends_with_4(run: Run, tmp_path: Path) -> None:
         (["run", *SMALL, "--methods", "ddmi"], 2, "did you mean 'ddim'"),
         (["run", *SMALL, *METHODS, "--guidance", "1,x"], 2, "numbers"),
         (["run", *SMALL, *METHODS, "--guidance", "nan"], 2, "finite"),
+        (["run", *SMALL, *METHODS, "--device", "cuda:0,gpu"], 2, "--device must be one of"),
         (["run", *SMALL, *METHODS, "--workers", "0"], 2, "--workers must be at least 1"),
         (["run", *SMALL, *METHODS, "--batch-size", "many"], 2, "or auto"),
         (["run", *SMALL, *METHODS, "--shard", "3/2"], 2, "--shard takes I/N"),

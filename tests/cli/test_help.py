@@ -51,6 +51,14 @@ OPTIONS = {
     ),
     "metrics": ("--weights-dir",),
     "datasets": ("--num-items", "-n", "--check", "--size", "--overwrite", "--output", "-o"),
+    "bench run": (
+        *("--dataset", "--model", "--dtype", "--device", "--methods", "--metrics", "--guidance", "--edit", "--seed"),
+        *("--inversion-guidance", "--steps", "--quick", "--engine", "--ray-address", "--workers", "--threads"),
+        *("--batch-size", "--shard", "--artefacts", "--output", "-o", "--dry-run"),
+    ),
+    "bench verify": (),
+    "bench merge": ("--output", "-o"),
+    "bench export": ("--csv", "--parquet", "--output", "-o"),
     "methods": (),
     "cite": (),
     "models": (),
@@ -61,6 +69,8 @@ DEFAULTS = {
     "reconstruct": ("record", "float32", "out"),
     "edit": ("ddim", "50", "1.0", "edit.png"),
     "interpolate": ("9", "out"),
+    "bench run": ("local", "1", "auto", "1/1", "pictures", "run"),
+    "bench merge": ("merged",),
     "measure": ("psnr,ssim", "scenes-clip", "cpu"),
     "datasets": ("8", "64"),
     "sample": ("1", "0", "50", "1.0", "scenes-sd", "out"),
@@ -82,14 +92,14 @@ def help_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 @pytest.mark.parametrize("verb", OPTIONS)
 def test_the_help_of_a_verb_shows_every_option(help_of: Callable[..., str], verb: str) -> None:
-    words = set(help_of(verb).split())
+    words = set(help_of(*verb.split()).split())
     assert {*COMMON, *OPTIONS[verb]} <= words
     assert not any("…" in word for word in words)  # cut off
 
 
 @pytest.mark.parametrize("verb", DEFAULTS)
 def test_the_help_of_a_verb_shows_its_defaults(help_of: Callable[..., str], verb: str) -> None:
-    text = help_of(verb)
+    text = help_of(*verb.split())
     for default in DEFAULTS[verb]:
         assert f"[default: {default}]" in text
 
@@ -105,7 +115,7 @@ def test_the_help_shows_two_examples_that_can_be_copied_from_80_columns(help_of:
 
 @pytest.mark.parametrize("verb", [v for v in OPTIONS if v not in ("models", "doctor")])
 def test_an_example_of_the_help_is_understood(help_of: Callable[..., str], run: Run, verb: str) -> None:
-    examples = help_of(verb).partition("Examples")[2].splitlines()
+    examples = help_of(*verb.split()).partition("Examples")[2].splitlines()
     for line in filter(str.strip, examples):
         words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", line)]
         ended = run(*words[1:])  # there are no such files here, and no such model perhaps

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsample.bench.ledger import ARTEFACTS
 from unsample.errors import BadInput
 from unsample.files import atomic_write, cannot_write
+from unsample.metrics.pixels import as_pil
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,21 +43,17 @@ def _safe(name: str) -> str:
 
 def write_picture(path: Path, picture: Tensor) -> str:
     """One picture (3, H, W) in [0, 1] as an 8-bit PNG; its SHA-256."""
-    from PIL import Image
-
-    pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return _write(path, buffer.getvalue())
+    as_pil(picture[None])[0].save(buffer, format="PNG")
+    with _kept(path):
+        atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def write_inversion(path: Path, inversion: Inversion) -> str:
     """A saved inversion; its SHA-256."""
-    _folder(path)
-    try:
+    with _kept(path):
         inversion.save(path)
-    except BadInput as error:
-        raise CannotKeep(str(error)) from error
     return hash_of(path)
 
 
@@ -63,17 +62,13 @@ def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write(path: Path, content: bytes) -> str:
-    _folder(path)
-    try:
-        atomic_write(path, lambda temporary: temporary.write_bytes(content))
-    except BadInput as error:
-        raise CannotKeep(str(error)) from error
-    return hashlib.sha256(content).hexdigest()
-
-
-def _folder(path: Path) -> None:
+@contextmanager
+def _kept(path: Path) -> Iterator[None]:
+    """The folder made, and whatever hinders the writing told apart from what is wrong with a batch."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise CannotKeep(str(cannot_write(path.parent, error, kind="folder"))) from error
+    except BadInput as error:
+        raise CannotKeep(str(error)) from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, product
+from typing import Any
 
 from unsample.bench.plan import Named, Plan, methods_of
 
@@ -21,8 +23,7 @@ class Task:
     guidance: float
     items: tuple[int, ...]  # places in the data set
     ids: tuple[str, ...]
-    order: int  # of the first cell
-    size: int  # the batch size it was made with
+    order: int  # of the first cell, in the table
     attempt: int = 1
     deaths: int = 0
 
@@ -47,23 +48,39 @@ class Task:
 
 def tasks_of(plan: Plan, ids: Sequence[str], batch_size: int, shard: tuple[int, int] = (1, 1)) -> Iterator[Task]:
     """The batches of a plan; shard i of n has every n-th."""
-    number = 0
-    for model in plan.models:
-        for w in plan.guidance:
-            for method in methods_of(plan):
-                for first in range(0, len(ids), batch_size):
-                    number += 1
-                    if (number - 1) % shard[1] == shard[0] - 1:
-                        places = tuple(range(first, min(first + batch_size, len(ids))))
-                        order = place_of(plan, ids, model, w, method, first)
-                        yield Task(model, method.label, w, places, tuple(ids[k] for k in places), order, batch_size)
+    every = product(plan.models, plan.guidance, methods_of(plan))
+    starts = (
+        (k * len(ids), first, *outer) for k, outer in enumerate(every) for first in range(0, len(ids), batch_size)
+    )
+    for order, first, model, w, method in islice(starts, shard[0] - 1, None, shard[1]):
+        places = tuple(range(first, min(first + batch_size, len(ids))))
+        yield Task(model, method.label, w, places, tuple(ids[k] for k in places), order + first)
 
 
-def place_of(plan: Plan, ids: Sequence[str], model: str, w: float, method: Named, item: int) -> int:
-    """Where a cell stands in the table."""
-    labels = [m.label for m in methods_of(plan)]
-    outer = (plan.models.index(model) * len(plan.guidance) + plan.guidance.index(w)) * len(labels)
-    return (outer + labels.index(method.label)) * len(ids) + item
+def base_row(plan: Plan, named: Named, task: Task, place: int, id: str) -> dict[str, Any]:
+    """What every row says of its cell, whatever came of it; the figures are null."""
+    empty = ("key", "seed", "nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "threads")
+    return dict.fromkeys((*empty, "started", "finished", "error", "traceback")) | {
+        "order": task.order + place - task.items[0],
+        "item": id,
+        "dataset": plan.dataset,
+        "model": task.model,
+        "method": named.label,
+        "method_name": named.name,
+        "settings": dict(named.settings),
+        "baseline": named.baseline,
+        "guidance": task.guidance,
+        "inversion_guidance": plan.inversion_guidance,
+        "steps": plan.steps,
+        "edit": plan.edit,
+        "fitted": False,
+        "exact_by_construction": False,
+        "values": {},
+        "artefacts": [],
+        "attempts": task.attempt,
+        "deaths": task.deaths,
+        "batch_size": len(task.ids),
+    }
 
 
 def count_cells(plan: Plan, items: int) -> int:

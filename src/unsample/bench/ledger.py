@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -62,9 +62,9 @@ class Ledger:
         """The cells that have ended."""
         return {cell for (cell,) in self._db.execute("SELECT cell FROM rows")}
 
-    def broken(self) -> set[str]:
-        """The items that cannot be used."""
-        return {item for (item,) in self._db.execute("SELECT item FROM broken")}
+    def broken(self) -> dict[str, str]:
+        """The items that cannot be used, and why."""
+        return dict(self._db.execute("SELECT item, reason FROM broken ORDER BY item"))
 
     def add(self, rows: Iterable[dict[str, Any]], broken: Iterable[tuple[str, str]] = ()) -> None:
         """Commit the rows of a batch together.
@@ -75,7 +75,7 @@ class Ledger:
         texts = [(cell_id(row), json.dumps(row, sort_keys=True, allow_nan=False)) for row in rows]
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", [(c, t, _sha(t)) for c, t in texts])
+            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", [(c, t, row_sha(t)) for c, t in texts])
             self._db.executemany("INSERT OR REPLACE INTO broken VALUES (?, ?)", list(broken))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -103,17 +103,22 @@ def read_run(folder: str | os.PathLike[str]) -> RunData:
     """
     place = Path(folder)
     rows = []
-    for cell, text, sha in _select(place, "SELECT cell, json, sha256 FROM rows ORDER BY rowid"):
-        if _sha(text) != sha:
+    for cell, text, sha in raw_rows(place):
+        if row_sha(text) != sha:
             raise BadInput(f"{folder}: the row of {cell} is damaged; 'unsample bench verify {folder}' says more")
         rows.append(json.loads(text))
-    broken = [(str(i), str(r)) for i, r in _select(place, "SELECT item, reason FROM broken ORDER BY item")]
-    return RunData(read_plan_file(place), in_order(rows), broken, place)
+    rows.sort(key=lambda row: row["order"])  # as planned, never by who was ready first
+    return RunData(read_plan_file(place), rows, raw_broken(place), place)
 
 
 def raw_rows(folder: Path) -> list[tuple[str, str, str]]:
     """Cell, JSON and SHA-256 of every row, unchecked."""
     return [(str(c), str(t), str(s)) for c, t, s in _select(folder, "SELECT cell, json, sha256 FROM rows")]
+
+
+def raw_broken(folder: Path) -> list[tuple[str, str]]:
+    """Id and reason of every item that was left out."""
+    return [(str(i), str(r)) for i, r in _select(folder, "SELECT item, reason FROM broken ORDER BY item")]
 
 
 def read_plan_file(folder: Path) -> dict[str, Any]:
@@ -134,17 +139,8 @@ def read_plan_file(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By model, guidance, method as planned, item: never by who was ready first."""
-    return sorted(rows, key=lambda r: (r["order"], r["model"]))
-
-
 def row_sha(text: str) -> str:
     """What stands beside a row."""
-    return _sha(text)
-
-
-def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 

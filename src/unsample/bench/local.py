@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -91,7 +91,7 @@ class Processes:
     def _start(self, number: int) -> _Process:
         ours, theirs = self._context.Pipe()
         devices = (self._place.device or "").split(",")
-        place = self._place if len(devices) == 1 else _on(self._place, devices[number % len(devices)])
+        place = replace(self._place, device=devices[number % len(devices)] or None)
         process = self._context.Process(target=_serve, args=(theirs, place), daemon=True)
         before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         os.environ.update(dict.fromkeys(before, str(self._place.threads)))
@@ -150,18 +150,12 @@ class Processes:
             worker.process.join()
 
 
-def _on(place: Workplace, device: str) -> Workplace:
-    from dataclasses import replace
-
-    return replace(place, device=device)
-
-
 def _serve(pipe: Connection, place: Workplace) -> None:
     """A worker's life: batches in, rows out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    _quiet()
+    quiet_worker()
     worker = place.worker()
     while True:
         try:
@@ -175,15 +169,13 @@ def _serve(pipe: Connection, place: Workplace) -> None:
             return
 
 
-def _quiet() -> None:
+def quiet_worker() -> None:
     """The libraries' own bars and log lines would cross the driver's."""
     from threading import RLock
 
-    from diffusers.utils import logging as diffusers_logging
     from tqdm import tqdm
-    from transformers.utils import logging as transformers_logging
+
+    from unsample.models.loading import quiet_libraries
 
     tqdm.set_lock(RLock())  # its own is shared between processes, and a killed one would leave it behind
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
-        logging.set_verbosity(logging.CRITICAL)
+    quiet_libraries()

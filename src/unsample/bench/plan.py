@@ -12,16 +12,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from unsample.errors import BadInput, BadOption, unknown_name
+
+if TYPE_CHECKING:
+    from unsample.pictures import Fit
 
 FORMAT = 1  # of rows and keys; a change of numbers at the same settings makes it another one
 BASELINES = ("identity", "vae(source)", "vae(truth)", "fresh")
 SHIPPED = ("quick", "zeng", "easyinv", "editing", "pie_bench")
-ARTEFACTS = ("pictures", "all", "none")
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-FITS = ("crop", "pad", "aspect")
 _LABEL = re.compile(r"(\w+)(?:\[(.*)\])?", re.DOTALL)
 
 
@@ -40,7 +40,7 @@ class Plan:
     seed: int = 0
     dtype: str = "float32"
     quick: bool = False  # every method's quick preset
-    fit: str = "crop"  # of pictures from files; scenes have the model's size
+    fit: Fit = "crop"  # of pictures from files; scenes have the model's size
     clip: str = "scenes-clip"  # of the CLIP metrics
 
     def fingerprint(self) -> str:
@@ -123,13 +123,15 @@ def _checked(values: dict[str, Any]) -> Plan:
     from unsample.datasets.table import DATASETS
     from unsample.grid import check_steps
     from unsample.models.guidance import check_guidance
+    from unsample.models.loading import DTYPES
+    from unsample.pictures import Fit
 
     for key, kind in (("edit", bool), ("quick", bool), ("seed", int), ("dataset", str), ("dtype", str), ("fit", str)):
         if key in values and not (
             isinstance(values[key], kind) and (kind is bool or not isinstance(values[key], bool))
         ):
             raise BadOption(f"{key} of a plan must be {kind.__name__}; got {values[key]!r}")
-    for key, choices in (("dtype", DTYPES), ("fit", FITS)):
+    for key, choices in (("dtype", DTYPES), ("fit", get_args(Fit))):
         if values.get(key, choices[0]) not in choices:
             raise unknown_name(key, values[key], choices)
     if "guidance" in values:

@@ -6,17 +6,16 @@ result depends on is the same.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from unsample.bench.cells import Task
-from unsample.bench.local import Event, Workplace
+from unsample.bench.local import Event, Workplace, quiet_worker
 from unsample.errors import BadOption
 
 
 def import_ray() -> Any:
     """Ray, or the error that says how to get it."""
-    import os
-
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unasked
     os.environ.setdefault("RAY_worker_niceness", "0")  # its 15 would starve a worker beside anything else
     try:
@@ -78,15 +77,11 @@ class RayActors:
 
 class _Actor:
     def __init__(self, place: Workplace) -> None:
-        from unsample.bench.local import _quiet
-
-        _quiet()
+        quiet_worker()
         self._worker = place.worker()
 
     def do(self, task: Task) -> dict[str, Any]:
         return self._worker.do(task)
 
     def pid(self) -> int:
-        import os
-
         return os.getpid()

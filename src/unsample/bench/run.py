@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from unsample.bench.cells import Task, tasks_of
+from unsample.bench.cells import Task, base_row, tasks_of
 from unsample.bench.ledger import PLAN, Ledger, read_plan_file
 from unsample.bench.local import Event, InProcess, Processes, Workplace
 from unsample.bench.plan import Plan, differing, methods_of, plain
@@ -46,6 +46,11 @@ class How:
     command: Sequence[str] = ()
 
     @property
+    def running(self) -> dict[str, Any]:
+        """What a row says of it."""
+        return {"engine": self.engine, "workers": self.workers}
+
+    @property
     def threads_each(self) -> int:
         """Of one worker."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -59,7 +64,7 @@ class Summary:
     cells: int = 0  # of this shard
     found: int = 0  # done before
     statuses: dict[str, int] = field(default_factory=dict)  # of what was done now
-    broken: list[tuple[str, str]] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)  # items left out, and why
 
     @property
     def done(self) -> int:
@@ -92,23 +97,22 @@ def run_plan(
     from unsample.datasets import open_dataset
 
     data = open_dataset(plan.dataset)
-    ids, summary = list(data.ids), Summary(broken=list(data.broken))
+    ids, summary = list(data.ids), Summary()
     check_writable_folder(folder)
     with Ledger(folder) as ledger:
         _claim(plan, folder, how.command)
         ledger.add([], data.broken)
         tasks = list(tasks_of(plan, ids, how.batch_size or AUTO, how.shard))
         summary.cells = sum(len(t.ids) for t in tasks)
-        done, broken = ledger.done(), ledger.broken()
+        done, summary.broken = ledger.done(), ledger.broken()
         waiting: deque[Task] = deque()
         for task in tasks:
-            left = [k for k, cell in enumerate(task.cells()) if cell not in done and task.ids[k] not in broken]
+            left = [k for k, cell in enumerate(task.cells()) if cell not in done and task.ids[k] not in summary.broken]
             summary.found += len(task.ids) - len(left)
             if left:
                 waiting.append(task.only(left))
         if waiting:
-            running = {"engine": how.engine, "workers": how.workers}
-            place = Workplace(plan, folder, how.artefacts, how.device, how.threads_each, running)
+            place = Workplace(plan, folder, how.artefacts, how.device, how.threads_each, how.running)
             _Driver(plan, ledger, how, summary, observe, waiting).drive(
                 engine(place) if engine else _engine(place, how)
             )
@@ -121,9 +125,8 @@ class _Driver:
         waiting: deque[Task],
     ) -> None:  # fmt: skip
         self.plan, self.ledger, self.how, self.summary, self.observe = plan, ledger, how, summary, observe
-        self.waiting, self.most = waiting, {}
-
-    most: dict[str, int]  # method to the largest batch that fits
+        self.waiting = waiting
+        self.most: dict[str, int] = {}  # method to the largest batch that fits
 
     def drive(self, engine: Engine) -> None:
         """Until nothing waits and nobody is busy."""
@@ -170,48 +173,16 @@ class _Driver:
 
     def _commit(self, rows: list[dict[str, Any]], broken: Sequence[tuple[str, str]] = ()) -> None:
         self.ledger.add(rows, broken)
-        self.summary.broken += list(broken)
+        self.summary.broken.update(broken)
         self.summary.found += len(broken)
         for row in rows:
             self.summary.statuses[row["status"]] = self.summary.statuses.get(row["status"], 0) + 1
 
     def _fail(self, task: Task, error: str, traceback: str) -> None:
         named = next(m for m in methods_of(self.plan) if m.label == task.method)
-        rows = []
-        for place, id in zip(task.items, task.ids, strict=True):
-            rows.append(
-                {
-                    "key": None,
-                    "order": task.order + place - task.items[0],
-                    "item": id,
-                    "dataset": self.plan.dataset,
-                    "model": task.model,
-                    "method": task.method,
-                    "method_name": named.name,
-                    "settings": dict(named.settings),
-                    "baseline": named.baseline,
-                    "guidance": task.guidance,
-                    "inversion_guidance": self.plan.inversion_guidance,
-                    "steps": self.plan.steps,
-                    "edit": self.plan.edit,
-                    "status": "failed",
-                    "error": error,
-                    "traceback": traceback,
-                    "attempts": task.attempt,
-                    "deaths": task.deaths,
-                    "values": {},
-                    "artefacts": [],
-                    "batch_size": len(task.ids),
-                    "engine": self.how.engine,
-                    "workers": self.how.workers,
-                }
-                | dict.fromkeys(
-                    ("nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "seed", "threads",
-                     "started", "finished")
-                )
-                | {"fitted": False, "exact_by_construction": False}
-            )  # fmt: skip
-        self._commit(rows)
+        ended = {"status": "failed", "error": error, "traceback": traceback, **self.how.running}
+        places = zip(task.items, task.ids, strict=True)
+        self._commit([base_row(self.plan, named, task, place, id) | ended for place, id in places])
 
 
 def _engine(place: Workplace, how: How) -> Engine:

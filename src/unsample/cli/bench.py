@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, talk
-from unsample.cli.options import INVERSION, MODEL, OUTPUT, examples
+from unsample.cli.options import INVERSION, MODEL, OUTPUT, Place, examples
 from unsample.errors import BadOption
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
     )
     run_examples = (
         "unsample bench run quick -o runs/quick",
-        "unsample bench run --dataset scenes:8 --methods ddim,fixed_point[num_iters=5] --steps 10 -o runs/x",
+        "unsample bench run --dataset scenes:8 --methods ddim,bdia[gamma=0.9]",
     )
     group.command("run", epilog=examples(*run_examples))(run)
     group.command("verify", epilog=examples("unsample bench verify runs/x", "unsample bench verify runs/x --json"))(
@@ -49,8 +49,8 @@ def add_to(app: typer.Typer) -> None:
     merge_examples = ("unsample bench merge runs/1 runs/2 -o runs/all", "unsample bench merge runs/* -o all --json")
     group.command("merge", epilog=examples(*merge_examples))(merge)
     export_examples = (
-        "unsample bench export runs/x --csv rows.csv",
-        "unsample bench export runs/x --parquet x.parquet",
+        "unsample bench export runs/x --csv -o rows.csv",
+        "unsample bench export runs/x --parquet",
     )
     group.command("export", epilog=examples(*export_examples))(export)
     app.add_typer(group, name="bench")
@@ -165,6 +165,8 @@ def run(
     asked = _plan(plan, {k: v for k, v in changes.items() if v is not None})
     for name in asked.models:
         checks.known_model(name)
+    for part in (device or "").split(","):
+        checks.place(Place(part or None, asked.dtype))
     checks.at_least("--workers", workers, highest=1024)
     if threads is not None:
         checks.at_least("--threads", threads, highest=1024)
@@ -323,7 +325,7 @@ def _run(plan: Plan, folder: Path, how: How, as_json: bool) -> int:
     begin = time.perf_counter()
     with _Progress() as progress:
         summary = run_plan(plan, folder, how, progress.show)
-    for item, reason in summary.broken[:3]:
+    for item, reason in list(summary.broken.items())[:3]:
         talk.warn(f"{item} was left out: {reason}")
     ends = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(summary.statuses.items()))
     done = f"{summary.done:,} of {summary.cells:,} cells are done ({ends or 'nothing was left to do'})"
@@ -331,7 +333,7 @@ def _run(plan: Plan, folder: Path, how: How, as_json: bool) -> int:
     talk.say(f"{done}; {left_out}{time.perf_counter() - begin:.1f} s; 'unsample report {folder}' shows them")
     if as_json:
         about = {"run": str(folder), "cells": summary.cells, "done": summary.done, "statuses": summary.statuses}
-        talk.document(about | {"broken": [list(b) for b in summary.broken], "failed": summary.failed})
+        talk.document(about | {"broken": [list(b) for b in summary.broken.items()], "failed": summary.failed})
     return 1 if summary.failed else 0
 
 

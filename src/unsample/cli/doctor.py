@@ -15,7 +15,7 @@ from unsample import __version__
 from unsample.cli import options, talk
 from unsample.cli.methods import table
 from unsample.cli.options import examples
-from unsample.errors import WeightsMissing
+from unsample.errors import WeightsMissing, first_line
 
 PACKAGES = (
     "torch",
@@ -90,8 +90,9 @@ def torchvision() -> list[str]:
         try:
             import torchvision  # noqa: F401
         except Exception as error:
+            reason = first_line(error, type(error).__name__)
             problems.append(
-                f"torchvision is installed but broken ({_first(error)}); uninstall it, or install one for this torch"
+                f"torchvision is installed but broken ({reason}); uninstall it, or install one for this torch"
             )
     if not find_spec("torchmetrics"):
         problems.append("torchmetrics is not installed; LPIPS, whose linear heads it brings, will be missing")
@@ -121,7 +122,9 @@ def models() -> tuple[dict[str, str], list[str]]:
         except WeightsMissing as error:
             states[name] = str(error)
         except (OSError, ValueError) as error:
-            states[name] = f"its manifest cannot be read ({_first(error)}); reinstall unsample"
+            states[name] = (
+                f"its manifest cannot be read ({first_line(error, type(error).__name__)}); reinstall unsample"
+            )
     wrong = [f"{name}: {state}" for name, state in states.items() if state not in ("verified", "nothing to verify")]
     return states, wrong
 
@@ -132,10 +135,6 @@ def listed(manifest: Path) -> list[str]:
         return [name.partition("/")[0] for name in json_module.loads(manifest.read_text())]
     except (OSError, ValueError):
         return []
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _print(report: dict[str, Any]) -> None:

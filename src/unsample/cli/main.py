@@ -62,7 +62,7 @@ def explain(error: BaseException, given: Sequence[str] = ()) -> tuple[int, str]:
     """The exit code and the sentence for an exception; `given` are the arguments that led to it."""
     from typer.exceptions import TyperException
 
-    from unsample.errors import UnsampleError
+    from unsample.errors import UnsampleError, first_line, out_of_memory
 
     if isinstance(error, UnsampleError):
         return error.exit_code, str(error)
@@ -70,12 +70,12 @@ def explain(error: BaseException, given: Sequence[str] = ()) -> tuple[int, str]:
         return INTERRUPTED, "interrupted; the files that were written are whole"
     if isinstance(error, TyperException):
         return _usage(error, given)
-    if _out_of_memory(error):
+    if out_of_memory(error):
         advice = "use --batch-size 1, a smaller picture, --dtype bfloat16 or --offload"
-        return 6, f"out of memory ({_first_line(error)}); {advice}"
+        return 6, f"out of memory ({first_line(error, 'no message')}); {advice}"
     if isinstance(error, OSError) and error.errno:
         return _system(error)
-    reason = f"{type(error).__name__}: {_first_line(error)}"
+    reason = f"{type(error).__name__}: {first_line(error, 'no message')}"
     return 1, f"unexpected {reason}; run it again with --debug for the traceback, and please report it"
 
 
@@ -96,12 +96,6 @@ def _values(names: Sequence[str], given: Sequence[str]) -> list[str]:
     return apart + [g.partition("=")[2] for g in given if "=" in g and g.partition("=")[0] in names]
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    texts = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
-    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-    return named or (isinstance(error, RuntimeError | OSError) and any(t in str(error).lower() for t in texts))
-
-
 def _system(error: OSError) -> tuple[int, str]:
     """A full disk, a read-only file system, a missing permission."""
     import errno
@@ -111,10 +105,6 @@ def _system(error: OSError) -> tuple[int, str]:
     if error.errno in codes:
         return 4, f"cannot read or write{where}: {error.strerror}; free some space, or choose another place"
     return 1, f"unexpected {type(error).__name__}{where}: {error.strerror or error}; run it again with --debug"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _close_stdout() -> None:

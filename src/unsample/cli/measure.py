@@ -215,8 +215,10 @@ def measured(asked: Sequence[Asked], pairs: Sequence[Pair], settings: Settings) 
         for key in found.values:
             found.values[key] = [lacking[key]] * len(pairs)
         return found
-    if any(one.facts.depends in ("clip", "dino") for one in asked):
-        _quiet()
+    if any(one.facts.depends in ("clip", "dino") for one in asked) and not talk.hears_everything():
+        from unsample.models.loading import quiet_libraries
+
+        quiet_libraries()
     measuring = Measuring(left, settings)
     with progress(len(pairs)) as step:
         for batch in batches(pairs):
@@ -253,17 +255,6 @@ def _note_sizes(found: Measured, files: Sequence[str], subject: Any) -> None:
     for file in files:
         found.failed[file] = f"{file}: the two pictures are {sizes}"
         talk.error(f"{file}: the two pictures are {sizes}; metrics that compare pictures of one size leave it out")
-
-
-def _quiet() -> None:
-    """Silence the bars of other libraries."""
-    from logging import CRITICAL
-
-    from transformers.utils import logging
-
-    if not talk.hears_everything():
-        logging.disable_progress_bar()
-        logging.set_verbosity(CRITICAL)
 
 
 @contextmanager

@@ -27,14 +27,11 @@ REAL_MODELS = (
 
 def load(known: KnownModel, where: Place) -> Model:
     """Load a model, with the libraries' own bars and log lines silenced."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
     from unsample.api import load as load_model
+    from unsample.models.loading import quiet_libraries
 
-    for logging in () if talk.hears_everything() else (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
-        logging.set_verbosity(logging.CRITICAL)  # what they call an error reaches us as an exception, and is said once
+    if not talk.hears_everything():
+        quiet_libraries()
     if known.folder is None and known.name != MIXTURE:
         talk.say(f"fetching {known.name} from the hub ...")
     model: Model = load_model(
@@ -121,11 +118,9 @@ def open_inversion(model: Model, path: str, allow_other_model: bool) -> Inversio
 
 def as_pil(picture: Tensor) -> Image:
     """One picture (1, 3, H, W) in [0, 1] as the 8 bits that were measured."""
-    from PIL import Image
+    from unsample.metrics.pixels import as_pil as pictures
 
-    from unsample.metrics.pixels import eight_bit
-
-    return Image.fromarray((eight_bit(picture.cpu())[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    return pictures(picture)[0]
 
 
 def warn_out_of_domain(model: Model, found: Sequence[tuple[str, Figures]]) -> None:

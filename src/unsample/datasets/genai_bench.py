@@ -19,7 +19,7 @@ from unsample.datasets.item import Item
 from unsample.datasets.parquet import Place, cells_of, columns_of, picture_of, split_of, tables_in, texts_of
 from unsample.datasets.rows import Rows, gather, needed, noted, text
 from unsample.datasets.spec import Spec
-from unsample.errors import BadInput
+from unsample.errors import BadInput, first_line
 
 EDITION = "image_edition"
 TEXTS = {  # our name to the names that copies use
@@ -153,7 +153,7 @@ def _from_hub(spec: Spec, name: str) -> Rows[Battle]:
             name, config or (EDITION if name.endswith("/GenAI-Bench") else None), split=split
         )
     except Exception as error:  # it raises its own kinds, OSError, ValueError and the hub's
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error, type(error).__name__)
         raise BadInput(f"genai_bench: cannot load {name!r}: {reason}; see config= and split=") from error
     if split is None:
         if len(loaded) != 1:

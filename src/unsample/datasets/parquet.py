@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.datasets.rows import inside
-from unsample.errors import BadInput
+from unsample.errors import BadInput, first_line
 
 if TYPE_CHECKING:
     from unsample.pictures import Picture
@@ -114,7 +114,9 @@ def _table(file: Path, group: int, columns: tuple[str, ...]) -> Any:
             raise BadInput(f"{str(file)!r} has a row group of {size / 2**30:.1f} GB, {limit}")
         return opened.read_row_group(group, columns=list(columns), use_threads=False)
     except (OSError, ValueError) as error:  # pyarrow's own kinds are children of both
-        raise BadInput(f"{str(file)!r} is damaged: {_line(error)}; get the file again") from error
+        raise BadInput(
+            f"{str(file)!r} is damaged: {first_line(error, type(error).__name__)}; get the file again"
+        ) from error
 
 
 def _opened(file: Path) -> Any:
@@ -123,8 +125,5 @@ def _opened(file: Path) -> Any:
     try:
         return ParquetFile(file)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{str(file)!r} is no parquet file, or damaged: {_line(error)}; get the file again") from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error, type(error).__name__)
+        raise BadInput(f"{str(file)!r} is no parquet file, or damaged: {reason}; get the file again") from error

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import WeightsMissing
+from unsample.errors import WeightsMissing, first_line
 from unsample.metrics.pixels import as_pil, pair
 from unsample.metrics.remember import Remembered
 from unsample.metrics.subject import Settings, Subject
@@ -95,7 +95,7 @@ class Clip:
             model = CLIPModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
             self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [""])[0]
+            reason = first_line(error)
             raise WeightsMissing(f"no CLIP model could be read from {folder.name!r}: {reason}") from error
         config: Any = model.config
         self.model = model.eval().requires_grad_(False).to(device)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import WeightsMissing
+from unsample.errors import WeightsMissing, first_line
 from unsample.metrics.pixels import eight_bit, pair
 from unsample.metrics.subject import Settings, Subject
 from unsample.metrics.weights import find_folder
@@ -104,6 +104,6 @@ def _loaded(folder: Path, device: str) -> Any:
             str(folder), local_files_only=True, dtype=torch.float32, add_pooling_layer=False
         )
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise WeightsMissing(f"no vision transformer could be read from {folder.name!r}: {reason}") from error
     return model.eval().requires_grad_(False).to(device)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from unsample.errors import UnsampleError, WeightsMissing
+from unsample.errors import UnsampleError, WeightsMissing, first_line
 from unsample.metrics.facts import Asked, Tally, resolve
 from unsample.metrics.subject import Found, Score, Settings, Subject
 from unsample.metrics.table import METRICS
@@ -196,5 +196,5 @@ def _finite(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """An exception as a reason: our own speak for themselves."""
-    text = (str(error).strip().splitlines() or [""])[0]
+    text = first_line(error)
     return text if isinstance(error, UnsampleError) else f"{type(error).__name__}: {text}"

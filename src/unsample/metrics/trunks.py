@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsample.errors import WeightsMissing
+from unsample.errors import WeightsMissing, first_line
 from unsample.metrics.weights import check_digest
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _read(path: Path) -> dict[str, Any]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's, zip's and safetensors' errors have no common root
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise WeightsMissing(f"weights {path.name} cannot be read ({reason}); get the file again") from error
     if not isinstance(state, dict):
         raise WeightsMissing(f"{path.name} holds a {type(state).__name__}, not a state dict; give torchvision's file")

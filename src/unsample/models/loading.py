@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption, Incompatible, UnsampleError, WeightsMissing
+from unsample.errors import BadOption, Incompatible, UnsampleError, WeightsMissing, first_line
 
 if TYPE_CHECKING:
     from unsample.models.base import Model
@@ -22,6 +22,21 @@ BUNDLED = {
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 FAMILIES = "UNet2DModel pipelines (DDPM, DDIM) and the Stable Diffusion 1.x/2.x layout"
+
+
+def quiet_libraries() -> None:
+    """Silence the bars and log lines of diffusers and transformers, for as long as the process lasts.
+
+    What they call an error reaches us as an exception, and is said once.
+    """
+    from logging import CRITICAL
+
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity(CRITICAL)
 
 
 def find_model(name: str) -> Path | None:
@@ -189,7 +204,7 @@ def _load_folder(folder: Path, id: str) -> Any:
     except UnsampleError:
         raise
     except Exception as error:  # whatever the readers of json, safetensors and configs raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error, type(error).__name__)
         raise WeightsMissing(f"model {id} at {folder.name} could not be read: {reason}; fetch it again") from error
     raise Incompatible(f"{id} is a {index.get('_class_name')}; supported are {FAMILIES}")
 
