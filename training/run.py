@@ -72,18 +72,26 @@ class Run:
         run without a checkpoint."""
         self.name, self.module, self.lr, self.steps, self.warmup, self.decay = name, module, lr, steps, warmup, ema
         self.trained = [p for p in module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
         self.step, self.hours, self.curve = 0, 0.0, []
         self.path, self.history = CHECKPOINTS / name / "last.pt", folder / f"training-{name}.json"
         if self.path.exists():
             self._resume(torch.load(self.path, weights_only=True, map_location=self.trained[0].device))
-        elif self.history.exists():
-            module.load_state_dict(committed(), strict=False)  # helper heads are not committed
+        elif self.history.exists() and self._fits(kept := committed()):
+            module.load_state_dict(kept, strict=False)  # helper heads are not committed
             self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
-            kept = json.loads(self.history.read_text())
-            self.step, self.hours, self.curve = kept["steps"], kept["hours"], kept["curve"]
+            known = json.loads(self.history.read_text())
+            self.step, self.hours, self.curve = known["steps"], known["hours"], known["curve"]
             print(f"{name}: resumed from the committed weights, step {self.step}", flush=True)
+
+    def _fits(self, committed: dict[str, Tensor]) -> bool:
+        """Whether the committed weights are of this architecture; else training starts anew."""
+        own = self.module.state_dict()
+        if all(key in own and value.shape == own[key].shape for key, value in committed.items()):
+            return True
+        print(f"{self.name}: the committed weights are of another architecture; starting anew", flush=True)
+        return False
 
     def _resume(self, saved: dict[str, Any]) -> None:
         self.module.load_state_dict(saved["module"])

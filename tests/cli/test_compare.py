@@ -60,7 +60,9 @@ def test_every_method_can_be_compared_at_its_quick_preset(run: Run, scene: Path,
 
 def test_the_oracle_takes_the_trajectory_that_sample_kept(run: Run, tiny_sd: Path) -> None:
     walk = ("-m", tiny_sd, "--steps", 3)
-    assert run("sample", *walk, *PROMPT, "--keep-trajectory", "-o", "s.png").code == 0
+    made = run("sample", *walk, *PROMPT, "--keep-trajectory", "-o", "s.png")
+    assert made.code == 0
+    assert "s.trajectory.safetensors" in made.err
     ended = run("invert", "s.png", *walk, *PROMPT, "--method", "oracle", "--set", "num_steps=2", "--trajectory",
                 "s.trajectory.safetensors", "--json")  # fmt: skip
     assert ended.code == 0, ended.err

@@ -6,13 +6,15 @@ import itertools
 import json
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
 from training import run as training_run
 from training.cards import write_card
 from training.clip import WEIGHTS, batch
-from training.ddpm import log_spaced
+from training.ddpm import Helped, log_spaced, of_unet, timesteps
+from training.ddpm import build as build_ddpm
 from training.run import Run, train_scenes
 from training.tokenizer import LENGTH, build, words
 from unsample.datasets.scenes import ATTRIBUTES
@@ -54,6 +56,15 @@ def test_a_run_without_a_checkpoint_starts_from_the_committed_weights(tmp_path, 
     assert run.hours == 0.5
     assert torch.equal(module.weight, kept["weight"])
     assert torch.equal(run.ema["weight"], kept["weight"])
+
+
+def test_a_run_of_another_architecture_starts_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training_run, "CHECKPOINTS", tmp_path / "none")
+    (tmp_path / "training-part.json").write_text(json.dumps({"steps": 12, "hours": 0.5, "curve": []}))
+    for other in (nn.Linear(3, 1), nn.Conv1d(2, 1, 1)):
+        run = Run("part", nn.Linear(2, 1), lr=0.1, steps=30, folder=tmp_path, committed=other.state_dict)
+        assert run.step == 0
+        assert "another architecture" in capsys.readouterr().out
 
 
 def test_every_known_word_is_one_token_and_any_text_is_written():
@@ -106,3 +117,28 @@ def test_a_card_states_the_table_and_the_training(tmp_path):
         "300: 0.003333",
     ):
         assert part in text
+
+
+def test_the_pixel_network_starts_as_eps_equal_to_x():
+    torch.manual_seed(0)
+    unet, x = build_ddpm(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        out, louder = unet(x, 500).sample, unet(1.03 * x, 500).sample
+    assert (out - x).square().mean() < 0.01
+    assert (louder - out).std() == pytest.approx(0.03, rel=0.2), "a norm would take the amplitude away"
+
+
+def test_the_helper_heads_read_the_network_and_are_not_kept():
+    helped = Helped(build_ddpm())
+    with torch.no_grad():
+        out, pooled, mask = helped(torch.randn(2, 3, 32, 32), torch.tensor([10, 900]))
+    assert (out.shape, pooled.shape, mask.shape) == ((2, 3, 32, 32), (2, 96), (2, 1, 32, 32))
+    assert of_unet(helped.state_dict()).keys() == helped.unet.state_dict().keys()
+
+
+def test_timesteps_cover_all_levels_and_half_of_them_the_middle():
+    t = timesteps(torch.rand(1000, generator=torch.Generator().manual_seed(0)))
+    assert bool((t.diff() >= 0).all())
+    assert t[0] == 0
+    assert t[-1] == 999
+    assert 0.54 < float(((t >= 400) & (t < 800)).double().mean()) < 0.56

@@ -183,7 +183,8 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
             continue
         seconds = made.seconds / len(made)
         _write(made, k, job, wanted)
-        talk.say(f"seed {job.seed}: sampled, {made.nfe[k]} nfe, {seconds:.1f} s -> {job.file}")
+        beside = f" and {places.trajectory_path(job.file).name}" if made.trajectory is not None else ""
+        talk.say(f"seed {job.seed}: sampled, {made.nfe[k]} nfe, {seconds:.1f} s -> {job.file}{beside}")
         figures: dict[str, Any] = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": seconds}
         yield record.row("image", picture=job.file, **figures, seed=job.seed, prompt=wanted.prompt)
 
