@@ -10,17 +10,25 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 from benchmarks.tables import show
 
 BATCH = 64
 
 
-def peak(steps: int, keep: bool) -> float:
-    """Peak resident memory of a child that inverts a batch, over its peak just before, in MB."""
-    call = [sys.executable, "-m", "benchmarks.memory", str(steps), str(int(keep))]
+def in_child(module: str, *arguments: object) -> float:
+    """The last number that a module prints when it is run in a process of its own."""
+    call = [sys.executable, "-m", module, *map(str, arguments)]
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     return float(subprocess.run(call, check=True, capture_output=True, text=True, env=env).stdout.split()[-1])
+
+
+def growth(call: Callable[[], object]) -> float:
+    """How far a call raises the peak resident memory of this process, in MB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def child(steps: int, keep: bool) -> None:
@@ -32,13 +40,15 @@ def child(steps: int, keep: bool) -> None:
     model = unsample.load("scenes-ddpm")
     x = torch.randn(BATCH, *model.sample_shape, generator=torch.Generator().manual_seed(0)) * 0.3
     unsample.invert(model, latents=x, num_inference_steps=2)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unsample.invert(model, latents=x, num_inference_steps=steps, keep_trajectory=keep)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(growth(lambda: unsample.invert(model, latents=x, num_inference_steps=steps, keep_trajectory=keep)))
 
 
 def main() -> None:
-    rows = [(steps, keep, round(peak(steps, keep), 1)) for keep in (False, True) for steps in (10, 100)]
+    rows = [
+        (steps, keep, round(in_child("benchmarks.memory", steps, int(keep)), 1))
+        for keep in (False, True)
+        for steps in (10, 100)
+    ]
     each = BATCH * 3 * 32 * 32 * 4 / 2**20
     note = f"scenes-ddpm, batch {BATCH}; one latent of the batch is {each:.2f} MB"
     show("Peak memory over that of two steps", ("steps", "trajectory kept", "MB more"), rows, note)

@@ -7,19 +7,16 @@ the same method without it. Memory is the growth of a process's peak, each metho
 
 from __future__ import annotations
 
-import resource
 import statistics
-import subprocess
 import sys
 from typing import Any
 
 import torch
 
 import unsample
-from benchmarks.overhead import seconds
+from benchmarks.memory import growth, in_child
+from benchmarks.overhead import scene_batch, seconds
 from benchmarks.tables import show
-from unsample.datasets import Scenes
-from unsample.inputs import Prompts
 from unsample.methods import METHODS, get_method, setting_defaults
 
 STEPS, REPEATS, SKIPPED = 8, 3, ("oracle",)
@@ -54,12 +51,9 @@ def settings(name: str) -> dict[str, Any]:
 
 def measure(model: Any, method: Any, batch: int) -> tuple[int, int, float, float]:
     """Passes forward and backward a picture, wall seconds, and what the bare passes would take."""
-    items = list(Scenes("report", batch))
-    images, prompts = torch.stack([i.image for i in items]), [i.prompt for i in items]
+    images, prompts, condition = scene_batch(model, batch)
     for parameter in model.unet.parameters():
         parameter.requires_grad_(False)
-    with torch.no_grad():
-        condition, _ = Prompts(prompts).conditions(model, batch, 1.0)
     times, ideal = [], []
     for _ in range(REPEATS):
         one, both = bare(model, batch, condition, grad=False), bare(model, batch, condition, grad=True)
@@ -75,20 +69,11 @@ def measure(model: Any, method: Any, batch: int) -> tuple[int, int, float, float
 def peak(name: str, batch: int) -> float:
     """Growth of this process's peak resident memory by one inversion, over loading and one bare pass, in MB."""
     model = unsample.load("scenes-sd")
-    items = list(Scenes("report", batch))
-    images, prompts = torch.stack([i.image for i in items]), [i.prompt for i in items]
+    images, prompts, condition = scene_batch(model, batch)
     with torch.no_grad():
-        condition, _ = Prompts(prompts).conditions(model, batch, 1.0)
         model.network(model.encode(images), 500, condition)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unsample.invert(model, images, prompts, method=get_method(name, settings(name)), num_inference_steps=STEPS)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def child_peak(name: str, batch: int) -> float:
-    """`peak` in a process of its own."""
-    call = [sys.executable, "-m", "benchmarks.method_cost", name, str(batch)]
-    return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()[-1])
+    given = {"method": get_method(name, settings(name)), "num_inference_steps": STEPS}
+    return growth(lambda: unsample.invert(model, images, prompts, **given))
 
 
 def main() -> None:
@@ -101,7 +86,7 @@ def main() -> None:
             if name in PLAIN and ratio:
                 *_, plain, bare_plain = measure(model, get_method(*PLAIN[name]), batch)
                 share = f"{100 * (1 - plain / bare_plain / ratio):.0f} %"
-            memory = f"{child_peak(name, batch):.0f}"
+            memory = f"{in_child('benchmarks.method_cost', name, batch):.0f}"
             rows.append((name, batch, nfe, backward, f"{wall:.2f}", ratio or "-", share, memory))
     columns = (
         "method (quick)",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -27,15 +28,20 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def scene_batch(model: Any, batch: int) -> tuple[torch.Tensor, list[str] | None, Any]:
+    """Report scenes: pictures (B, 3, H, W), their prompts if the model takes any, the condition of the network."""
+    items = list(Scenes("report", batch, size=model.picture_size[0]))
+    prompts = [item.prompt for item in items] if model.takes_prompt else None
+    with torch.no_grad():
+        condition, _ = Prompts(prompts).conditions(model, batch, 1.0)
+    return torch.stack([item.image for item in items]), prompts, condition
+
+
 def measure(name: str, batch: int) -> tuple[float, float]:
     """Median seconds of `invert` and of the bare network calls."""
     model = unsample.load(name)
-    items = list(Scenes("report", batch, size=model.picture_size[0]))
-    images = torch.stack([item.image for item in items])
-    prompt = [item.prompt for item in items] if model.takes_prompt else None
+    images, prompt, condition = scene_batch(model, batch)
     x = torch.randn(batch, *model.sample_shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        condition, _ = Prompts(prompt).conditions(model, batch, 1.0)
 
     def bare() -> None:
         with torch.no_grad():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pixel_unshuffle
 from transformers import CLIPConfig, CLIPModel
 
+from training.heads import AttributeHeads, attribute_index, naming_loss
 from training.run import BUNDLED, Run, arguments, train_scenes
 from training.tokenizer import LENGTH, build
 from unsample.datasets.scenes import ATTRIBUTES, Scene, render
@@ -56,7 +57,7 @@ class Trained(nn.Module):
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.clip = CLIPModel(config(vocab_size))
-        self.heads = nn.ModuleDict({a: nn.Linear(192, len(v)) for a, v in ATTRIBUTES.items()})
+        self.heads = AttributeHeads(192)
         self.mask = nn.Linear(192, PATCH * PATCH)
 
 
@@ -90,17 +91,17 @@ def main() -> None:
             text = model.clip.text_model(input_ids=tokens["input_ids"]).pooler_output
             image_embeds = model.clip.visual_projection(vision).float()
             text_embeds = model.clip.text_projection(text).float()
-            named = {a: head(vision).float() for a, head in model.heads.items()}
+            named = model.heads(vision)
         image_embeds = image_embeds / image_embeds.norm(dim=-1, keepdim=True)
         text_embeds = text_embeds / text_embeds.norm(dim=-1, keepdim=True)
         logits = image_embeds @ text_embeds.T * model.clip.logit_scale.exp().clamp(max=100)
         truth = torch.arange(len(scenes), device=options.device)
         contrastive = (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
-        index = {a: torch.tensor([v.index(getattr(s, a)) for s in scenes]) for a, v in ATTRIBUTES.items()}
-        heads = sum(cross_entropy(named[a], i.to(options.device)) for a, i in index.items())
+        index = attribute_index(scenes, options.device)
+        heads = naming_loss(named, index)
         patches = pixel_unshuffle(mask, PATCH).flatten(2).transpose(1, 2)
         outline = binary_cross_entropy_with_logits(drawn_mask, patches)
-        shape = (named["shape"].argmax(-1).cpu() == index["shape"]).float().mean().item()
+        shape = (named["shape"].argmax(-1) == index["shape"]).float().mean().item()
         right = (logits.argmax(-1) == truth).float().mean().item()
         return contrastive + 0.2 * heads + 2 * outline, {
             "contrastive": contrastive.item(),

@@ -23,14 +23,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, cross_entropy, silu
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, silu
 
+from training.heads import AttributeHeads, attribute_index, naming_loss
 from training.run import BUNDLED, Run, arguments, plain_attention, train_scenes
-from unsample.datasets.scenes import ATTRIBUTES, render
+from unsample.datasets.scenes import render
 
 BATCH, GROUPS, CONSTANT = 32, 8, 12.0
 HELP = 0.01  # of the helper heads' loss at the start; falls linearly to 0 at the last step
@@ -93,7 +95,7 @@ class Helped(nn.Module):
         super().__init__()
         self.unet = unet
         deep, wide = unet.config["block_out_channels"][-1], unet.config["block_out_channels"][1]
-        self.heads = nn.ModuleDict({a: nn.Linear(deep, len(v)) for a, v in ATTRIBUTES.items()})
+        self.heads = AttributeHeads(deep)
         self.mask = nn.Conv2d(wide, 1, 1)
         self.seen: dict[str, Tensor] = {}
         unet.mid_block.register_forward_hook(lambda *given: self.seen.update(deep=given[-1]))
@@ -111,8 +113,7 @@ def timesteps(shift: Tensor) -> Tensor:
     More than half lie between 400 and 800, where it is decided what the picture shows.
     """
     place = (torch.arange(len(shift)) + shift) / len(shift)
-    low, middle, high = place / 0.3 * 400, 400 + (place - 0.3) / 0.55 * 400, 800 + (place - 0.85) / 0.15 * 200
-    return torch.where(place < 0.3, low, torch.where(place < 0.85, middle, high)).long().clamp(max=999)
+    return torch.from_numpy(np.interp(place, [0, 0.3, 0.85, 1], [0, 400, 800, 1000])).long().clamp(max=999)
 
 
 def log_spaced(steps: int, count: int = 12, first: int = 100) -> set[int]:
@@ -152,10 +153,7 @@ def main() -> None:
         plain = error.square().mean((1, 2, 3))
         coarse = avg_pool2d(error, 8).square().mean((1, 2, 3))
         value = (plain / abar[t].clamp(min=CAP) + 0.05 * coarse / abar[t]).mean()
-        heads = torch.zeros((), device=options.device)
-        for attribute, values in ATTRIBUTES.items():
-            wanted = torch.tensor([values.index(getattr(s, attribute)) for s in scenes], device=options.device)
-            heads = heads + cross_entropy(helped.heads[attribute](pooled.float()), wanted)
+        heads = naming_loss(helped.heads(pooled.float()), attribute_index(scenes, options.device))
         outline = binary_cross_entropy_with_logits(mask.float(), drawn.object_mask.to(options.device))
         helping = HELP * (1 - step / options.steps) * (heads + 20 * outline)
         bands = {"low": t < 400, "middle": (t >= 400) & (t < 800), "high": t >= 800}
@@ -164,7 +162,7 @@ def main() -> None:
 
     kept = log_spaced(options.steps)
     run.loop(loss, minutes=options.minutes, keep=lambda step: step in kept)
-    unet.load_state_dict(of_unet(run.ema))
+    helped.load_state_dict(run.ema)
     DDPMPipeline(unet=unet.cpu().half(), scheduler=scheduler).save_pretrained(folder)
     run.write_history()
     write_states(run, kept)

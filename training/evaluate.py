@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 import unsample
@@ -24,8 +23,9 @@ from training.build import write_manifest
 from training.cards import write_card
 from training.run import BUNDLED
 from unsample.datasets import Scenes, render
-from unsample.datasets.scenes import SEED_RANGES, draw_scene
 from unsample.metrics.judges import agreement, clip_attribute, explained_threshold, fit_scene, load_clip
+from unsample.models.base import Condition
+from unsample.models.gaussian import GaussianModel
 
 ATTRIBUTES = ("colour", "shape", "background")
 STEPS, BATCH = 50, 25
@@ -56,7 +56,7 @@ def share(found: list[str], wanted: list[str]) -> float:
 def vae_rows(count: int) -> list[Row]:
     """Round trip of held-out scenes, mean PSNR."""
     model = unsample.load("scenes-sd")
-    x = torch.stack([item.image for item in Scenes("report", count)])
+    x = _rendered(Scenes("report", count), 64)
     with torch.no_grad():
         y = torch.cat([model.decode(model.encode(part)).clamp(0, 1) for part in x.split(BATCH)])
     psnr = -10 * (y - x).double().square().flatten(1).mean(1).log10()
@@ -67,7 +67,7 @@ def clip_rows(count: int) -> list[Row]:
     """Zero-shot accuracy: the true caption against those with one attribute replaced."""
     clip = load_clip(BUNDLED / "scenes-clip")
     scenes = [Scenes("report", count).scene(k) for k in range(count)]
-    images = torch.cat([render(scenes[k : k + 100]).images for k in range(0, count, 100)])
+    images = _rendered(Scenes("report", count), 64)
     targets = {"colour": 98.0, "shape": 95.0, "background": 98.0}
     rows = []
     for name in (*ATTRIBUTES, "size", "place", "texture", "background_texture"):
@@ -130,32 +130,28 @@ def ddpm_rows(count: int) -> list[Row]:
 
 @torch.no_grad()
 def _against_posterior(model: Any, count: int = 200, known: int = 20_000) -> list[Row]:
-    """Error of the predicted x0 on held-out scenes, over that of the posterior mean if these were all the scenes.
+    """Error of the predicted x0 on held-out scenes, over that of the exact model of `known` training scenes.
 
     From t = 600 up many of the known scenes could be meant, and the ratio says how far the network is from the best.
     """
-
-    def drawn(split: str, n: int) -> Tensor:
-        first = SEED_RANGES[split][0]
-        parts = [render([draw_scene(first + k + j) for j in range(100)], 32).images for k in range(0, n, 100)]
-        return torch.cat(parts) * 2 - 1
-
-    x0, scenes = drawn("report", count), drawn("train", known).flatten(1)
-    abar, rows = DDPMScheduler().alphas_cumprod, []
+    x0, means = (model.encode(_rendered(Scenes(split, n), 32)) for split, n in (("report", count), ("train", known)))
+    exact = GaussianModel(means, torch.full_like(means, 1e-6), model.scheduler)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    abar, rows = model.scheduler.alphas_cumprod, []
     for t in (600, 700, 800):
-        alpha, sigma = abar[t].sqrt(), (1 - abar[t]).sqrt()
-        x = alpha * x0 + sigma * noise
-        eps = torch.cat([model.network(part, t, None) for part in x.split(BATCH)])
-        distance = (scenes.square().sum(1) * alpha - 2 * x.flatten(1) @ scenes.T) * alpha
-        posterior = (-distance / (2 * sigma**2)).softmax(1) @ scenes
-        errors = [
-            float((mean - x0.flatten(1)).square().mean()) for mean in ((x - sigma * eps).flatten(1) / alpha, posterior)
-        ]
-        rows.append(
-            Row("scenes-ddpm", f"error of x0 at t = {t}, over the posterior mean's", errors[0] / errors[1], None, count)
+        x = abar[t].sqrt() * x0 + (1 - abar[t]).sqrt() * noise
+        ours, best = (  # the error of x0 is that of eps, times sigma / alpha
+            float((torch.cat([m.network(part, t, Condition()) for part in x.split(BATCH)]) - noise).square().mean())
+            for m in (model, exact)
         )
+        rows.append(Row("scenes-ddpm", f"error of x0 at t = {t}, over the posterior mean's", ours / best, None, count))
     return rows
+
+
+def _rendered(scenes: Scenes, size: int) -> Tensor:
+    """The pictures (B, 3, H, W) of a part of the data set, drawn in batches."""
+    all_ = [scenes.scene(k) for k in range(len(scenes))]
+    return torch.cat([render(all_[k : k + 100], size).images for k in range(0, len(all_), 100)])
 
 
 def _samples(model: object, prompts: list[str] | None, count: int, scale: float) -> Tensor:

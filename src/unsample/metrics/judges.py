@@ -705,11 +705,11 @@ def explained_threshold(
     orders = torch.stack([torch.randperm(size * size, generator=generator) for _ in range(count)])
     shuffled = images.flatten(2).gather(2, orders[:, None].expand(-1, 3, -1)).view_as(images)
     noise = (0.5 + 0.25 * torch.randn(images.shape, generator=generator)).clamp(0, 1)
-    kinds = (chimeras, _blur(images, blur), shuffled, noise)
+    kinds = (_blur(images, blur), chimeras, shuffled, noise)
     scores = [torch.tensor([fit.explained for fit in fit_scene(kind)]) for kind in kinds]
-    value = float(scores[0].quantile(1 - share))
-    passed = [float((s >= value).float().mean()) for s in scores]
-    return Threshold(value, passed[1], passed[0], passed[2], passed[3], count)
+    value = float(scores[1].quantile(1 - share))
+    soft, joined, shuffles, noises = (float((s >= value).float().mean()) for s in scores)
+    return Threshold(value, soft, joined, shuffles, noises, count)
 
 
 # ---------------------------------------------------------------- the other judge: CLIP
