@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import unsample
-from benchmarks.tables import generators, show
+from benchmarks.tables import batch, generators, load, show
 from unsample.datasets import Scenes, render
 from unsample.datasets.edits import CHANGED, changed
 from unsample.metrics.edits import edit_gain
@@ -27,7 +27,8 @@ class Table:
     """The data, the judges, and the rows so far."""
 
     def __init__(self) -> None:
-        self.model = unsample.load("scenes-sd")
+        self.model = load("scenes-sd")
+        self.batch = batch(self.model, BATCH)
         self.clip = load_clip(BUNDLED_FOLDER / "scenes-clip")
         self.scenes = [Scenes("report", COUNT).scene(k) for k in range(COUNT)]
         self.names, self.targets = zip(*(changed(s, k) for k, s in enumerate(self.scenes)), strict=True)
@@ -49,7 +50,7 @@ class Table:
 
     def figures(self, images: Tensor, count: int = COUNT) -> dict[str, float]:
         """A row: edits of the first `count` scenes."""
-        images = images.float().clamp(0, 1)[:count]
+        images = images.float().cpu().clamp(0, 1)[:count]
         gain = edit_gain(images, self.truth[:count], self.source[:count])
         had = (self.source - self.truth)[:count].double().square().flatten(1).sum(1)
         pooled = [float((g * had).sum() / had.sum()) for g in (gain.total, gain.inside, gain.outside)]
@@ -63,8 +64,8 @@ class Table:
     def edited(self, method: str, scale: float | None, count: int, more: dict[str, Any]) -> Tensor:
         """The first scenes inverted at w = 1 and edited at one scale; None: the method's own."""
         parts = []
-        for k in range(0, count, BATCH):
-            rows = slice(k, min(k + BATCH, count))
+        for k in range(0, count, self.batch):
+            rows = slice(k, min(k + self.batch, count))
             prompts, wanted = ([s.caption for s in scenes[rows]] for scenes in (self.scenes, self.targets))
             given: dict[str, Any] = {"method": method, "num_inference_steps": STEPS, **more}
             inversion = unsample.invert(self.model, self.source[rows], prompts, **given)
@@ -75,16 +76,16 @@ class Table:
         """Fresh noise with the target prompt: the floor of preservation."""
         captions = [t.caption for t in self.targets]
         parts = [
-            unsample.sample(self.model, captions[k : k + BATCH], num_inference_steps=STEPS, guidance_scale=scale,
-                            generator=generators(range(k, k + BATCH))).images
-            for k in range(0, COUNT, BATCH)
+            unsample.sample(self.model, captions[k : k + self.batch], num_inference_steps=STEPS, guidance_scale=scale,
+                            generator=generators(range(k, k + self.batch))).images
+            for k in range(0, COUNT, self.batch)
         ]  # fmt: skip
         return torch.cat(parts)
 
     def through_vae(self, images: Tensor) -> Tensor:
         """The autoencoder's round trip."""
         with torch.no_grad():
-            return self.model.decode(self.model.encode(images))
+            return self.model.decode(self.model.encode(images.to(self.model.device)))
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -36,12 +39,14 @@ def finished(table: str, row: str, about: Mapping[str, Any], make: Callable[[], 
     begin = time.perf_counter()
     figures = make()
     figures["seconds"] = round(time.perf_counter() - begin, 1)
-    rows = json.loads(path.read_text()) if path.exists() else {}  # another process may have added rows
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    rows[row] = {"key": key, "date": date, "about": dict(about), "figures": figures}
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     RESULTS.mkdir(exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(rows, indent=1, default=str))
-    os.replace(path.with_suffix(".tmp"), path)
+    with FileLock(path.with_suffix(".lock")):  # several processes may fill one table
+        rows = json.loads(path.read_text()) if path.exists() else {}
+        rows[row] = {"key": key, "date": date, "on": on, "about": dict(about), "figures": figures}
+        path.with_suffix(".tmp").write_text(json.dumps(rows, indent=1, default=str))
+        os.replace(path.with_suffix(".tmp"), path)
     return figures
 
 

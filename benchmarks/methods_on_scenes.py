@@ -21,6 +21,7 @@ from torch import Tensor
 import unsample
 from benchmarks.editing import Table
 from benchmarks.ledger import dates, finished, markdown, write_section
+from benchmarks.tables import batch, load
 from unsample.datasets import Scenes
 from unsample.health import lag1_correlation
 from unsample.methods import METHODS, Method, Walked, get_method
@@ -66,14 +67,15 @@ def shown(value: Any) -> str:
 def inversions(model: Any, name: str, inverting: float, w: float | None, n: int) -> list[tuple[Any, Tensor, Tensor]]:
     """The scenes' inversions, in batches, with pictures and ceilings; `w` where the record depends on it."""
     found = []
-    for k in range(0, n, BATCH):
-        items = [Scenes("report", n)[i] for i in range(k, min(k + BATCH, n))]
+    size = batch(model, BATCH)
+    for k in range(0, n, size):
+        items = [Scenes("report", n)[i] for i in range(k, min(k + size, n))]
         images, prompts = torch.stack([i.image for i in items]), [i.prompt for i in items]
         given: dict[str, Any] = {"method": configured(name), "num_inference_steps": STEPS, "strength": 1.0}
         given |= {"guidance_scale": inverting, "sampling_guidance_scale": w}
         inversion = unsample.invert(model, images, prompts, **given)
         with torch.no_grad():
-            found.append((inversion, images, model.decode(inversion.latents).clamp(0, 1)))
+            found.append((inversion, images, model.decode(inversion.latents).clamp(0, 1).cpu()))
     return found
 
 
@@ -82,12 +84,14 @@ def reconstructed(model: Any, name: str, w: float, n: int) -> dict[str, Any]:
     found: dict[str, list[Tensor]] = {}
     method = configured(name)
     bound = method.handles_guidance or method.fitted or method.guidance_bound  # else one inversion serves every w
-    inverting = w if method.handles_guidance and not method.fitted else 1.0
+    solves = method.handles_guidance and not method.fitted and method.playback is None  # the guided equation, inverting
+    inverting = w if solves else 1.0
     for inversion, images, ceiling in inversions(model, name, inverting, w if bound else None, n):
         made = {"noise": unsample.reconstruct(model, inversion, use="noise", guidance_scale=w).images}
         alone = method.stepwise  # then the record is the noise
         made["record"] = made["noise"] if alone else unsample.reconstruct(model, inversion, guidance_scale=w).images
         for use, picture in made.items():
+            picture = picture.cpu()
             found.setdefault(f"{use} dB to ceiling", []).append(torch.tensor(psnr(picture, ceiling)))
             found.setdefault(f"{use} dB to source", []).append(torch.tensor(psnr(picture, images)))
             found.setdefault(f"{use} SSIM", []).append(torch.tensor(ssim(picture, images)))
@@ -104,7 +108,7 @@ RECONSTRUCTION = (
 
 def reconstruction(names: list[str]) -> None:
     """Every method at every guidance."""
-    model = unsample.load("scenes-sd")
+    model = load("scenes-sd")
     rows = []
     for name in names:
         for w in SCALES:
@@ -202,18 +206,19 @@ def editing(names: list[str]) -> None:
 def white(model: Any, name: str) -> dict[str, Any]:
     """Signed lag-1 correlation of the recovered noise, and the reconstruction."""
     parts: dict[str, list[Tensor]] = {"lag-1": [], "std": [], "dB to source": [], "dB to ceiling": []}
-    for k in range(0, PAIRS, BATCH):
-        items = [Scenes("report", PAIRS, size=model.picture_size[0])[i] for i in range(k, k + BATCH)]
+    size = batch(model, BATCH)
+    for k in range(0, PAIRS, size):
+        items = [Scenes("report", PAIRS, size=model.picture_size[0])[i] for i in range(k, k + size)]
         images = torch.stack([i.image for i in items])
         prompts = [i.prompt for i in items] if model.takes_prompt else None
         found = unsample.invert(model, images, prompts, method=configured(name), num_inference_steps=STEPS)
-        made = unsample.reconstruct(model, found)
+        made = unsample.reconstruct(model, found).images.cpu()
         with torch.no_grad():
-            ceiling = model.decode(found.latents).clamp(0, 1)
+            ceiling = model.decode(found.latents).clamp(0, 1).cpu()
         parts["lag-1"].append(lag1_correlation(found.noise))
         parts["std"].append(std(found.noise))
-        parts["dB to source"].append(torch.tensor(psnr(made.images, images)))
-        parts["dB to ceiling"].append(torch.tensor(psnr(made.images, ceiling)).clamp(max=200))
+        parts["dB to source"].append(torch.tensor(psnr(made, images)))
+        parts["dB to ceiling"].append(torch.tensor(psnr(made, ceiling)).clamp(max=200))
     return {key: mean_interval(torch.cat(values)) for key, values in parts.items()}
 
 
@@ -222,7 +227,7 @@ def whiteness(names: list[str]) -> None:
     columns = ("model", "method", "lag-1", "std", "dB to source", "dB to ceiling", "n")
     rows = []
     for id in ("scenes-sd", "scenes-ddpm"):
-        model = unsample.load(id)
+        model = load(id)
         for name in ("ddim", "fixed_point", "forward_first"):
             r = finished(
                 "whiteness", f"{id} {name}", about(model, name, PAIRS, steps=STEPS), lambda m=model, n=name: white(m, n)

@@ -11,6 +11,7 @@ fixed point). Their AIDI row is ten plain fixed-point iterations, their ReNoise 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 import unsample
 from benchmarks.ledger import dates, finished, markdown, write_section
-from benchmarks.tables import generators
+from benchmarks.tables import generators, load
 from unsample.datasets.scenes import SEED_RANGES
 from unsample.metrics.recovery import cosine, mean_interval, mse, std
 from unsample.slerp import slerp
@@ -46,16 +47,17 @@ COLUMNS = ("method", "E_latent", "E_recon", "E_interp", "cosine", "std", "NFE", 
 def pictures(model: Any, seeds: str, count: int) -> unsample.Images:
     """Generated pictures, with the noise and the trajectory they came from."""
     first = SEED_RANGES[seeds][0]
-    return unsample.sample(
+    made = unsample.sample(
         model, num_inference_steps=STEPS, generator=generators(range(first, first + count)), keep_trajectory=True
     )
+    return replace(made, images=made.images.cpu(), latents=made.latents.cpu(), noise=made.noise.cpu())
 
 
 def figures(model: Any, made: unsample.Images, estimate: Tensor, cost: tuple[int, int]) -> dict[str, Any]:
     """One row: means over the pictures with half widths of 95 % intervals."""
 
     def again(noise: Tensor) -> Tensor:
-        return unsample.sample(model, num_inference_steps=STEPS, noise=noise.float()).latents
+        return unsample.sample(model, num_inference_steps=STEPS, noise=noise.float()).latents.cpu()
 
     halfway = torch.cat([slerp(a[None], b[None], 0.5) for a, b in zip(made.noise, estimate, strict=True)])
     values = {
@@ -79,14 +81,14 @@ def inverted(model: Any, made: unsample.Images, method: Any) -> tuple[Tensor, tu
         found = unsample.invert(
             model, latents=made.latents[rows], method=method, num_inference_steps=STEPS, generator=0, **extra
         )
-        parts.append(found.noise)
+        parts.append(found.noise.cpu())
         cost = found.nfe[0], found.backward[0]
     return torch.cat(parts), cost
 
 
 def table() -> None:
     """Make what is missing, and write docs/methods.md."""
-    model = unsample.load("scenes-ddpm")
+    model = load("scenes-ddpm")
     about = {"model": model.weights_sha256(), "count": COUNT, "steps": STEPS, "seeds": "report"}
     made = pictures(model, "report", COUNT)
     rows = {
@@ -120,7 +122,7 @@ def table() -> None:
 
 def tune() -> None:
     """Hybrid's learning rate on tune seeds."""
-    model = unsample.load("scenes-ddpm")
+    model = load("scenes-ddpm")
     made = pictures(model, "tune", 8)
     for lr in (3e-4, 1e-3, 3e-3, 1e-2):
         method = unsample.methods.get_method("hybrid", {"lr": lr})

@@ -44,9 +44,9 @@ def write_card(folder: Path, rows: Sequence[tuple[str, ...]], where: str, histor
     lines += ["| measure | value | at least | verdict | n |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(row[1:])} |" for row in rows]
     lines += ["", "## Training", "", "Data: `unsample.datasets.scenes`, `train` seeds, drawn on the fly. Commands:", ""]
-    lines += ["```", *commands, "```", "", "| part | steps | hours | CPU threads |", "|---|---|---|---|"]
-    lines += [f"| {n} | {h['steps']} | {h['hours']:.2f} | {h['threads']} |" for n, h in histories.items()]
-    lines += ["", "No accelerator was used. Loss curves (means of 100 steps):", ""]
+    lines += ["```", *commands, "```", "", "| part | steps | hours | on |", "|---|---|---|---|"]
+    lines += [f"| {n} | {h['steps']} | {h['hours']:.2f} | {h['on']} |" for n, h in histories.items()]
+    lines += ["", "Loss curves (means of 100 steps):", ""]
     for name, history in histories.items():
         lines += [f"`{name}`: {curve(history['curve'])}", ""]
     lines += ["## Limits", "", LIMITS, ""]

@@ -29,25 +29,26 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, silu
+from torch.utils.data import DataLoader, Dataset
 
 from training.heads import AttributeHeads, attribute_index, naming_loss
 from training.run import BUNDLED, Run, arguments, plain_attention, train_scenes
-from unsample.datasets.scenes import render
+from unsample.datasets.scenes import ATTRIBUTES, render
 
-BATCH, GROUPS, CONSTANT = 32, 8, 12.0
+BATCH, GROUPS, CONSTANT = 512, 8, 12.0
 HELP = 0.01  # of the helper heads' loss at the start; falls linearly to 0 at the last step
 CAP = 3e-3  # of alpha^2 in the weight 1 / alpha^2; reached at t = 765
 HISTORY = Path(__file__).parent / "ddpm-history"
 
 
 def build() -> UNet2DModel:
-    """1.9 M parameters, self-attention at 16x16 (going down) and 8x8; starts close to eps = x."""
+    """Self-attention at 16x16 and 8x8; starts close to eps = x."""
     unet = UNet2DModel(
         sample_size=32,
         block_out_channels=(32, 64, 96),
         down_block_types=["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
-        up_block_types=["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-        layers_per_block=1,
+        up_block_types=["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        layers_per_block=2,
         attention_head_dim=32,
         norm_num_groups=GROUPS,
         resnet_time_scale_shift="scale_shift",
@@ -116,56 +117,80 @@ def timesteps(shift: Tensor) -> Tensor:
     return torch.from_numpy(np.interp(place, [0, 0.3, 0.85, 1], [0, 400, 800, 1000])).long().clamp(max=999)
 
 
+class Batches(Dataset[tuple[Tensor, ...]]):
+    """Training data by step: pictures (B, 3, 32, 32) in [-1, 1], object masks, attributes (7, B), timesteps (B,)."""
+
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
+        scenes = train_scenes(step, BATCH, stream=4)
+        drawn = render(scenes, 32)
+        index = torch.stack(list(attribute_index(scenes, "cpu").values()))
+        t = timesteps(torch.rand(BATCH, generator=torch.Generator().manual_seed(step)))
+        return drawn.images * 2 - 1, drawn.object_mask, index, t
+
+
 def log_spaced(steps: int, count: int = 12, first: int = 100) -> set[int]:
     """`count` steps from `first` to the last, evenly spaced in the logarithm."""
     return {round(first * (steps / first) ** (k / (count - 1))) for k in range(count)}
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", steps=22000, switches=["--compile"])
+    options = arguments(__doc__ or "", steps=4690, switches=["--compile"])
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     scheduler = DDPMScheduler(clip_sample=False)
     abar = scheduler.alphas_cumprod.to(options.device)
     unet = build()
     helped = Helped(unet).to(options.device, memory_format=torch.channels_last)
     plain_attention(unet, options.device)
-    network = torch.compile(helped) if options.compile else helped
     folder = BUNDLED / "scenes-ddpm"
 
     def committed() -> dict[str, Tensor]:
         state = UNet2DModel.from_pretrained(folder / "unet", dtype=torch.float32).state_dict()
         return {f"unet.{key}": value for key, value in state.items()}
 
-    run = Run("ddpm", helped, lr=1e-3, steps=options.steps, folder=folder, committed=committed, warmup=200, ema=0.9995)
+    given = {"steps": options.steps, "finish": options.finish, "folder": folder, "committed": committed}
+    run = Run("ddpm", helped, lr=1e-3, warmup=500, ema=0.9995, **given)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        scenes = train_scenes(step, BATCH, stream=4)
-        drawn = render(scenes, 32)
-        x0 = drawn.images.to(options.device) * 2 - 1
-        generator = torch.Generator().manual_seed(step)
-        t = timesteps(torch.rand(BATCH, generator=generator)).to(options.device)
-        eps = torch.randn(x0.shape, generator=generator).to(options.device)
-        a = abar[t][:, None, None, None]
-        x = (a.sqrt() * x0 + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
+    def objective(
+        x0: Tensor, outline: Tensor, index: Tensor, t: Tensor, eps: Tensor, helping: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        a = abar[t]
+        x = a.sqrt()[:, None, None, None] * x0 + (1 - a).sqrt()[:, None, None, None] * eps
         with torch.autocast(options.device, torch.bfloat16):
-            out, pooled, mask = network(x, t)
+            out, pooled, mask = helped(x.contiguous(memory_format=torch.channels_last), t)
         error = out.float() - eps
         plain = error.square().mean((1, 2, 3))
         coarse = avg_pool2d(error, 8).square().mean((1, 2, 3))
-        value = (plain / abar[t].clamp(min=CAP) + 0.05 * coarse / abar[t]).mean()
-        heads = naming_loss(helped.heads(pooled.float()), attribute_index(scenes, options.device))
-        outline = binary_cross_entropy_with_logits(mask.float(), drawn.object_mask.to(options.device))
-        helping = HELP * (1 - step / options.steps) * (heads + 20 * outline)
+        value = (plain / a.clamp(min=CAP) + 0.05 * coarse / a).mean()
+        heads = naming_loss(helped.heads(pooled.float()), dict(zip(ATTRIBUTES, index, strict=True)))
+        outlined = binary_cross_entropy_with_logits(mask.float(), outline)
         bands = {"low": t < 400, "middle": (t >= 400) & (t < 800), "high": t >= 800}
-        figures = {name: (plain / abar[t])[rows].mean().item() for name, rows in bands.items()}
-        return value + helping, figures | {"heads": heads.item(), "outline": outline.item()}
+        figures = {name: ((plain / a) * rows).sum().detach() / rows.sum() for name, rows in bands.items()}
+        figures |= {"heads": heads.detach(), "outline": outlined.detach()}
+        return value + helping * (heads + 20 * outlined), figures
 
-    kept = log_spaced(options.steps)
-    run.loop(loss, minutes=options.minutes, keep=lambda step: step in kept)
+    objective = torch.compile(objective) if options.compile else objective
+    loader = DataLoader(
+        Batches(),
+        batch_size=None,
+        sampler=range(run.step, options.steps),
+        num_workers=options.workers,
+        pin_memory=options.device == "cuda",
+    )
+    drawn = iter(loader)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        x0, outline, index, t = (part.to(options.device, non_blocking=True) for part in next(drawn))
+        generator = torch.Generator(options.device).manual_seed(step)
+        eps = torch.randn(x0.shape, generator=generator, device=options.device)
+        return objective(x0, outline, index, t, eps, torch.full((), HELP * (1 - run.done()), device=options.device))
+
+    kept = log_spaced(options.steps, 60)
+    run.loop(loss, minutes=options.minutes, keep=lambda step: step in kept or run.done() == 1)
     helped.load_state_dict(run.ema)
     DDPMPipeline(unet=unet.cpu().half(), scheduler=scheduler).save_pretrained(folder)
     run.write_history()
-    write_states(run, kept)
+    write_states(run, log_spaced(run.step))
 
 
 def of_unet(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -176,6 +201,8 @@ def of_unet(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def write_states(run: Run, wanted: set[int]) -> None:
     """The kept states nearest to the log-spaced steps (a run that was lengthened has others), without pickle."""
     there = {int(p.stem.removeprefix("ema-")): p for p in run.path.parent.glob("ema-*.pt")}
+    if not there:  # nothing was trained: the committed weights are complete
+        return
     HISTORY.mkdir(exist_ok=True)
     for old in HISTORY.glob("*.safetensors"):
         old.unlink()

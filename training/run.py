@@ -29,8 +29,10 @@ def arguments(description: str, steps: int, switches: Sequence[str] = ()) -> arg
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--steps", type=int, default=steps, help="optimiser steps in all, earlier runs counted in")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw the data (scenes-ddpm only)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after so long")
+    parser.add_argument("--finish", type=float, default=math.inf, help="end after so many minutes at most, lr decayed")
     for switch in switches:
         parser.add_argument(switch, action="store_true")
     options = parser.parse_args()
@@ -67,10 +69,14 @@ class Run:
         committed: Callable[[], dict[str, Tensor]],
         warmup: int = 150,
         ema: float = 0.998,
+        finish: float = math.inf,
     ):
         """`folder` is where the bundled weights and their history lie, `committed` reads those weights: the start of a
-        run without a checkpoint."""
+        run without a checkpoint; `finish` in minutes."""
         self.name, self.module, self.lr, self.steps, self.warmup, self.decay = name, module, lr, steps, warmup, ema
+        self.finish = finish / 60
+        on_gpu = next(module.parameters()).is_cuda
+        self.on = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
         self.trained = [p for p in module.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
@@ -107,22 +113,24 @@ class Run:
         torch.save(kept, self.path.with_suffix(".tmp"))
         os.replace(self.path.with_suffix(".tmp"), self.path)
 
+    def done(self) -> float:
+        """How much of the training is behind, in [0, 1]: of its steps, or of `finish` hours if that is more."""
+        return min(max(self.step / self.steps, self.hours / self.finish), 1)
+
     def rate(self) -> float:
         """Warm-up, then cosine to a hundredth."""
         if self.step < self.warmup:
             return self.lr * (self.step + 1) / self.warmup
-        done = min((self.step - self.warmup) / max(self.steps - self.warmup, 1), 1)
-        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * self.done())) / 2)
 
     def update_ema(self) -> None:
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         state = self.module.state_dict()
-        for key, value in self.ema.items():
-            value.lerp_(state[key].detach().float(), 1 - decay)
+        torch._foreach_lerp_(list(self.ema.values()), [state[key].float() for key in self.ema], 1 - decay)
 
     def loop(
         self,
-        loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+        loss: Callable[[int], tuple[Tensor, dict[str, Any]]],
         *,
         minutes: float = math.inf,
         keep: Callable[[int], bool] = lambda step: False,
@@ -130,9 +138,9 @@ class Run:
         """Train to the last step or the time limit; True when done. `keep(step)` says which EMA states to keep."""
         begin = last = time.monotonic()
         hours = self.hours
-        totals: dict[str, float] = {}
+        totals: dict[str, Any] = {}  # on the device until they are shown: reading one would wait for it
         summed = self.step
-        while self.step < self.steps:
+        while self.done() < 1:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate()
             value, figures = loss(self.step)
@@ -142,19 +150,19 @@ class Run:
             self.optimiser.step()
             self.step += 1
             self.update_ema()
+            now = time.monotonic()
+            self.hours = hours + (now - begin) / 3600
             if keep(self.step):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 torch.save({k: v.half() for k, v in self.ema.items()}, self.path.parent / f"ema-{self.step:06d}.pt")
-            for key, figure in {"loss": value.item(), **figures}.items():
+            for key, figure in {"loss": value.detach(), **figures}.items():
                 totals[key] = totals.get(key, 0.0) + figure
-            now = time.monotonic()
-            self.hours = hours + (now - begin) / 3600
             if self.step % 100 == 0:
-                row = {"step": self.step, **{k: round(v / (self.step - summed), 5) for k, v in totals.items()}}
+                row = {"step": self.step, **{k: round(float(v) / (self.step - summed), 5) for k, v in totals.items()}}
                 self.curve.append(row)
                 totals, summed = {}, self.step
                 print(f"{self.name}: {json.dumps(row)} lr {self.rate():.1e} {self.hours * 60:.1f} min", flush=True)
-            if now - last > 120 or self.step == self.steps or now - begin > minutes * 60:
+            if now - last > 120 or self.done() == 1 or now - begin > minutes * 60:
                 self.save()
                 last = now
             if now - begin > minutes * 60:
@@ -167,7 +175,7 @@ class Run:
         kept = {
             "steps": self.step,
             "hours": round(self.hours, 3),
-            "threads": torch.get_num_threads(),
+            "on": self.on,
             "curve": self.curve,
         }
         self.history.write_text(json.dumps(kept))

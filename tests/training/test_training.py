@@ -67,6 +67,26 @@ def test_a_run_of_another_architecture_starts_anew(tmp_path, monkeypatch, capsys
         assert "another architecture" in capsys.readouterr().out
 
 
+def test_a_run_that_must_finish_in_time_ends_with_its_rate_decayed(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "CHECKPOINTS", tmp_path)
+    clock = itertools.count(step=3.0)  # seconds; read once at the start and once a step
+    monkeypatch.setattr(training_run.time, "monotonic", lambda: next(clock))
+    module, rates, kept = nn.Linear(2, 1), [], []
+    given = {"folder": tmp_path, "committed": dict, "warmup": 2}
+    run = Run("part", module, lr=0.1, steps=10**6, finish=1.0, **given)
+
+    def loss(step):
+        rates.append(run.rate())
+        return module(torch.ones(1, 2)).square().sum(), {}
+
+    assert run.loop(loss, keep=lambda step: run.done() == 1 and not kept.append(step))
+    assert run.step == 20
+    assert kept == [20]
+    assert rates[2] > 0.09
+    assert rates[-1] < 0.003
+    assert (tmp_path / "part" / "ema-000020.pt").exists()
+
+
 def test_every_known_word_is_one_token_and_any_text_is_written():
     tokenizer = build()
     assert all(len(tokenizer.tokenize(word)) == 1 for word in words())
@@ -105,7 +125,7 @@ def test_a_card_states_the_table_and_the_training(tmp_path):
     history = {
         "steps": 300,
         "hours": 1.25,
-        "threads": 2,
+        "on": "2 CPU threads",
         "curve": [{"step": k, "loss": 1 / k} for k in range(100, 400, 100)],
     }
     write_card(folder, [("scenes-ddpm", "a measure", "0.5", "1", "not reached", "64")], "here", {"ddpm": history})
@@ -113,7 +133,7 @@ def test_a_card_states_the_table_and_the_training(tmp_path):
     for part in (
         "license: apache-2.0",
         "| a measure | 0.5 | 1 | not reached | 64 |",
-        "| ddpm | 300 | 1.25 | 2 |",
+        "| ddpm | 300 | 1.25 | 2 CPU threads |",
         "300: 0.003333",
     ):
         assert part in text
