@@ -185,7 +185,7 @@ def main() -> None:
         eps = torch.randn(x0.shape, generator=generator, device=options.device)
         return objective(x0, outline, index, t, eps, torch.full((), HELP * (1 - run.done()), device=options.device))
 
-    kept = log_spaced(options.steps, 60)
+    kept = log_spaced(options.steps, 60)  # the last step is not known yet when the clock decides
     run.loop(loss, minutes=options.minutes, keep=lambda step: step in kept or run.done() == 1)
     helped.load_state_dict(run.ema)
     DDPMPipeline(unet=unet.cpu().half(), scheduler=scheduler).save_pretrained(folder)

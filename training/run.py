@@ -75,8 +75,7 @@ class Run:
         run without a checkpoint; `finish` in minutes."""
         self.name, self.module, self.lr, self.steps, self.warmup, self.decay = name, module, lr, steps, warmup, ema
         self.finish = finish / 60
-        on_gpu = next(module.parameters()).is_cuda
-        self.on = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
+        self.on = self._here()
         self.trained = [p for p in module.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
@@ -89,7 +88,13 @@ class Run:
             self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
             known = json.loads(self.history.read_text())
             self.step, self.hours, self.curve = known["steps"], known["hours"], known["curve"]
+            self.on = known.get("on", self.on) if self.done() == 1 else self.on  # else it is trained on, here
             print(f"{name}: resumed from the committed weights, step {self.step}", flush=True)
+
+    def _here(self) -> str:
+        """What the module lies on."""
+        on_gpu = next(self.module.parameters()).is_cuda
+        return torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
 
     def _fits(self, committed: dict[str, Tensor]) -> bool:
         """Whether the committed weights are of this architecture; else training starts anew."""

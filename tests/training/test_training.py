@@ -67,6 +67,19 @@ def test_a_run_of_another_architecture_starts_anew(tmp_path, monkeypatch, capsys
         assert "another architecture" in capsys.readouterr().out
 
 
+def test_a_complete_part_that_is_passed_over_keeps_what_it_was_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "CHECKPOINTS", tmp_path / "none")
+    history = tmp_path / "training-part.json"
+    history.write_text(json.dumps({"steps": 30, "hours": 0.5, "on": "another machine", "curve": []}))
+    for steps, kept in ((30, True), (40, False)):
+        module = nn.Linear(2, 1)
+        run = Run("part", module, lr=0.1, steps=steps, folder=tmp_path, committed=module.state_dict)
+        assert (run.on == "another machine") == kept
+    run = Run("part", module, lr=0.1, steps=30, folder=tmp_path, committed=module.state_dict)
+    run.write_history()
+    assert json.loads(history.read_text())["on"] == "another machine"
+
+
 def test_a_run_that_must_finish_in_time_ends_with_its_rate_decayed(tmp_path, monkeypatch):
     monkeypatch.setattr(training_run, "CHECKPOINTS", tmp_path)
     clock = itertools.count(step=3.0)  # seconds; read once at the start and once a step
