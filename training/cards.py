@@ -24,7 +24,10 @@ ABOUT = {
         "unconditional-image-generation",
         "A `DDPMPipeline` of the procedural picture world *scenes*: 32x32 pixels, unconditional, linear 1e-4-0.02, "
         "epsilon. Run with DDIM: leading spacing, offset 0, `set_alpha_to_one=True`, no clipping.",
-        ["python -m training.ddpm --compile --workers 13 --finish 8.2"],
+        [
+            "git checkout 9ecd597 -- training  # the script has changed since these weights",
+            "python -m training.ddpm --compile --workers 13 --finish 8.2",
+        ],
     ),
 }
 LIMITS = (

@@ -112,7 +112,7 @@ def ddpm_rows(count: int) -> list[Row]:
         Row("scenes-ddpm", "variance explained: median of samples", float(explained.median()), None, count),
     ]
     rows += [Row("scenes-ddpm", f"{kind} above it", 100 * v, None, threshold.count, "%") for kind, v in of.items()]
-    rows += _against_posterior(model)
+    rows += _against_posterior(model) + _denoised(model, threshold.value)
     made = unsample.sample(model, num_inference_steps=STEPS, generator=generators(range(64)))
     latent, recon = {}, {}
     for method in ("ddim", "fixed_point"):
@@ -145,6 +145,20 @@ def _against_posterior(model: Any, count: int = 200, known: int = 20_000) -> lis
             for m in (model, exact)
         )
         rows.append(Row("scenes-ddpm", f"error of x0 at t = {t}, over the posterior mean's", ours / best, None, count))
+    return rows
+
+
+def _denoised(model: Any, threshold: float, count: int = 100) -> list[Row]:
+    """Held-out scenes noised to t and denoised from there, that a render fit explains: at which level is it lost?"""
+    source = _rendered(Scenes("report", count), 32)
+    rows = []
+    for t in (100, 300, 500):
+        found = unsample.invert(model, source, method="sdedit", num_inference_steps=STEPS, strength=t / 1000)
+        made = unsample.reconstruct(model, found).images
+        passed = 100 * float(torch.tensor([fit.explained >= threshold for fit in fit_scene(made)]).double().mean())
+        rows.append(
+            Row("scenes-ddpm", f"scenes denoised from t = {t} that a render fit explains", passed, None, count, "%")
+        )
     return rows
 
 

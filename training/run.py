@@ -29,7 +29,9 @@ def arguments(description: str, steps: int, switches: Sequence[str] = ()) -> arg
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--steps", type=int, default=steps, help="optimiser steps in all, earlier runs counted in")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw the data (scenes-ddpm only)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that draw the data (scenes-ddpm only)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after so long")
     parser.add_argument("--finish", type=float, default=math.inf, help="end after so many minutes at most, lr decayed")
@@ -80,6 +82,7 @@ class Run:
         self.optimiser = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
         self.step, self.hours, self.curve = 0, 0.0, []
+        self.fresh = 0  # the step at which the optimiser knew nothing
         self.path, self.history = CHECKPOINTS / name / "last.pt", folder / f"training-{name}.json"
         if self.path.exists():
             self._resume(torch.load(self.path, weights_only=True, map_location=self.trained[0].device))
@@ -88,6 +91,7 @@ class Run:
             self.ema = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
             known = json.loads(self.history.read_text())
             self.step, self.hours, self.curve = known["steps"], known["hours"], known["curve"]
+            self.fresh = self.step  # the committed weights come without the optimiser's averages
             self.on = known.get("on", self.on) if self.done() == 1 else self.on  # else it is trained on, here
             print(f"{name}: resumed from the committed weights, step {self.step}", flush=True)
 
@@ -109,12 +113,13 @@ class Run:
         if len(saved["optimiser"]["param_groups"][0]["params"]) == len(self.trained):
             self.optimiser.load_state_dict(saved["optimiser"])  # else part of it has been frozen since
         self.ema, self.step, self.hours, self.curve = saved["ema"], saved["step"], saved["hours"], saved["curve"]
+        self.fresh = saved["fresh"]
         print(f"{self.name}: resumed at step {self.step}", flush=True)
 
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema}
-        kept |= {"step": self.step, "hours": self.hours, "curve": self.curve}
+        kept |= {"step": self.step, "hours": self.hours, "curve": self.curve, "fresh": self.fresh}
         torch.save(kept, self.path.with_suffix(".tmp"))
         os.replace(self.path.with_suffix(".tmp"), self.path)
 
@@ -124,8 +129,8 @@ class Run:
 
     def rate(self) -> float:
         """Warm-up, then cosine to a hundredth."""
-        if self.step < self.warmup:
-            return self.lr * (self.step + 1) / self.warmup
+        if self.step - self.fresh < self.warmup:
+            return self.lr * (self.step - self.fresh + 1) / self.warmup
         return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * self.done())) / 2)
 
     def update_ema(self) -> None:
@@ -149,9 +154,11 @@ class Run:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate()
             value, figures = loss(self.step)
-            self.optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            nn.utils.clip_grad_norm_(self.trained, 1.0)
+            if value.requires_grad:  # else a CUDA graph has made the gradients
+                self.optimiser.zero_grad(set_to_none=True)
+                value.backward()
+            norm = nn.utils.clip_grad_norm_(self.trained, 1.0)
+            self.optimiser.found_inf = (~norm.isfinite()).float()  # then this step is skipped, without a wait
             self.optimiser.step()
             self.step += 1
             self.update_ema()
@@ -160,7 +167,7 @@ class Run:
             if keep(self.step):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 torch.save({k: v.half() for k, v in self.ema.items()}, self.path.parent / f"ema-{self.step:06d}.pt")
-            for key, figure in {"loss": value.detach(), **figures}.items():
+            for key, figure in {"loss": value.detach(), "skipped": self.optimiser.found_inf, **figures}.items():
                 totals[key] = totals.get(key, 0.0) + figure
             if self.step % 100 == 0:
                 row = {"step": self.step, **{k: round(float(v) / (self.step - summed), 5) for k, v in totals.items()}}
