@@ -184,6 +184,8 @@ def editing(names: list[str]) -> None:
             scale = (
                 w or method.edit_guidance_scale or (method.sampling_guidance_scale if method.edits_as_fitted else 5.0)
             )
+            if w is None and scale == 3:
+                continue
             key = about(model, name, m, w=w, steps=STEPS)
 
             def make(name: str = name, w: float | None = w, m: int = m, fitted: Any = fitted) -> dict[str, Any]:
@@ -228,7 +230,7 @@ def whiteness(names: list[str]) -> None:
     rows = []
     for id in ("scenes-sd", "scenes-ddpm"):
         model = load(id)
-        for name in ("ddim", "fixed_point", "forward_first"):
+        for name in ("ddim", "forward_first"):
             r = finished(
                 "whiteness", f"{id} {name}", about(model, name, PAIRS, steps=STEPS), lambda m=model, n=name: white(m, n)
             )  # type: ignore[misc]

@@ -217,7 +217,7 @@ def main() -> None:
         measure, count = PARTS[part]
         rows += measure(count // options.divide)
     show("The bundled models, on held-out scenes (report seeds)", COLUMNS, table(rows), f"{STEPS} DDIM steps")
-    for name in ("scenes-clip", "scenes-sd", "scenes-ddpm"):
+    for name in dict.fromkeys(row.model for row in rows):
         mine = remembered(BUNDLED / name, [r for r in table(rows) if r[0] == name])
         where = f"torch {torch.__version__}, {platform.machine()}, {date.today().isoformat()}, report seeds"
         write_card(BUNDLED / name, mine, where, histories(BUNDLED / name))
