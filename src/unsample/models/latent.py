@@ -9,28 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
 from unsample.models.base import Condition, state_dict_sha256
-from unsample.models.pixel import call_network
+from unsample.models.calling import call_network, vae_decode, vae_encode, vae_factor
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-
-def vae_factor(vae: Any) -> int:
-    """Picture pixels per latent pixel."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
-
-
-def vae_encode(vae: Any, images: Tensor) -> Tensor:
-    """The scaled posterior mean (never a sample) of pictures in [0, 1]."""
-    mean = vae.encode((images * 2 - 1).to(vae.dtype)).latent_dist.mode().to(images.dtype)
-    return (mean - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
-
-
-def vae_decode(vae: Any, latents: Tensor) -> Tensor:
-    """Latents to pictures, nominally in [0, 1]."""
-    unscaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0)
-    return vae.decode(unscaled.to(vae.dtype)).sample.to(latents.dtype) / 2 + 0.5
 
 
 class LatentModel:

@@ -8,29 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
 from unsample.models.base import Condition, state_dict_sha256
+from unsample.models.calling import call_network, vae_decode, vae_encode, vae_factor
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-
-
-def call_network(unet: Any, x: Tensor, timestep: int, condition: Condition, dtype: torch.dtype | None) -> Tensor:
-    """Ask a diffusers-like network: cast in, unwrap `.sample`, drop a learned variance, cast out."""
-    import torch
-
-    t = torch.tensor(timestep, dtype=torch.int64, device=x.device)
-    more: dict[str, Tensor] = {}
-    if condition.prompt_embeds is not None:
-        more["encoder_hidden_states"] = condition.prompt_embeds.to(dtype or x.dtype)
-    if condition.class_labels is not None:
-        more["class_labels"] = condition.class_labels
-    output = unet(x if dtype is None else x.to(dtype), t, **more)
-    output = getattr(output, "sample", output)
-    output = output[0] if isinstance(output, tuple) else output
-    output = output[:, : x.shape[1]]
-    if output.shape != x.shape:
-        raise Incompatible(f"the network answered {tuple(output.shape)} to a sample of {tuple(x.shape)}; not its noise")
-    return output.to(x.dtype)
 
 
 class PixelModel:
@@ -98,8 +79,6 @@ class CallableModel(PixelModel):
         super().__init__(unet, scheduler, f"wrap({type(unet).__name__})", sample_shape)
         self.vae = vae
         if vae is not None:
-            from unsample.models.latent import vae_factor
-
             self.factor = vae_factor(vae)
             self.picture_size = (self.sample_shape[2] * self.factor, self.sample_shape[1] * self.factor)
             self.multiple *= self.factor
@@ -108,14 +87,10 @@ class CallableModel(PixelModel):
         """By the VAE where there is one."""
         if self.vae is None:
             return super().encode(images)
-        from unsample.models.latent import vae_encode
-
         return vae_encode(self.vae, images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """By the VAE where there is one."""
         if self.vae is None:
             return super().decode(latents)
-        from unsample.models.latent import vae_decode
-
         return vae_decode(self.vae, latents)
