@@ -31,6 +31,7 @@ from unsample.metrics.recovery import cosine, mean_interval, mse, std
 STEPS, BATCH, SCALES, PAIRS = 50, 16, (1.0, 3.0, 5.0, 7.5), 256
 LEFT_OUT = {"oracle": "needs the sampling run that made the picture; a rendered scene has none"}
 SETTINGS = {"gradient": {"preset": "first_step"}}  # every step optimised would take 50,000 passes a picture and way
+GENTLE = dict.fromkeys(("ddim", "negative_prompt", "proximal"), (1.5,))  # guidance below 3 for edits, too
 DOCS = Path("docs/methods.md")
 
 
@@ -159,7 +160,7 @@ EDITING = (
 
 
 def editing(names: list[str]) -> None:
-    """One attribute changed, at the method's own guidance and at 3."""
+    """One attribute changed, at 3 and at the method's own guidance; some at less."""
     table = Table()
     model = table.model
     n = len(table.scenes)
@@ -178,7 +179,7 @@ def editing(names: list[str]) -> None:
         if configured(name).refuses_edit:
             continue
         m = count(name)
-        for w in (3.0, None):
+        for w in (*GENTLE.get(name, ()), 3.0, None):
             method = configured(name)
             fitted = {"sampling_guidance_scale": w} if method.edits_as_fitted and w else {}
             scale = (
