@@ -31,7 +31,9 @@ from unsample.metrics.recovery import cosine, mean_interval, mse, std
 STEPS, BATCH, SCALES, PAIRS = 50, 16, (1.0, 3.0, 5.0, 7.5), 256
 LEFT_OUT = {"oracle": "needs the sampling run that made the picture; a rendered scene has none"}
 SETTINGS = {"gradient": {"preset": "first_step"}}  # every step optimised would take 50,000 passes a picture and way
-GENTLE = dict.fromkeys(("ddim", "negative_prompt", "proximal"), (1.5,))  # guidance below 3 for edits, too
+GENTLE = dict.fromkeys(
+    ("ddim", "edict", "edit_friendly", "negative_prompt", "proximal", "forward_first"), (1.5,)
+)  # guidance below 3 for edits, too
 DOCS = Path("docs/methods.md")
 
 
