@@ -222,7 +222,7 @@ def sd21() -> Any:
     return _stable_diffusion(scheduler, attention_head_dim=(2, 4), use_linear_projection=True)
 
 
-def ddpm() -> Any:
+def ddpm(**more: Any) -> Any:
     """google/ddpm-*'s configuration, small: pixels, no condition."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -233,6 +233,7 @@ def ddpm() -> Any:
             down_block_types=("DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D"),
             norm_num_groups=8,
+            **more,
         ).eval()
     return DDPMPipeline(unet=unet, scheduler=DDPMScheduler())
 

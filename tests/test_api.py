@@ -753,16 +753,19 @@ def test_trajectories_hold_every_point_from_start_to_end(oracle: Any) -> None:
 
 @pytest.mark.parametrize("method", ["ddim", fixed_point(3), fixed_point(3, 1e-9)])
 def test_memory_does_not_grow_with_the_number_of_steps_unless_the_trajectory_is_kept(method: Any) -> None:
-    """Every tensor that the network saw or made is followed: how many of them live at once."""
+    """Every state of the walk, and all that the network made, is followed: how many of them live at once."""
     followed: list[weakref.ref[Tensor]] = []
     most = 0
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         nonlocal most
         output = smooth_network(x, t)
-        followed.extend((weakref.ref(x), weakref.ref(output)))
+        followed.append(weakref.ref(output))
         most = max(most, sum(r() is not None for r in followed))
         return output
+
+    def seen(model: Any, k: int, t: int, given: dict[str, Tensor]) -> None:
+        followed.append(weakref.ref(given["latents"]))
 
     def at_once(steps: int, **more: Any) -> int:
         nonlocal most
@@ -770,7 +773,8 @@ def test_memory_does_not_grow_with_the_number_of_steps_unless_the_trajectory_is_
         most = 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it did not converge
-            unsample.invert(wrapped(network), latents=x, method=method, num_inference_steps=steps, **more)
+            given = {"method": method, "num_inference_steps": steps, "callback_on_step_end": seen}
+            unsample.invert(wrapped(network), latents=x, **given, **more)
         return most
 
     x = 0.1 * normal(2, *SHAPE, dtype=torch.float32)
@@ -985,3 +989,127 @@ def test_a_pixel_model_samples_what_diffusers_ddim_pipeline_samples(pixel_model:
     theirs = pipeline(batch_size=1, generator=seeded(3), num_inference_steps=10, eta=0.0, output_type="np").images
     ours = unsample.sample(pixel_model, num_inference_steps=10, generator=seeded(3))
     assert np.abs(ours.images.permute(0, 2, 3, 1).numpy() - theirs).max() < 1e-4  # float32, as above
+
+
+# ---------------------------------------------------------------- what people give that does not fit
+
+
+@pytest.mark.parametrize("method", ["edict", "bdia", "belm", fixed_point(2)])
+def test_guidance_that_differs_both_ways_is_warned_of_where_the_method_needs_it_to_be_the_same(
+    method: Any, oracle: Any
+) -> None:
+    given = {"method": method, "num_inference_steps": 4}
+    with pytest.warns(UserWarning, match=r"accounts for guidance only if it is the same both ways \(inverting 1"):
+        unsample.invert(oracle, pictures(oracle, 1), "left", sampling_guidance_scale=3, **given)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        inversion = unsample.invert(oracle, pictures(oracle, 1), "left", guidance_scale=3, **given)
+        unsample.reconstruct(oracle, inversion)
+        unsample.edit(oracle, inversion, "right", guidance_scale=5)
+    assert not [w for w in told if "both ways" in str(w.message)]
+    with pytest.warns(UserWarning, match=r"same both ways \(inverting 3, sampling up to 5"):
+        unsample.reconstruct(oracle, inversion, guidance_scale=5)
+
+
+def test_a_reconstruction_under_other_guidance_than_was_announced_is_warned_of(oracle: Any) -> None:
+    inversion = unsample.invert(oracle, pictures(oracle, 1), "left", num_inference_steps=4)
+    with pytest.warns(UserWarning, match="ddim does not account for guidance above 1"):
+        unsample.reconstruct(oracle, inversion, guidance_scale=3)
+
+
+def in_place(x: Tensor, t: Tensor) -> Tensor:
+    return x.mul_(0.5)
+
+
+def test_a_network_that_writes_into_its_input_changes_nothing_of_ours() -> None:
+    x, noise = normal(1, *SHAPE, dtype=torch.float32), normal(1, *SHAPE, dtype=torch.float32)
+    kept, drawn = x.clone(), noise.clone()
+    spoilt, clean = wrapped(in_place), wrapped(lambda x, t: x * 0.5)
+    found = unsample.invert(spoilt, latents=x, num_inference_steps=4)
+    assert torch.equal(found.noise, unsample.invert(clean, latents=x, num_inference_steps=4).noise)
+    unsample.sample(spoilt, noise=noise, num_inference_steps=4)
+    assert torch.equal(x, kept)
+    assert torch.equal(noise, drawn)
+    assert found.latents.data_ptr() != x.data_ptr()
+
+
+def test_a_model_of_classes_without_labels_is_refused_by_name() -> None:
+    model = unsample.load(ddpm(num_class_embeds=3))
+    for verb in (lambda **g: unsample.invert(model, pictures(model, 1), **g), lambda **g: unsample.sample(model, **g)):
+        with pytest.raises(BadOption, match="draws classes; give class_labels, 0 to 2"):
+            verb(num_inference_steps=2)
+        for labels in ("cat", 1.7, [], [0.5]):
+            with pytest.raises(BadOption, match="class_labels must be whole numbers"):
+                verb(num_inference_steps=2, class_labels=labels)
+
+
+def test_an_inversion_of_another_prediction_type_or_vae_is_refused() -> None:
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return x * 0.1
+
+    def made(**more: Any) -> Any:
+        return unsample.wrap(network, DDIMScheduler(clip_sample=False, **more), sample_shape=SHAPE)
+
+    inversion = unsample.invert(made(), latents=normal(1, *SHAPE), num_inference_steps=3)
+    with pytest.raises(BadInput, match="predicts epsilon, and .* predicts v_prediction"):
+        unsample.reconstruct(made(prediction_type="v_prediction"), inversion)
+    unsample.reconstruct(made(prediction_type="v_prediction"), inversion, allow_other_model=True)
+    unet, first, second = ddpm().unet, sd14().vae, sd14().vae
+    first.decoder.conv_in.weight.data += 1
+    hashes = {unsample.wrap(unet, DDIMScheduler(), vae).weights_sha256() for vae in (None, first, second)}
+    assert len(hashes) == 3
+
+
+def test_an_edit_is_negative_as_the_inversion_was_unless_it_says_otherwise(text_model: Any) -> None:
+    given = {"num_inference_steps": 2}
+    plain, negative = (
+        unsample.invert(text_model, pictures(text_model, 1), "a", negative_prompt=n, **given) for n in (None, "q")
+    )
+    inherited = unsample.edit(text_model, negative, "z", guidance_scale=3)
+    told = unsample.edit(text_model, plain, "z", guidance_scale=3, negative_prompt="q")
+    assert torch.equal(inherited.images, told.images)
+    assert inherited.meta["negative_prompt"] == ["q"]
+    assert inherited.meta["nfe"] == inherited.nfe == [4]
+    assert not torch.equal(
+        unsample.edit(text_model, negative, "z", guidance_scale=3, negative_prompt="").images, told.images
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: unsample.sample(m, height=16), "knows samples of .* only"),
+        (lambda m: unsample.sample(m, noise=torch.randn(1, 3, 16, 16)), "knows samples of .* only"),
+        (lambda m: unsample.sample(m, height=8.0), "height must be a multiple"),
+        (lambda m: unsample.sample(m, generator=[]), "list of 1"),
+        (lambda m: unsample.invert(m, torch.rand(1, 3, 0, 0)), "a tensor of pictures is"),
+        (lambda m: unsample.invert(m, pictures(m, 1), callback_on_step_end=lambda *a: 7), "must return nothing or"),
+        (
+            lambda m: unsample.invert(m, pictures(m, 1), callback_on_step_end=lambda *a: {"latents": torch.zeros(1)}),
+            "must return nothing or",
+        ),
+        (lambda m: unsample.wrap(smooth_network, DDIMScheduler(), sample_shape=(16, 16)), "sample_shape must be"),
+        (lambda m: unsample.wrap(smooth_network, None, sample_shape=SHAPE), "wrap needs a diffusers scheduler"),
+        (lambda m: unsample.invert(wrapped(lambda x, t: None), latents=torch.rand(1, *SHAPE)), "answered NoneType"),
+        (
+            lambda m: unsample.invert(
+                unsample.wrap(smooth_network, DDIMScheduler(), sample_shape=(5, 8, 8)), torch.rand(1, 3, 8, 8)
+            ),
+            "takes 5 channels, no pictures",
+        ),
+        (
+            lambda m: unsample.sample(
+                wrapped(smooth_network), prompt_embeds=np.zeros((1, 2, 3)), num_inference_steps=2
+            ),
+            "prompt_embeds must be a tensor",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_our_words(call: Any, says: str, oracle: Any) -> None:
+    with pytest.raises((BadOption, BadInput), match=says):
+        call(oracle)
+
+
+def test_a_prompt_that_is_no_text_is_refused(text_model: Any) -> None:
+    with pytest.raises(BadOption, match="is not text"):
+        unsample.sample(text_model, "\ud800abc", num_inference_steps=2)

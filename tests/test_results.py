@@ -219,7 +219,7 @@ def test_truncated_files_are_refused(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_future_version_is_refused_in_its_own_words(saved: Path, tmp_path: Path) -> None:
-    for version in (str(FORMAT_VERSION + 1), "1.5", "-1", "new"):
+    for version in (str(FORMAT_VERSION + 1), "1.5", "-1", "0", "new"):
         path = rewritten(saved, tmp_path / "a.safetensors", lambda t, m, h, v=version: m.update(unsample_format=v))
         refused(path, "upgrade unsample")
 
@@ -261,6 +261,13 @@ CHANGES: dict[str, Any] = {
     "a grid without noise": lambda t, m, h: h["meta"]["grid"].update(sigma=[0.0] * (STEPS + 1)),
     "a grid whose timesteps fall": lambda t, m, h: h["meta"]["grid"]["timesteps"].reverse(),
     "a schedule without its scales": lambda t, m, h: h["meta"].pop("sampling_scales"),
+    "a grid without its meta": lambda t, m, h: h["meta"]["grid"].update(meta=None),
+    "a grid of another prediction": lambda t, m, h: h["meta"]["grid"].update(prediction_type="x0"),
+    "a grid of more than all": lambda t, m, h: h["meta"]["grid"].update(alpha=[9.0 - k for k in range(STEPS + 1)]),
+    "a prompt beside embeddings": lambda t, m, h: (
+        t.update(prompt_embeds=torch.zeros(1, 2, 3)),
+        h["meta"].update(prompt=["a"]),
+    ),
     "a grid that is too short": lambda t, m, h: h["meta"]["grid"]["alpha"].pop(),
     "fractional timesteps": lambda t, m, h: h["meta"]["grid"].update(timesteps=[0.5] * (STEPS + 1)),
     "a stop beyond the grid": lambda t, m, h: h["meta"].update(stop_index=STEPS + 1),

@@ -19,7 +19,18 @@ from unsample.models.base import Model
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
 from unsample.outcome import find_lost, residuals, status
-from unsample.playing import check_model, edit_guidance, grid_of, guidance_of, method_of, opened, play, prompts_of
+from unsample.playing import (
+    check_model,
+    drift,
+    edit_guidance,
+    grid_of,
+    guidance_of,
+    method_of,
+    opened,
+    play,
+    prompts_of,
+    with_negatives,
+)
 from unsample.results import Images, Inversion
 from unsample.running import Callback, Run, Watching, encoded, state_dtype
 from unsample.solvers.ddim import ddim_sample
@@ -97,7 +108,7 @@ def sample(
         raise BadOption(f"num_images_per_prompt must be a whole number of at least 1; got {num_images_per_prompt!r}")
     if noise is None:
         count = prompts.count() * num_images_per_prompt
-        if count == 1 and isinstance(generator, list | tuple):
+        if count == 1 and isinstance(generator, list | tuple) and generator:
             count = len(generator)
         if prompts.count() not in (1, count):
             prompts = _repeat(prompts, num_images_per_prompt)
@@ -105,7 +116,7 @@ def sample(
         seeds = [g.initial_seed() for g in generators]
         noise = draw_noise(generators, _shape(model, height, width))
     noise = as_latents(model, noise)
-    x = noise.to(model.device, state_dtype(model, noise))
+    x = noise.to(model.device, state_dtype(model, noise), copy=True)
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     scales = guidance_scales(w, guidance_schedule, grid)
     made = Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample").sample(x, ddim_sample)
@@ -315,8 +326,8 @@ def edit(
         prompt: what the pictures shall show; one, or one a picture.
         guidance_scale: of sampling; default: the method's own for edits, else 5 (1 under class labels).
         guidance_schedule: as in `sample`; default: the inversion's.
-        negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, keep_trajectory, callback_on_step_end,
-            progress: as in `sample`.
+        negative_prompt, negative_prompt_embeds: as in `sample`; default: the inversion's.
+        prompt_embeds, class_labels, keep_trajectory, callback_on_step_end, progress: as in `sample`.
         allow_other_model: play back with other weights.
 
     Raises:
@@ -327,6 +338,7 @@ def edit(
     if prompt is None and prompt_embeds is None and class_labels is None:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
     inversion = opened(inversion)
+    prompts = with_negatives(prompts, inversion)
     method = method_of(inversion)
     if method.refuses_edit:
         raise Incompatible(f"{method.name} cannot edit: {method.refuses_edit}")
@@ -415,12 +427,8 @@ def _check_needs(
             f"{method.name} needs the recorded sampling run that made the picture; give "
             "trajectory=sample(..., keep_trajectory=True).trajectory"
         )
-    if not method.handles_guidance and (w > 1 or max(scales) > 1):
-        warnings.warn(
-            f"{method.name} does not account for guidance above 1 (inverting {w:g}, sampling up to {max(scales):g}): "
-            "expect the reconstruction to drift; a method such as null_text, fixed_point or edict does",
-            stacklevel=3,
-        )
+    if method.drifts(w, scales):
+        warnings.warn(drift(method, w, scales), stacklevel=3)
 
 
 def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:
@@ -451,8 +459,8 @@ def _shape(model: Model, height: int | None, width: int | None) -> tuple[int, in
     channels, rows, columns = model.sample_shape
     factor = model.picture_size[1] // rows
     for name, side in (("height", height), ("width", width)):
-        if side is not None and (side < 8 or side % model.multiple):
-            raise BadOption(f"{name} must be a multiple of {model.multiple}, at least 8, for {model.id}; got {side}")
+        if side is not None and (not isinstance(side, int) or side < 8 or side % model.multiple):
+            raise BadOption(f"{name} must be a multiple of {model.multiple}, at least 8, for {model.id}; got {side!r}")
     return channels, (height or rows * factor) // factor, (width or columns * factor) // factor
 
 

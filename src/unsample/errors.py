@@ -59,6 +59,6 @@ def out_of_memory(error: BaseException) -> bool:
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for a name that is not in a table, with the nearest one suggested."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = difflib.get_close_matches(str(name).lower(), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UnknownName(f"unknown {kind} {str(name)!r}; {hint}known: {', '.join(names)}")

@@ -90,7 +90,7 @@ def _from_pictures(model: Model, pictures: Sequence[Any], fit: Fit) -> Given:
 
 
 def _from_tensor(model: Model, images: Tensor) -> Given:
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0 or not images.is_floating_point():
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.numel() == 0 or not images.is_floating_point():
         raise BadInput(
             f"a tensor of pictures is (B, 3, H, W), floating point, in [0, 1]; got {tuple(images.shape)} {images.dtype}"
         )
@@ -114,7 +114,7 @@ def as_latents(model: Model, latents: Any) -> Tensor:
     if not isinstance(latents, torch.Tensor):
         raise BadInput(f"latents must be a tensor; got {type(latents).__name__}")
     channels = model.sample_shape[0]
-    if latents.ndim != 4 or latents.shape[1] != channels or len(latents) == 0 or not latents.is_floating_point():
+    if latents.ndim != 4 or latents.shape[1] != channels or latents.numel() == 0 or not latents.is_floating_point():
         raise BadInput(f"latents of {model.id} are (B, {channels}, H, W); got {tuple(latents.shape)} {latents.dtype}")
     if not bool(latents.isfinite().all()):
         raise BadInput("latents must be finite")
@@ -151,7 +151,13 @@ class Prompts:
         """`class_labels`, one a picture: int64."""
         import torch
 
-        return torch.as_tensor(self.class_labels, dtype=torch.int64).reshape(-1)
+        try:
+            labels = torch.as_tensor(self.class_labels).reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            labels = torch.empty(0)
+        if labels.is_floating_point() or labels.dtype is torch.bool or len(labels) == 0:
+            raise BadOption(f"class_labels must be whole numbers, one a picture; got {self.class_labels!r}")
+        return labels.long()
 
     def texts(self, count: int) -> list[str | None]:
         """The prompt of each of `count` pictures."""
@@ -181,6 +187,8 @@ class Prompts:
             if not bool(((labels >= 0) & (labels < model.num_classes)).all()):
                 raise BadOption(f"class_labels of {model.id} are 0 to {model.num_classes - 1}; got {labels.tolist()}")
             return Condition(class_labels=_rows("class_labels", labels.to(model.device), count)), None
+        if model.num_classes:
+            raise BadOption(f"{model.id} draws classes; give class_labels, 0 to {model.num_classes - 1}, one a picture")
         if not model.takes_prompt:
             return self._embeds(model, count, guidance_scale)
         embeds, negative = self.prompt_embeds, self.negative_prompt_embeds
@@ -220,6 +228,8 @@ class Prompts:
 
 def _check_width(model: Model, name: str, embeds: Tensor | None) -> None:
     """Embeddings of another text encoder do not fit the network's cross-attention."""
+    if embeds is not None and not hasattr(embeds, "new_tensor"):
+        raise BadOption(f"{name} must be a tensor (B, length, width); got {type(embeds).__name__}")
     config = getattr(getattr(model, "unet", None), "config", None) or {}
     width = config.get("cross_attention_dim")
     if embeds is not None and isinstance(width, int) and (embeds.ndim != 3 or embeds.shape[2] != width):
@@ -231,6 +241,11 @@ def _embed(model: Model, prompts: list[str]) -> Tensor:
     import torch
 
     different = list(dict.fromkeys(prompts))
+    for prompt in different:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise BadOption(f"the prompt {prompt[:80]!a} is not text: {error.reason}") from error
     embedded = model.embed(different)
     return embedded[torch.tensor([different.index(p) for p in prompts], device=embedded.device)]
 

@@ -38,6 +38,13 @@ def play(
     method, grid = method_of(inversion), grid_of(inversion, model)
     scales = guidance_scales(w, schedule, grid) if scales is None else scales
     check_bound(method, inversion, scales, use, verb)
+    inverted_at = inversion.meta["guidance_scale"]
+    if (
+        verb == "reconstruct"
+        and list(scales) != fitted_scales(inversion, scales)
+        and method.drifts(inverted_at, scales)
+    ):
+        warnings.warn(drift(method, inverted_at, scales), stacklevel=3)  # else it was said at inversion
     x = inversion.noise.to(model.device, state_dtype(model, inversion.noise))
     run = Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
     if use == "noise":
@@ -56,6 +63,7 @@ def play(
     warn_constant(made, inversion, verb)
     shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
     played = {"use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
+    played |= {"nfe": made.nfe, "backward": made.backward} if "nfe" in inversion.meta else {}
     return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
 
 
@@ -104,13 +112,32 @@ def check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...],
     """A record that was fitted under one guidance is played back under that guidance, or refused."""
     bound = method.edits_as_fitted if verb == "edit" else method.guidance_bound
     meta = inversion.meta
-    fitted = meta.get("sampling_scales", [meta["sampling_guidance_scale"]] * len(scales))
-    if use == "record" and bound and list(scales) != fitted:
+    if use == "record" and bound and list(scales) != fitted_scales(inversion, scales):
         raise Incompatible(
             f"{method.name}'s record was fitted under guidance {meta['sampling_guidance_scale']:g} "
             f"({meta.get('guidance_schedule', 'constant')}) and holds under no other; leave guidance_scale and "
             "guidance_schedule out, or invert again with that sampling_guidance_scale"
         )
+
+
+def fitted_scales(inversion: Inversion, scales: tuple[float, ...]) -> list[float]:
+    """The sampling guidance that the inversion was made for, a scale a grid point."""
+    meta = inversion.meta
+    return list(meta.get("sampling_scales", [meta["sampling_guidance_scale"]] * len(scales)))
+
+
+def drift(method: Method, inverted_at: float, scales: tuple[float, ...]) -> str:
+    """What is said where a reconstruction cannot but drift (`Method.drifts`)."""
+    told = f"(inverting {inverted_at:g}, sampling up to {max(scales):g}): expect the reconstruction to drift; "
+    if method.handles_guidance:
+        return (
+            f"{method.name} accounts for guidance only if it is the same both ways {told}invert at that guidance, or "
+            "by a method that fits the difference, such as null_text"
+        )
+    return (
+        f"{method.name} does not account for guidance above 1 {told}null_text does, and so do fixed_point and edict "
+        "that are inverted at the guidance of sampling"
+    )
 
 
 def check_state(method: Method, inversion: Inversion) -> None:
@@ -158,6 +185,14 @@ def prompts_of(inversion: Inversion) -> Prompts:
     )
 
 
+def with_negatives(prompts: Prompts, inversion: Inversion) -> Prompts:
+    """The prompts of an edit; what it says nothing of is negative as it was at inversion."""
+    if prompts.negative_prompt is not None or prompts.negative_prompt_embeds is not None:
+        return prompts
+    kept = prompts_of(inversion)
+    return replace(prompts, negative_prompt=kept.negative_prompt, negative_prompt_embeds=kept.negative_prompt_embeds)
+
+
 def grid_of(inversion: Inversion, model: Model) -> Grid:
     """The very grid of the inversion; what the network's output means is the model's own affair."""
     stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in inversion.meta["grid"].items()}
@@ -169,6 +204,12 @@ def grid_of(inversion: Inversion, model: Model) -> Grid:
 
 def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> None:
     made_by = inversion.meta["model"]
+    was, means = inversion.meta["grid"]["prediction_type"], model.scheduler.config.get("prediction_type", "epsilon")
+    if was != means and not allow_other_model:
+        raise BadInput(
+            f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that model, "
+            "or allow_other_model (--allow-other-model)"
+        )
     if allow_other_model or model.weights_sha256() == made_by["sha256"]:
         if tuple(inversion.noise.shape[1:2]) != tuple(model.sample_shape[:1]):
             raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput
 from unsample.grid import Grid
+from unsample.prediction import PREDICTION_TYPES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +41,7 @@ TENSORS: dict[str, tuple[int | None, tuple[str, ...] | None]] = {  # number of d
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """Pictures that a model made.
 
@@ -70,7 +71,7 @@ class Images:
         return len(self.images)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inversion:
     """What `invert` recovered: the noise, what else the method needs to play it back, and how it was made.
 
@@ -179,9 +180,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
         version = metadata.get("unsample_format")
         if version is None:
             raise BadInput(f"{path} is a safetensors file but not an inversion of unsample; invert the picture again")
-        if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        if not version.isdecimal() or not 1 <= int(version) <= FORMAT_VERSION:
             raise BadInput(
-                f"{path} has inversion format {version!r}, this unsample reads up to {FORMAT_VERSION}; upgrade unsample"
+                f"{path} has inversion format {version!r}, this unsample reads 1 to {FORMAT_VERSION}; "
+                "if it is a later one, upgrade unsample"
             )
         header = json.loads(metadata["unsample"])
         _check(header, shapes, kinds)
@@ -223,6 +225,9 @@ def _check(header: dict[str, Any], shapes: dict[str, list[int]], kinds: dict[str
         raise ValueError("its guidance schedule is without scales, or its scales without a schedule")
     if not all(p is None or isinstance(p, str) for n in ("prompt", "negative_prompt") for p in meta[n]):
         raise ValueError("a prompt is not text")
+    for name in ("prompt", "negative_prompt"):
+        if f"{name}_embeds" in shapes and any(p is not None for p in meta[name]):
+            raise ValueError(f"it holds {name} and {name}_embeds, of which one holds")
 
 
 def _check_tensors(shapes: dict[str, list[int]], kinds: dict[str, str], count: int) -> None:
@@ -242,6 +247,8 @@ def _check_grid(meta: dict[str, Any]) -> None:
     lists = [grid[name] for name in ("alpha", "sigma", "timesteps", "eval_alpha", "eval_sigma")]
     if set(grid) != {f.name for f in fields(Grid)} or any(not _is_list(v, steps + 1) for v in lists):
         raise ValueError("its grid is not a grid")
+    if not isinstance(grid["meta"], dict) or grid["prediction_type"] not in PREDICTION_TYPES:
+        raise ValueError("its grid does not say what it is of")
     _numbers([n for v in lists for n in v])
     if grid["clip"] is not None:
         _numbers([grid["clip"]])
@@ -251,6 +258,8 @@ def _check_grid(meta: dict[str, Any]) -> None:
     rising = [grid["timesteps"], grid["sigma"], [-a for a in grid["alpha"]]]
     if any(v != sorted(v) for v in rising) or 0 in (*grid["sigma"][1:], *grid["alpha"][:-1]):
         raise ValueError("its levels do not run from clean to noisy")
+    if any(abs(a * a + s * s - 1) > 1e-3 for a, s in zip(grid["alpha"], grid["sigma"], strict=True)):
+        raise ValueError("its levels do not preserve the variance")
 
 
 def _numbers(values: list[Any]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import Diverged
+from unsample.errors import BadOption, Diverged
 from unsample.grid import Grid
 from unsample.inputs import Given, Prompts
 from unsample.methods import Method, Task
@@ -72,7 +72,7 @@ class Watch:
         """After each step."""
         timestep = self.grid.timesteps[max(j, self.points[k])]  # the noisier end: where the network was asked
         if self.asked.callback is not None:
-            x = (self.asked.callback(self.model, k, timestep, {"latents": x}) or {}).get("latents", x)
+            x = _replaced(x, self.asked.callback(self.model, k, timestep, {"latents": x}))
         finite = x.flatten(1).isfinite().all(1)
         if not bool(finite.all()):
             where = f"step {k + 1} of {len(self.points) - 1} (timestep {timestep})"
@@ -97,6 +97,19 @@ class Watch:
         return torch.stack(self.trajectory) if self.asked.keep_trajectory else None
 
 
+def _replaced(x: Tensor, returned: Any) -> Tensor:
+    """The latents, or those that a callback returned in their place."""
+    if not returned:
+        return x
+    latents = returned.get("latents", x) if isinstance(returned, Mapping) else returned
+    if getattr(latents, "shape", None) != x.shape:
+        raise BadOption(
+            'callback_on_step_end must return nothing or {"latents": ...} of '
+            f"{tuple(x.shape)}; got {type(returned).__name__}"
+        )
+    return latents if isinstance(returned, Mapping) else x
+
+
 def encoded(model: Model, given: Given | None, latents: Tensor | None) -> Tensor:
     """The start of the walk: (B, C, h, w) on the model's device, in the state's dtype."""
     import torch
@@ -104,7 +117,7 @@ def encoded(model: Model, given: Given | None, latents: Tensor | None) -> Tensor
     with torch.no_grad():
         x0 = latents if given is None else model.encode(given.images.to(model.device))
     assert x0 is not None
-    return x0.to(model.device, state_dtype(model, latents, given.images if given else None))
+    return x0.to(model.device, state_dtype(model, latents, given.images if given else None), copy=latents is not None)
 
 
 def state_dtype(model: Model, *given: Tensor | None) -> torch.dtype:

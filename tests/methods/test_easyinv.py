@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import unsample
 from tests.problems import gaussian_grid, mixture, mixture_picture, predictor, rms
 from unsample.errors import BadOption, Incompatible
 from unsample.grid import transfer
-from unsample.methods import Walked, easyinv, fixed_point, get_method, renoise
+from unsample.methods import Walked, easyinv, fixed_point, forward_first, get_method, renoise
 from unsample.walk import walk
 
 QUIET = pytest.mark.filterwarnings("ignore:invert. .* did not converge")
@@ -113,7 +114,23 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("base", ["dpm_solver", "negative_prompt", {"name": "proximal", "settings": {"recon_t": 0}}])
 def test_a_base_that_keeps_the_noise_but_plays_it_back_its_own_way_is_refused_with_that_reason(base: Any) -> None:
-    with pytest.raises(Incompatible, match="not played back by plain DDIM"):
+    with pytest.raises(Incompatible, match="has a playback of its own; use a base"):
         easyinv(base=base)
     with pytest.raises(Incompatible, match=r"keeps more than the noise \(noise and an offset a step\)"):
         easyinv(base="direct")
+
+
+def test_blending_what_is_blended_already_is_refused() -> None:
+    for inner in (easyinv(variant="before"), forward_first(base=easyinv())):
+        with pytest.raises(Incompatible, match="blended already"):
+            easyinv(base=inner)
+
+
+def test_a_window_that_holds_no_step_is_said() -> None:
+    model = unsample.load("scenes-mixture")
+    x = torch.rand(1, 3, 32, 32)
+    with pytest.warns(UserWarning, match="easyinv blends nothing: no step of 5 lies between 0.85 and 0.95 of 5"):
+        unsample.invert(model, x, method=get_method("easyinv", {"preset": "sdxl"}), num_inference_steps=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unsample.invert(model, x, method=easyinv(start=0.3, stop=0.7), num_inference_steps=5)

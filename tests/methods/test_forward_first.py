@@ -13,7 +13,7 @@ import unsample
 from tests.problems import SD_TABLE, gaussian_grid, mixture, mixture_picture, predictor, rms, seeded
 from unsample.draws import draw_noise
 from unsample.errors import BadOption, Incompatible
-from unsample.methods import Walked, fixed_point, forward_first, get_method, hybrid, renoise
+from unsample.methods import Walked, fixed_point, forward_first, get_method, gradient, hybrid, renoise
 from unsample.solvers.ddim import ddim_invert_at_target
 from unsample.walk import walk
 
@@ -71,15 +71,22 @@ def test_all_of_it_is_forward_diffusion_alone() -> None:
 
 
 def test_what_the_base_spends_on_the_replaced_steps_is_not_counted() -> None:
-    assert forward_first(base=hybrid(num_updates=100, num_iters=10)).passes(Walked(50)) == 480  # its first step is gone
-    assert forward_first(base=hybrid(num_updates=100, num_iters=10)).backward(Walked(50)) == 0
+    five = gradient(100, first_steps=5, rest=fixed_point(10))
+    assert forward_first(base=five).passes(Walked(50)) == 3 * 100 + 450  # two of its first steps are gone
+    assert forward_first(base=five).backward(Walked(50)) == 300
     timesteps = tuple(range(1, 1000, 100))
     late = renoise().passes(Walked(9, timesteps=timesteps[1:]))
     assert forward_first(base=renoise()).passes(Walked(10, timesteps=timesteps)) == late
 
 
+def test_a_base_whose_first_steps_would_never_run_is_refused() -> None:
+    for wrapper in (forward_first, unsample.methods.oracle):
+        with pytest.raises(Incompatible, match="both say what the first steps are"):
+            wrapper(base=hybrid())
+
+
 @pytest.mark.filterwarnings("ignore:invert. .* did not converge")
-@pytest.mark.parametrize("base", [hybrid(num_updates=4, num_iters=2), renoise(), fixed_point(3)])
+@pytest.mark.parametrize("base", [gradient(4, first_steps=2, rest=fixed_point(2)), renoise(), fixed_point(3)])
 def test_the_count_is_what_was_spent(base: Any) -> None:
     model = mixture()
     method = forward_first(base=base)

@@ -278,7 +278,7 @@ def test_no_step_is_optimised_when_none_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("own", [1, 2, 5])
-@pytest.mark.parametrize("rest", [hybrid(7, 3), gradient(2, first_steps=4), fixed_point(3)])
+@pytest.mark.parametrize("rest", [gradient(2, first_steps=4), fixed_point(3)])
 def test_what_the_rest_would_have_spent_on_the_optimised_steps_is_not_counted(own: int, rest: Any) -> None:
     model, method = mixture(), gradient(3, first_steps=own, rest=rest)
     x = mixture_picture(model).double() * 2 - 1

@@ -162,7 +162,12 @@ def test_offload_needs_an_accelerator(folders: dict[str, Path]) -> None:
 # ---------------------------------------------------------------- what is not there, or not what it should be
 
 
-@pytest.mark.parametrize("name", ["scenes-dd", "scenes-sdd", "scene-sd"])
+def test_the_bundled_judge_is_not_taken_for_a_misspelt_model() -> None:
+    with pytest.raises(WeightsMissing, match="'scenes-clip': it judges pictures"):
+        unsample.load("scenes-clip")
+
+
+@pytest.mark.parametrize("name", ["scenes-dd", "scenes-sdd", "scene-sd", "Scenes-SD"])
 def test_a_misspelt_bundled_name_gets_a_suggestion(name: str) -> None:
     with pytest.raises(WeightsMissing, match="did you mean 'scenes-"):
         find_model(name)

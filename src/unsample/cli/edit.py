@@ -208,9 +208,6 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
         "health": inversion.health[0],
         "guidance_scale": scale,
     }
-    negative = wanted.negative_prompt
-    if negative is None and subject.recorded is not None:
-        negative = subject.recorded.text("negative_prompt")
     try:
         made = api.edit(
             model,
@@ -218,7 +215,7 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
             wanted.prompt,
             guidance_scale=asked,
             guidance_schedule=wanted.schedule,
-            negative_prompt=negative,
+            negative_prompt=wanted.negative_prompt,
             allow_other_model=wanted.allow_other_model,
         )
     except Diverged as error:
@@ -250,7 +247,9 @@ def _settings(inversion: Inversion, subject: Subject, wanted: Wanted, **more: An
     from unsample.cli import record
 
     source = inversion.meta["prompt"][0]
-    about = {"prompt": wanted.prompt, "source_prompt": source, "negative_prompt": wanted.negative_prompt}
+    about = {"prompt": wanted.prompt, "source_prompt": source}
+    if wanted.negative_prompt is not None:  # else the inversion's holds
+        about["negative_prompt"] = wanted.negative_prompt
     return record.settings("edit", inversion.meta, 0, input=subject.path, **about, **more)
 
 

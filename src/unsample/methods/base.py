@@ -99,6 +99,18 @@ class Method:
         """Whether it is a way up alone: noise in, plain DDIM back. Only such a method can be another's base."""
         return self.sample_step is ddim_sample and not self.keeps and self.fit is None and self.playback is None
 
+    def drifts(self, inverted_at: float, scales: Sequence[float]) -> bool:
+        """Whether a reconstruction drifts for the guidance alone: inverted at one scale, sampled under others.
+
+        Methods that solve the guided equation, or run the sampler backwards, do so for the guidance of inversion;
+        those that fit a record, or replace the empty prompt, hold under every one or refuse.
+        """
+        if not self.handles_guidance:
+            return inverted_at > 1 or max(scales) > 1
+        if self.fitted or self.playback is not None or self.passes(Walked(10)) == 0:
+            return False
+        return max(scales) > 1 and any(scale != inverted_at for scale in scales)
+
     @property
     def needs_grad(self) -> bool:
         """Whether gradients run through the network."""
@@ -145,7 +157,7 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True, goes_on: bool 
     Raises:
         BadOption: not a method, or bases within bases without end. Incompatible: a base that is not a way up alone.
     """
-    from unsample.methods import METHODS, get_method
+    from unsample.methods import METHODS, get_method, setting_defaults
 
     if isinstance(base, Mapping):
         if not set(base) <= {"name", "settings"} or "name" not in base:
@@ -159,10 +171,13 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True, goes_on: bool 
     else:
         method = get_method(base)
     if not method.stepwise:
-        record = f"keeps more than the noise ({method.stores})" if method.keeps else "is not played back by plain DDIM"
+        record = f"keeps more than the noise ({method.stores})" if method.keeps else "has a playback of its own"
+        around = (
+            f", or {method.name}(base={wrapper})" if "base" in setting_defaults(METHODS[method.name].factory) else ""
+        )
         raise Incompatible(
-            f"{wrapper}(base={method.name}) makes no sense: {method.name} {record}, and {wrapper} would play it back "
-            "otherwise; use a base that keeps the noise alone, such as ddim"
+            f"{wrapper}(base={method.name}) makes no sense: a base brings the noise up and leaves the rest to "
+            f"{wrapper}, and {method.name} {record}; use a base that keeps the noise alone, such as ddim{around}"
         )
     if METHODS[method.name].family == "baseline":
         raise Incompatible(
@@ -190,6 +205,12 @@ def _depth(base: Any) -> int:
         level = [s[name] for s in settings if isinstance(s, Mapping) for name in INNER if name in s]
         deepest += 1
     return deepest
+
+
+def holds(method: Method, kind: Callable[[Method], bool]) -> bool:
+    """Whether a method, or one of the bases within it, is of a kind."""
+    inner = method.settings.get("base")
+    return kind(method) or (inner is not None and holds(as_base(inner, method.name), kind))
 
 
 def base_setting(base: Base, method: Method) -> Any:

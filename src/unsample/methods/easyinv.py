@@ -7,11 +7,12 @@ one; the code blends before the step, with the eps of the latent that was not bl
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import Base, Method, as_base, base_setting, choice, number
+from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, holds, number
 from unsample.walk import State
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def easyinv(
 
     Raises:
         BadOption: settings out of range.
-        Incompatible: a base that keeps more than the noise; "before" together with a clamp of x0.
+        Incompatible: a base that keeps more than the noise, or blends already; "before" with a clamp of x0.
 
     Reference:
         Zhang, Lin, Yan and Ji, 2024, arXiv:2408.05159, Eq. 16.
@@ -59,9 +60,20 @@ def easyinv(
         raise BadOption(f"easyinv: start must be below stop; got {start} and {stop}, a window without steps")
     choice("easyinv", "variant", variant, ("after", "before"))
     inner = as_base(base, "easyinv")
+    if holds(inner, lambda method: method.name == "easyinv"):
+        raise Incompatible(f"easyinv(base={inner.name}) makes no sense: its latents are blended already")
 
     def inside(grid: Grid, i: int) -> bool:
         return start * grid.num_steps < i < stop * grid.num_steps
+
+    def begin(task: Task) -> State:
+        if not any(inside(task.grid, i) for i in range(variant == "before", task.stop)):
+            warnings.warn(
+                f"easyinv blends nothing: no step of {task.stop} lies between {start:g} and {stop:g} of "
+                f"{task.grid.num_steps}; take more steps, or a wider window",
+                stacklevel=2,
+            )
+        return {} if inner.begin is None else inner.begin(task)
 
     def after(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         x_next, state = inner.invert_step(predict, x, grid, i, j, state)
@@ -88,6 +100,7 @@ def easyinv(
             "variant": variant,
         },
         invert_step=after if variant == "after" else before,
+        begin=begin,
     )
 
 

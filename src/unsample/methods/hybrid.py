@@ -58,4 +58,4 @@ def hybrid(
         "tol": tol,
         "gradient_checkpointing": gradient_checkpointing,
     }
-    return replace(made, name="hybrid", settings=settings)
+    return replace(made, name="hybrid", settings=settings, starts_at_picture=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import Base, Method, Task, as_base, base_setting, number, whole
+from unsample.methods.base import Base, Method, Task, as_base, base_setting, holds, number, whole
 from unsample.methods.ddim import ddim
 from unsample.walk import State
 
@@ -49,7 +49,7 @@ def pix2pix_zero(
 
     Raises:
         BadOption: settings out of range.
-        Incompatible: a base that keeps more than the noise, differentiates, or holds a `pix2pix_zero` already.
+        Incompatible: a base that keeps more than the noise, differentiates, or regularises eps already.
 
     Reference:
         Parmar, Singh, Zhang, Li, Lu and Zhu, 2023, arXiv:2302.03027.
@@ -68,7 +68,7 @@ def pix2pix_zero(
     if whole(name, "lowest_roll", lowest_roll, 0) > 1:
         raise BadOption(f"{name}: lowest_roll must be 0 or 1; got {lowest_roll}")
     inner = ddim(eps_at="source") if base == "ddim" else as_base(base, name, needs_grad=False)
-    if _within(inner):
+    if holds(inner, _regularises):
         raise Incompatible(f"{name}(base={inner.name}) makes no sense: its eps is regularised already")
     rates = (lambda_ac / num_ac_rolls, lambda_kl)
     settings = {
@@ -141,7 +141,6 @@ def _rolls(task: Task, base: Method, count: tuple[int, int], lowest: int) -> Sta
     return {**state, "ac_rolls": rolls.to(task.x0.device)}
 
 
-def _within(method: Method) -> bool:
-    """Whether a method or one of its bases is this one."""
-    inner = method.settings.get("base")
-    return method.name == "pix2pix_zero" or (inner is not None and _within(as_base(inner, "pix2pix_zero")))
+def _regularises(method: Method) -> bool:
+    """Whether it pulls eps towards white noise itself."""
+    return method.name == "pix2pix_zero" or (method.name == "renoise" and method.settings["num_reg_steps"] > 0)

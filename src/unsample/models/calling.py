@@ -23,9 +23,11 @@ def call_network(unet: Any, x: Tensor, timestep: int, condition: Condition, dtyp
         more["encoder_hidden_states"] = condition.prompt_embeds.to(dtype or x.dtype)
     if condition.class_labels is not None:
         more["class_labels"] = condition.class_labels
-    output = unet(x if dtype is None else x.to(dtype), t, **more)
+    output = unet(x.to(dtype or x.dtype, copy=True), t, **more)  # it may write into what it is given
     output = getattr(output, "sample", output)
     output = output[0] if isinstance(output, tuple) else output
+    if not isinstance(output, torch.Tensor):
+        raise Incompatible(f"the network answered {type(output).__name__}, not a tensor, a tuple with one or .sample")
     output = output[:, : x.shape[1]]
     if output.shape != x.shape:
         raise Incompatible(f"the network answered {tuple(output.shape)} to a sample of {tuple(x.shape)}; not its noise")

@@ -65,6 +65,9 @@ class GaussianModel:
         """The exact eps, v or x0 (as the scheduler's `prediction_type` says), computed in float64."""
         abar = float(self.scheduler.alphas_cumprod[timestep].double())
         alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
+        if x.shape[1:] != self.means.shape[1:]:
+            own, got = tuple(self.means.shape[1:]), tuple(x.shape[1:])
+            raise Incompatible(f"{self.id} is a closed form and knows samples of {own} only; got {got}")
         flat = x.double().flatten(1)
         x0 = self._posterior_mean(flat, abar, condition).reshape(x.shape)
         kind = self.scheduler.config.prediction_type

@@ -54,8 +54,9 @@ def find_model(name: str) -> Path | None:
         return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not folder.exists():
         return None
-    near = difflib.get_close_matches(name, BUNDLED, n=1)
+    near = difflib.get_close_matches(name.lower(), BUNDLED, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = "it judges pictures (unsample measure) and makes none; " if name == "scenes-clip" else hint
     raise WeightsMissing(
         f"no model {name!r}: {hint}bundled are {', '.join(BUNDLED)}; or give a diffusers folder or a hub id owner/name"
     )
@@ -129,6 +130,8 @@ def wrap(unet: Any, scheduler: Any, vae: Any = None, sample_shape: tuple[int, in
 
     if not callable(unet):
         raise Incompatible(f"wrap needs a callable network; got {type(unet).__name__}")
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise Incompatible(f"wrap needs a diffusers scheduler with a discrete table; got {type(scheduler).__name__}")
     return CallableModel(unet, scheduler, vae, sample_shape)
 
 

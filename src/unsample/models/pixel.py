@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import Incompatible
+from unsample.errors import BadOption, Incompatible
 from unsample.models.base import Condition, state_dict_sha256
 from unsample.models.calling import call_network, vae_decode, vae_encode, vae_factor
 
@@ -31,6 +31,9 @@ class PixelModel:
             size = config["sample_size"]
             height, width = (size, size) if isinstance(size, int) else size
             sample_shape = (config["in_channels"], height, width)
+        whole = isinstance(sample_shape, tuple | list) and all(isinstance(n, int) and n > 0 for n in sample_shape)
+        if not whole or len(sample_shape) != 3:
+            raise BadOption(f"sample_shape must be (C, H, W), whole numbers of at least 1; got {sample_shape!r}")
         self.sample_shape = sample_shape
         self.picture_size = (sample_shape[2], sample_shape[1])
         self.multiple = 2 ** (len(config["block_out_channels"]) - 1) if config and "block_out_channels" in config else 1
@@ -45,6 +48,10 @@ class PixelModel:
 
     def encode(self, images: Tensor) -> Tensor:
         """[0, 1] to [-1, 1]; a one-channel model sees the luminance."""
+        if self.sample_shape[0] not in (1, 3):
+            raise Incompatible(
+                f"{self.id} takes {self.sample_shape[0]} channels, no pictures; give latents= (or vae= to wrap)"
+            )
         if self.sample_shape[0] == 1:
             weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
             images = (images * weights).sum(1, keepdim=True)
@@ -82,6 +89,12 @@ class CallableModel(PixelModel):
             self.factor = vae_factor(vae)
             self.picture_size = (self.sample_shape[2] * self.factor, self.sample_shape[1] * self.factor)
             self.multiple *= self.factor
+
+    @cached_property
+    def _sha256(self) -> str:
+        parts = {"": self.unet, "vae.": self.vae}
+        named = {p: part.state_dict() for p, part in parts.items() if hasattr(part, "state_dict")}
+        return state_dict_sha256({f"{p}{k}": v for p, state in named.items() for k, v in state.items()})
 
     def encode(self, images: Tensor) -> Tensor:
         """By the VAE where there is one."""
