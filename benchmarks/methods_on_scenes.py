@@ -208,7 +208,7 @@ def editing(names: list[str]) -> None:
 # ---------------------------------------------------------------- whiteness
 
 
-def white(model: Any, name: str) -> dict[str, Any]:
+def white(model: Any, method: Method) -> dict[str, Any]:
     """Signed lag-1 correlation of the recovered noise, and the reconstruction."""
     parts: dict[str, list[Tensor]] = {"lag-1": [], "std": [], "dB to source": [], "dB to ceiling": []}
     size = batch(model, BATCH)
@@ -216,7 +216,7 @@ def white(model: Any, name: str) -> dict[str, Any]:
         items = [Scenes("report", PAIRS, size=model.picture_size[0])[i] for i in range(k, k + size)]
         images = torch.stack([i.image for i in items])
         prompts = [i.prompt for i in items] if model.takes_prompt else None
-        found = unsample.invert(model, images, prompts, method=configured(name), num_inference_steps=STEPS)
+        found = unsample.invert(model, images, prompts, method=method, num_inference_steps=STEPS)
         made = unsample.reconstruct(model, found).images.cpu()
         with torch.no_grad():
             ceiling = model.decode(found.latents).clamp(0, 1).cpu()
@@ -228,16 +228,20 @@ def white(model: Any, name: str) -> dict[str, Any]:
 
 
 def whiteness(names: list[str]) -> None:
-    """Is the recovered noise white? `ddim` beside `forward_first` at 4 %, on both trained models."""
+    """Is the recovered noise white? `ddim` beside `forward_first` at 4 %, on both trained models; more on one."""
     columns = ("model", "method", "lag-1", "std", "dB to source", "dB to ceiling", "n")
     rows = []
     for id in ("scenes-sd", "scenes-ddpm"):
         model = load(id)
-        for name in ("ddim", "forward_first"):
-            r = finished(
-                "whiteness", f"{id} {name}", about(model, name, PAIRS, steps=STEPS), lambda m=model, n=name: white(m, n)
-            )  # type: ignore[misc]
-            rows.append([id, name, *(shown(r[c]) for c in columns[2:6]), str(PAIRS)])
+        shown_as = {"ddim": configured("ddim"), "forward_first": configured("forward_first")}
+        if id == "scenes-ddpm":
+            shown_as |= {
+                f"forward_first {100 * f:.0f} %": get_method("forward_first", {"fraction": f}) for f in (0.1, 0.2)
+            }
+        for label, method in shown_as.items():
+            key = about(model, method.name, PAIRS, steps=STEPS) | {"settings": dict(method.settings)}
+            r = finished("whiteness", f"{id} {label}", key, lambda m=model, n=method: white(m, n))  # type: ignore[misc]
+            rows.append([id, label, *(shown(r[c]) for c in columns[2:6]), str(PAIRS)])
     note = (
         f"`python -m benchmarks.methods_on_scenes whiteness`, {dates('whiteness')}: signed correlation of all adjacent "
         f"pairs of the recovered noise, {PAIRS} report scenes, {STEPS} steps, guidance 1; means ± half width of the 95 "
