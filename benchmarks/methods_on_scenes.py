@@ -86,9 +86,8 @@ def reconstructed(model: Any, name: str, w: float, n: int) -> dict[str, Any]:
     """Inverted at guidance 1 and played back at w; at w both ways where the method solves the guided equation."""
     found: dict[str, list[Tensor]] = {}
     method = configured(name)
-    solves = method.handles_guidance and not method.fitted and method.playback is None  # the guided equation, inverting
-    bound = solves or method.fitted or method.guidance_bound  # else one inversion serves every w
-    inverting = w if solves else 1.0
+    bound = method.solves_guidance or method.fitted or method.guidance_bound  # else one inversion serves every w
+    inverting = w if method.solves_guidance else 1.0
     for inversion, images, ceiling in inversions(model, name, inverting, w if bound else None, n):
         made = {"noise": unsample.reconstruct(model, inversion, use="noise", guidance_scale=w).images}
         alone = method.stepwise  # then the record is the noise

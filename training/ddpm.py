@@ -7,8 +7,8 @@ the error of the picture itself; above t = 765, where a noisy picture tells litt
 the rest and is capped, except for 8x8 block means: the colours.
 
 Which timesteps. The committed weights were trained with 55 % of them between 400 and 800, and above 600 they are within
-6 % of the best there is. What they lack lies below, and grows all the way down (the card: scenes denoised from t = 100,
-300, 500), so a run that is started now draws 85 % of the timesteps below 600, stratified over the batch.
+6 % of the best there is. What they lack lies below, and grows all the way down (`training.evaluate` denoises from
+t = 100, 300, 500), so a run that is started now draws 85 % of the timesteps below 600, stratified over the batch.
 
 What the network has to be able to do. Every norm divides by a standard deviation, so a plain network of GroupNorms
 cannot tell a noise of std 1.03 from one of 1, which times 130 is noise in x0 that no later step takes away. One channel
@@ -128,10 +128,10 @@ def timesteps(shift: Tensor) -> Tensor:
     return torch.from_numpy(t).long().clamp(max=999)
 
 
-def drawn(first: int) -> tuple[np.ndarray, ...]:
-    """Training scenes `first` to `first + CHUNK`: pictures and object masks as bytes, as a PNG would hold them, and the
-    place of each attribute (N, 7)."""
-    scenes = train_scenes(first // CHUNK, CHUNK, stream=4)
+def drawn(chunk: int) -> tuple[np.ndarray, ...]:
+    """`CHUNK` training scenes: pictures and object masks as bytes, as a PNG would hold them, and the place of each
+    attribute (N, 7)."""
+    scenes = train_scenes(chunk, CHUNK, stream=4)
     made = render(scenes, 32)
     index = torch.stack(list(attribute_index(scenes, "cpu").values()), 1)
     as_bytes = ((255 * part).round().byte().numpy() for part in (made.images, made.object_mask))
@@ -141,13 +141,13 @@ def drawn(first: int) -> tuple[np.ndarray, ...]:
 class Bank:
     """`count` training scenes, drawn by processes before the first step and kept on the device: 4 kB each.
 
-    To draw them anew for every step is little better, and the processes take the processor from the one that trains.
+    Drawn anew for every step they would take processors from the one that trains.
     """
 
     def __init__(self, count: int, device: str, workers: int) -> None:
         self.device, self.count = device, count
         with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-            parts = list(tqdm(pool.map(drawn, range(0, count, CHUNK)), "drawing scenes", count // CHUNK, mininterval=5))
+            parts = list(tqdm(pool.map(drawn, range(count // CHUNK)), "drawing scenes", count // CHUNK, mininterval=5))
         held = (np.concatenate(column) for column in zip(*parts, strict=True))
         self.images, self.masks, self.index = (torch.from_numpy(part).to(device) for part in held)
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
@@ -166,7 +166,7 @@ class Bank:
 
 
 class InBfloat16(torch.autograd.Function):
-    """Tensors in bfloat16, all at once; autocast would make some 700 small kernels of it, and norms in float32."""
+    """Tensors in bfloat16, all at once; autocast would cast each by itself, and run norms in float32."""
 
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -185,7 +185,7 @@ class Objective:
     """The loss of a batch, and figures of its parts.
 
     Weights and loss are float32, the network runs in bfloat16 but for its last norm and convolution: in bfloat16 these
-    would round away what the constant channels leave of x (at t > 400 gradients were wrong by half, not by an eighth).
+    would round away what the constant channels leave of x: its test finds gradients six times as wrong then.
     """
 
     def __init__(self, helped: Helped, abar: Tensor) -> None:

@@ -228,7 +228,9 @@ class Prompts:
 
 def _check_width(model: Model, name: str, embeds: Tensor | None) -> None:
     """Embeddings of another text encoder do not fit the network's cross-attention."""
-    if embeds is not None and not hasattr(embeds, "new_tensor"):
+    import torch
+
+    if not isinstance(embeds, torch.Tensor | None):
         raise BadOption(f"{name} must be a tensor (B, length, width); got {type(embeds).__name__}")
     config = getattr(getattr(model, "unet", None), "config", None) or {}
     width = config.get("cross_attention_dim")

@@ -63,7 +63,7 @@ def play(
     warn_constant(made, inversion, verb)
     shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
     played = {"use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
-    played |= {"nfe": made.nfe, "backward": made.backward} if "nfe" in inversion.meta else {}
+    played |= {"nfe": made.nfe, "backward": made.backward}
     return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
 
 

@@ -99,6 +99,11 @@ class Method:
         """Whether it is a way up alone: noise in, plain DDIM back. Only such a method can be another's base."""
         return self.sample_step is ddim_sample and not self.keeps and self.fit is None and self.playback is None
 
+    @property
+    def solves_guidance(self) -> bool:
+        """Whether it accounts for guidance at the scale that it inverts at, and at no other."""
+        return self.handles_guidance and not self.fitted and self.playback is None
+
     def drifts(self, inverted_at: float, scales: Sequence[float]) -> bool:
         """Whether a reconstruction drifts for the guidance alone: inverted at one scale, sampled under others.
 
@@ -107,7 +112,7 @@ class Method:
         """
         if not self.handles_guidance:
             return inverted_at > 1 or max(scales) > 1
-        if self.fitted or self.playback is not None or self.passes(Walked(10)) == 0:
+        if not self.solves_guidance or self.passes(Walked(10)) == 0:
             return False
         return max(scales) > 1 and any(scale != inverted_at for scale in scales)
 
