@@ -1,25 +1,36 @@
 """What each method costs over the bare network: wall time over the forward and backward passes it ran, timed bare.
 
-Bare passes and methods are timed in turn in one run. At most 1.15 is asked of every method without a regulariser; of
-`pix2pix_zero` and `renoise` the share of the wall time that the regulariser takes stands beside the ratio, by running
-the same method without it. Memory is the growth of a process's peak, each method in a process of its own.
+Bare passes are timed before every run of a method, and the median of the ratios is given. At most 1.15 is asked of
+every method without a regulariser; of `pix2pix_zero` and `renoise` the share of the wall time that the regulariser
+takes stands beside the ratio, by running the same method without it. Memory is how far one inversion raises the
+resident memory of a process of its own.
+
+    python -m benchmarks.method_cost [--methods NAME,NAME] [--docs]
+
+With `--docs` the table is written into `docs/methods.md` too.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import statistics
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 import unsample
+from benchmarks.ledger import markdown, write_section
 from benchmarks.memory import growth, in_child
 from benchmarks.overhead import scene_batch, seconds
-from benchmarks.tables import show
+from benchmarks.tables import show, where
 from unsample.methods import METHODS, get_method, setting_defaults
 
-STEPS, REPEATS, SKIPPED = 8, 3, ("oracle",)
+STEPS, SKIPPED = 20, ("oracle",)
+ENOUGH = 4.0  # seconds for which a method is run again, 3 times at least and 15 at most
 PLAIN: dict[str, tuple[str, dict[str, Any]]] = {  # the same method without its regulariser
     "pix2pix_zero": ("ddim", {}),
     "renoise": ("renoise", {"num_reg_steps": 0}),
@@ -40,7 +51,7 @@ def bare(model: Any, batch: int, condition: Any, *, grad: bool) -> float:
 
     call = both if grad else forward
     call()
-    return statistics.median(seconds(call) for _ in range(7))
+    return statistics.median(seconds(call) for _ in range(5))
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -49,25 +60,29 @@ def settings(name: str) -> dict[str, Any]:
     return quick | ({"tol": None} if "tol" in setting_defaults(METHODS[name].factory) else {})
 
 
-def measure(model: Any, method: Any, batch: int) -> tuple[int, int, float, float]:
-    """Passes forward and backward a picture, wall seconds, and what the bare passes would take."""
+def measure(model: Any, method: Any, batch: int) -> tuple[int, int, float, float | None]:
+    """Passes forward and backward a picture, wall seconds, and these over what the bare passes take."""
     images, prompts, condition = scene_batch(model, batch)
     for parameter in model.unet.parameters():
         parameter.requires_grad_(False)
-    times, ideal = [], []
-    for _ in range(REPEATS):
-        one, both = bare(model, batch, condition, grad=False), bare(model, batch, condition, grad=True)
-        begin = seconds(
-            lambda: times.append(unsample.invert(model, images, prompts, method=method, num_inference_steps=STEPS))
-        )
-        found = times.pop()
-        times.append(begin)
-        ideal.append(found.nfe[0] * one + found.backward[0] * max(both - one, 0.0))
-    return found.nfe[0], found.backward[0], statistics.median(times), statistics.median(ideal)
+
+    def run() -> unsample.Inversion:
+        return unsample.invert(model, images, prompts, method=method, num_inference_steps=STEPS)
+
+    found = run()
+    nfe, backward = found.nfe[0], found.backward[0]
+    times: list[float] = []
+    ratios: list[float] = []
+    while len(times) < 3 or (sum(times) < ENOUGH and len(times) < 15):
+        one = bare(model, batch, condition, grad=False)
+        both = bare(model, batch, condition, grad=True) if backward else one
+        times.append(seconds(run))
+        ratios += [times[-1] / (nfe * one + backward * max(both - one, 0.0))] if nfe else []
+    return nfe, backward, statistics.median(times), statistics.median(ratios) if ratios else None
 
 
 def peak(name: str, batch: int) -> float:
-    """Growth of this process's peak resident memory by one inversion, over loading and one bare pass, in MB."""
+    """How far one inversion raises the resident memory of this process, with a bare pass behind it, in MB."""
     model = unsample.load("scenes-sd")
     images, prompts, condition = scene_batch(model, batch)
     with torch.no_grad():
@@ -77,31 +92,31 @@ def peak(name: str, batch: int) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default="", help="default: all")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/methods.md")
+    options = parser.parse_args()
+    names = [n for n in options.methods.split(",") if n] or [n for n in METHODS if n not in SKIPPED]
     model = unsample.load("scenes-sd")
     rows = []
-    for name in [n for n in METHODS if n not in SKIPPED]:
-        for batch in (1, 8):
-            nfe, backward, wall, ideal = measure(model, get_method(name, settings(name)), batch)
-            ratio, share = wall / ideal if ideal else None, ""
-            if name in PLAIN and ratio:
-                *_, plain, bare_plain = measure(model, get_method(*PLAIN[name]), batch)
-                share = f"{100 * (1 - plain / bare_plain / ratio):.0f} %"
-            memory = f"{in_child('benchmarks.method_cost', name, batch):.0f}"
-            rows.append((name, batch, nfe, backward, f"{wall:.2f}", ratio or "-", share, memory))
-    columns = (
-        "method (quick)",
-        "batch",
-        "forward",
-        "backward",
-        "seconds",
-        "over bare passes",
-        "regulariser",
-        "MB more",
-    )
-    show(
-        f"Cost of invert, scenes-sd, {STEPS} steps, tol=None", columns, rows, f"medians of {REPEATS} runs taken in turn"
-    )
+    for name, batch in tqdm([(name, batch) for name in names for batch in (1, 8)], "method x batch"):
+        nfe, backward, wall, ratio = measure(model, get_method(name, settings(name)), batch)
+        share = ""
+        if name in PLAIN and ratio:
+            *_, plain = measure(model, get_method(*PLAIN[name]), batch)
+            share = f"{100 * (1 - plain / ratio):.0f} %" if plain else ""
+        memory = f"{in_child('benchmarks.method_cost', name, batch):.0f}"
+        over = f"{ratio:.2f}" if ratio else "-"
+        rows.append([name, *map(str, (batch, nfe, backward)), f"{wall:.2f}", over, share, memory])
+        tqdm.write("  ".join(rows[-1]), file=sys.stderr)
+    columns = ("method", "batch", "forward", "backward", "seconds", "over bare passes", "regulariser", "MB more")
+    title = f"Cost of invert, scenes-sd, {STEPS} steps, quick presets, tol=None"
+    note = "medians of 3 to 15 runs, bare passes timed before each"
+    show(title, columns, rows, note)
+    if options.docs:
+        made = f"`python -m benchmarks.method_cost --docs`, {datetime.date.today()}. {title}; {note}; {where()}."
+        write_section(Path("docs/methods.md"), "cost", f"{made}\n\n{markdown(columns, rows)}")
 
 
 if __name__ == "__main__":
-    print(peak(sys.argv[1], int(sys.argv[2]))) if len(sys.argv) > 1 else main()
+    print(peak(sys.argv[1], int(sys.argv[2]))) if sys.argv[2:] and sys.argv[2].isdigit() else main()

@@ -210,6 +210,39 @@ def test_pictures_per_prompt_are_counted_as_in_diffusers(oracle: Any) -> None:
     for wrong in (0, 1.5):
         with pytest.raises(BadOption, match="num_images_per_prompt"):
             unsample.sample(oracle, num_images_per_prompt=wrong)
+    again = unsample.sample(oracle, list(PROMPTS), num_inference_steps=2, num_images_per_prompt=2, noise=made.noise)
+    assert torch.equal(again.latents, made.latents)  # each prompt twice in a row, as it was
+    with pytest.raises(BadInput, match="noise holds 4 pictures, and 3 a prompt are 6"):
+        unsample.sample(oracle, list(PROMPTS), num_images_per_prompt=3, noise=made.noise)
+    for more in ({"generator": seeded(0)}, {"height": 8}, {"width": 8}):
+        with pytest.raises(BadOption, match="leave generator, height and width out"):
+            unsample.sample(oracle, list(PROMPTS), noise=made.noise[:2], **more)
+
+
+def test_numbers_of_numpy_are_numbers(oracle: Any, tmp_path: Path) -> None:
+    x = pictures(oracle, 2)
+
+    def inverted(whole: Any, real: Any) -> unsample.Inversion:
+        return unsample.invert(
+            oracle,
+            x,
+            "left",
+            method=unsample.methods.easyinv(base=unsample.methods.fixed_point(num_iters=whole(3)), eta=real(0.5)),
+            num_inference_steps=whole(4),
+            guidance_scale=real(1),
+            strength=real(0.75),
+            generator=whole(5),
+        )
+
+    found, plain = inverted(np.int64, np.float32), inverted(int, float)
+    found[np.int64(1)].save(tmp_path / "one.safetensors")
+    read = unsample.Inversion.load(tmp_path / "one.safetensors").meta
+    assert {k: v for k, v in read.items() if k != "seconds"} == {
+        k: v for k, v in plain[1].meta.items() if k != "seconds"
+    }
+    assert torch.equal(found.noise, plain.noise)
+    assert len(unsample.sample(oracle, num_inference_steps=np.int32(2), num_images_per_prompt=np.int64(2))) == 2
+    assert len(unsample.interpolate(oracle, plain[0], plain[1], num_frames=np.int64(3))) == 3
 
 
 # ---------------------------------------------------------------- what people give
@@ -534,6 +567,7 @@ def test_the_ends_of_an_interpolation_are_the_reconstructions_from_the_noise(mod
     for inversion, k in ((a, 0), (b, 4)):
         end = unsample.reconstruct(model, inversion, use="noise")
         assert torch.equal(frames.noise[k], inversion.noise[0])
+        assert frames.meta["prompts"][k // 4] == inversion.meta["prompt"]
         assert rms(frames.latents[k] - end.latents[0]) < tolerance(model)
     assert rms(frames.latents[2] - frames.latents[0]) > 1e-3
 

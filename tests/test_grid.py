@@ -293,6 +293,12 @@ def test_trained_betas_survive_the_conversion() -> None:
     assert torch.tensor(grid.alpha[1:]).double().sub(expected).abs().max() < 1e-7  # float32 tables
 
 
+def test_a_table_of_another_length_than_the_training_is_refused() -> None:
+    scheduler = diffusers.DDPMScheduler(trained_betas=torch.linspace(0.001, 0.03, 100).numpy())
+    with pytest.raises(Incompatible, match="num_train_timesteps=1000 and a table of 100"):
+        grid_from_scheduler(scheduler, 50)
+
+
 def test_the_scheduler_given_is_not_modified() -> None:
     for name in ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "DDPMScheduler"):
         scheduler = getattr(diffusers, name)()

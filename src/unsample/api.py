@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
+from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from unsample.playing import (
     prompts_of,
     with_negatives,
 )
-from unsample.results import Images, Inversion
+from unsample.results import PER_PICTURE_META, Images, Inversion, check_pair
 from unsample.running import Callback, Run, Watching, encoded, state_dtype
 from unsample.solvers.ddim import ddim_sample
 
@@ -104,18 +105,22 @@ def sample(
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip)
     prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
     seeds: list[int] | None = None
-    if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+    if not isinstance(num_images_per_prompt, Integral) or num_images_per_prompt < 1:
         raise BadOption(f"num_images_per_prompt must be a whole number of at least 1; got {num_images_per_prompt!r}")
+    count = prompts.count() * num_images_per_prompt
+    if prompts.count() not in (1, count):
+        prompts = _repeat(prompts, num_images_per_prompt)
     if noise is None:
-        count = prompts.count() * num_images_per_prompt
         if count == 1 and isinstance(generator, list | tuple) and generator:
             count = len(generator)
-        if prompts.count() not in (1, count):
-            prompts = _repeat(prompts, num_images_per_prompt)
         generators = as_generators(generator, count)
         seeds = [g.initial_seed() for g in generators]
         noise = draw_noise(generators, _shape(model, height, width))
+    elif height is not None or width is not None or generator is not None:
+        raise BadOption("noise says what is sampled and at which size; leave generator, height and width out with it")
     noise = as_latents(model, noise)
+    if num_images_per_prompt > 1 and len(noise) != count:
+        raise BadInput(f"noise holds {len(noise)} pictures, and {num_images_per_prompt} a prompt are {count}")
     x = noise.to(model.device, state_dtype(model, noise), copy=True)
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     scales = guidance_scales(w, guidance_schedule, grid)
@@ -221,8 +226,9 @@ def invert(
     verdicts = status(run.watch, state, configured, count)
     kept = {name: state[name] for name in configured.keeps}
     sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
-    own = generator is not None and not isinstance(generator, int)
-    about = _meta(model, grid, stop, prompts, count, [g.initial_seed() if own else generator or 0 for g in generators])
+    own = generator is not None and not isinstance(generator, Integral)
+    seeds = [g.initial_seed() if own else int(generator or 0) for g in generators]
+    about = _meta(model, grid, stop, prompts, count, seeds)
     about |= {
         "method": {"name": configured.name, "settings": dict(configured.settings)},
         "guidance_scale": w,
@@ -377,10 +383,13 @@ def interpolate(
 
     from unsample.slerp import slerp
 
-    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 2:
+    if isinstance(num_frames, bool) or not isinstance(num_frames, Integral) or num_frames < 2:
         raise BadOption(f"num_frames must be a whole number of at least 2; got {num_frames!r}")
     a, b = opened(inversion_a), opened(inversion_b)
-    _check_pair(a, b, guidance_scale)
+    check_pair((tuple(a.noise.shape), a.meta), (tuple(b.noise.shape), b.meta), guidance_scale)
+    labels = [None if i.class_labels is None else i.class_labels.tolist() for i in (a, b)]
+    if labels[0] != labels[1]:
+        raise Incompatible(f"cannot interpolate between class_labels {labels[0]} and {labels[1]}; invert with the same")
     model = load(model)
     w, schedule, scales = guidance_of(a, guidance_scale, None)
     for inversion in (a, b):
@@ -396,12 +405,14 @@ def interpolate(
         conditions = [prompts_of(i).conditions(model, len(i), guided) for i in (a, b)]
     embeds = _blend([c.prompt_embeds for c, _ in conditions], ts)
     negative = _blend([None if u is None else u.prompt_embeds for _, u in conditions], ts)
-    labels = None if a.class_labels is None else a.class_labels.repeat_interleave(num_frames)
+    repeated = None if a.class_labels is None else a.class_labels.repeat_interleave(num_frames)
     x = noise.to(model.device, state_dtype(model, noise))
-    prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, class_labels=labels)
+    prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, class_labels=repeated)
     watching = Watching(callback=callback_on_step_end, progress=progress)
     run = Run(model, grid, prompts, len(x), scales, a.meta["stop_index"], watching, "interpolate")
-    return replace(run.sample(x, ddim_sample), meta=a.meta | {"num_frames": num_frames, "guidance_scale": w})
+    about = {key: value for key, value in a.meta.items() if key not in PER_PICTURE_META}
+    about |= {"num_frames": num_frames, "guidance_scale": w, "prompts": [a.meta["prompt"], b.meta["prompt"]]}
+    return replace(run.sample(x, ddim_sample), meta=about)
 
 
 # ---------------------------------------------------------------- what the verbs share
@@ -444,7 +455,7 @@ def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:
 
 
 def _stop(grid: Grid, strength: float) -> int:
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
+    if isinstance(strength, bool) or not isinstance(strength, Real) or not 0 < strength <= 1:
         raise BadOption(f"strength must be in (0, 1]; got {strength!r}")
     stop = grid.stop_index(strength)
     if stop == 0:
@@ -474,22 +485,6 @@ def _repeat(prompts: Prompts, times: int) -> Prompts:
     tensors = {n: None if (t := getattr(prompts, n)) is None else t.repeat_interleave(times, 0) for n in names}
     labels = None if prompts.class_labels is None else prompts.labels().repeat_interleave(times)
     return Prompts(**texts, **tensors, class_labels=labels)  # type: ignore[arg-type]
-
-
-def _check_pair(a: Inversion, b: Inversion, guidance_scale: float | None) -> None:
-    """Whether two inversions can be interpolated."""
-    if a.noise.shape != b.noise.shape or any(a.meta[k] != b.meta[k] for k in ("grid", "stop_index")):
-        raise Incompatible(
-            f"cannot interpolate: shapes {tuple(a.noise.shape)} and {tuple(b.noise.shape)}, steps "
-            f"{a.meta['stop_index']} of {a.meta['num_inference_steps']} and {b.meta['stop_index']} of "
-            f"{b.meta['num_inference_steps']}; invert both with the same model, size, steps and strength"
-        )
-    scales = [(i.meta["sampling_guidance_scale"], i.meta.get("guidance_schedule", "constant")) for i in (a, b)]
-    if guidance_scale is None and scales[0] != scales[1]:
-        raise Incompatible(f"cannot interpolate: sampling guidance {scales[0]} and {scales[1]}; give guidance_scale")
-    labels = [None if i.class_labels is None else i.class_labels.tolist() for i in (a, b)]
-    if labels[0] != labels[1]:
-        raise Incompatible(f"cannot interpolate between class_labels {labels[0]} and {labels[1]}; invert with the same")
 
 
 def _blend(pair: list[Tensor | None], ts: list[float]) -> Tensor | None:

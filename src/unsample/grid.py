@@ -11,6 +11,7 @@ import inspect
 import math
 import warnings
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
@@ -54,12 +55,13 @@ class Grid:
 def check_steps(num_inference_steps: object, num_train_timesteps: int | None = None) -> int:
     """The number of steps as an int, or `BadOption`."""
     highest = num_train_timesteps or math.inf
-    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
+    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, Integral):  # numpy's too
         raise BadOption(f"num_inference_steps must be a whole number; got {num_inference_steps!r}")
-    if not 1 <= num_inference_steps <= highest:
+    count = int(num_inference_steps)
+    if not 1 <= count <= highest:
         limit = f" and at most {num_train_timesteps}, what the model was trained with" if num_train_timesteps else ""
-        raise BadOption(f"num_inference_steps must be at least 1{limit}; got {num_inference_steps}")
-    return num_inference_steps
+        raise BadOption(f"num_inference_steps must be at least 1{limit}; got {count}")
+    return count
 
 
 def grid_from_scheduler(
@@ -88,7 +90,12 @@ def grid_from_scheduler(
     if timestep_spacing is not None:
         ddim.register_to_config(timestep_spacing=timestep_spacing)
     config = ddim.config
-    check_steps(num_inference_steps, config.num_train_timesteps)
+    num_inference_steps = check_steps(num_inference_steps, config.num_train_timesteps)
+    if len(ddim.alphas_cumprod) != config.num_train_timesteps:
+        raise Incompatible(
+            f"{type(scheduler).__name__} has num_train_timesteps={config.num_train_timesteps} and a table of "
+            f"{len(ddim.alphas_cumprod)} betas; the two must agree"
+        )
     ddim.set_timesteps(num_inference_steps)
     listed = [int(t) for t in ddim.timesteps.tolist()]
     inside = sorted({t for t in listed if 0 <= t < config.num_train_timesteps})

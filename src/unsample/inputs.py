@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,11 +279,11 @@ def as_generators(generator: Any, count: int, rows: Tensor | None = None) -> lis
         if len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator):
             raise BadOption(f"generator must be one torch.Generator or a list of {count}; got {len(generator)}")
         return list(generator)
-    if generator is None or (rows is not None and isinstance(generator, int) and not isinstance(generator, bool)):
-        seeds = (
-            [secrets.randbelow(2**32) for _ in range(count)] if rows is None else content_seeds(rows, generator or 0)
-        )
-        return [torch.Generator().manual_seed(s) for s in seeds]
+    if rows is None and generator is None:
+        return [torch.Generator().manual_seed(secrets.randbelow(2**32)) for _ in range(count)]
+    number = isinstance(generator, Integral) and not isinstance(generator, bool)
+    if rows is not None and (generator is None or number):
+        return [torch.Generator().manual_seed(s) for s in content_seeds(rows, int(generator or 0))]
     if not isinstance(generator, torch.Generator):
         raise BadOption(f"generator must be a torch.Generator or a list of them; got {type(generator).__name__}")
     if count == 1:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadInput
+from unsample.errors import BadInput, Incompatible
 from unsample.grid import Grid
 from unsample.prediction import PREDICTION_TYPES
 
@@ -102,8 +104,8 @@ class Inversion:
 
     def __getitem__(self, index: int | slice) -> Inversion:
         """The inversion of one picture, or of some."""
-        rows = slice(index, index + 1 or None) if isinstance(index, int) else index
-        if isinstance(index, int) and not -len(self) <= index < len(self):
+        rows = slice(int(index), int(index) + 1 or None) if isinstance(index, Integral) else index
+        if isinstance(index, Integral) and not -len(self) <= index < len(self):
             raise IndexError(index)
         meta = self.meta | {k: self.meta[k][rows] for k in PER_PICTURE_META if isinstance(self.meta.get(k), list)}
         lists = {name: getattr(self, name)[rows] for name in PER_PICTURE}
@@ -195,6 +197,35 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"cannot read inversion {path}: corrupt or truncated ({reason}); invert the picture again"
         ) from error
     return header  # type: ignore[no-any-return]
+
+
+def noise_shape(path: str | Path) -> tuple[int, ...]:
+    """The shape of the noise in a saved inversion whose header was read, without importing torch."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return tuple(file.get_slice("noise").get_shape())
+
+
+def check_pair(
+    a: tuple[tuple[int, ...], Mapping[str, Any]],
+    b: tuple[tuple[int, ...], Mapping[str, Any]],
+    guidance_scale: float | None,
+) -> None:
+    """Whether two inversions, each the shape of its noise and its meta, can be interpolated.
+
+    Raises:
+        Incompatible: other shapes, grids or strengths, or guidance that differs where none is given.
+    """
+    if a[0] != b[0] or any(a[1][key] != b[1][key] for key in ("grid", "stop_index")):
+        (shape, steps), (other, others) = ((s, f"{m['stop_index']} of {m['num_inference_steps']}") for s, m in (a, b))
+        raise Incompatible(
+            f"cannot interpolate: shapes {shape} and {other}, steps {steps} and {others}; invert both with the same "
+            "model, size, steps and strength"
+        )
+    scales = [(m["sampling_guidance_scale"], m.get("guidance_schedule", "constant")) for _, m in (a, b)]
+    if guidance_scale is None and scales[0] != scales[1]:
+        raise Incompatible(f"cannot interpolate: sampling guidance {scales[0]} and {scales[1]}; give guidance_scale")
 
 
 def _check(header: dict[str, Any], shapes: dict[str, list[int]], kinds: dict[str, str]) -> None:

@@ -91,6 +91,11 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "future inversion": ("reconstruct future.safetensors", 4, ("future.safetensors", "999", "upgrade")),
     "other safetensors": ("reconstruct weights.safetensors", 4, ("weights.safetensors", "not an inversion")),
     "missing inversion": ("interpolate gone.safetensors gone.safetensors", 4, ("gone.safetensors", "not there")),
+    "interpolation of two sizes": ("interpolate small.safetensors wide.safetensors", 2, ("(1, 3, 8, 8)", "same model")),
+    "interpolation of two grids": ("interpolate small.safetensors longer.safetensors", 2, ("2 of 2 and 3 of 3",)),
+    "other bundled model": ("reconstruct small.safetensors -m scenes-ddpm", 4, ("scenes-sd", "--allow-other-model")),
+    "edit by another": ("edit small.safetensors -m scenes-ddpm --target-prompt x", 4, ("--allow-other-model",)),
+    "method of the future": ("reconstruct later.safetensors", 4, ("later.safetensors", "'leap'", "played back")),
     "picture as inversion": ("reconstruct good.png", 4, ("good.png", "is a picture", "'unsample invert'")),
     "inversion of a long name": (f"reconstruct {LONG}", 4, ("cannot be opened", "too long")),
     "pipe as picture": ("edit pipe --target-prompt x", 4, ("pipe", "ordinary file")),
@@ -155,9 +160,25 @@ def prepare(folder: Path) -> None:
     save_file(tensors, folder / "weights.safetensors")
     save_file(tensors, folder / "future.safetensors", metadata={"unsample_format": "999", "unsample": "{}"})
     save_file(tensors, folder / "good.safetensors", metadata={"unsample_format": "1", "unsample": "{}"})
+    inverted = {"small": ((8, 8), 2, "ddim"), "wide": ((8, 16), 2, "ddim"), "longer": ((8, 8), 3, "ddim")}
+    for name, (size, steps, method) in (inverted | {"later": ((8, 8), 2, "leap")}).items():
+        save_inversion(folder / f"{name}.safetensors", size, steps, method)
     (folder / "corrupt.safetensors").write_bytes(os.urandom(200))
     whole = (folder / "future.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-10])
+
+
+def save_inversion(path: Path, size: tuple[int, int], steps: int, method: str) -> None:
+    """A sound file that says it was made by scenes-sd."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    import unsample
+
+    model = unsample.wrap(lambda x, t: 0 * x, DDIMScheduler(), sample_shape=(3, *size))
+    found = unsample.invert(model, latents=torch.zeros(1, 3, *size), num_inference_steps=steps)
+    found.meta["model"]["id"], found.meta["method"]["name"] = "scenes-sd", method
+    found.save(path)
 
 
 def listing(folder: Path) -> dict[str, float]:

@@ -178,6 +178,8 @@ def test_a_prompt_picks_the_components_that_fit(scenes: GaussianModel) -> None:
         assert picked(scene.caption) == [scene]
     with pytest.warns(UserWarning, match="no component of scenes-mixture fits all"):
         picked("a pink circle")
+    with pytest.warns(UserWarning, match="knows no word of 'ein Hund'"):
+        assert len(picked("ein Hund")) == 512
 
 
 def test_scenes_mixture_is_sampled_by_prompt_and_inverted(scenes: GaussianModel) -> None:

@@ -35,6 +35,9 @@ def test_a_prompt_is_never_dropped_for_want_of_its_other_half() -> None:
     for scales in ((0, 3.0), (3.0, 0)):
         with pytest.raises(Incompatible, match="negative_prompt_embeds"):
             unsample.invert(wrapped, **given, guidance_scale=scales[0], sampling_guidance_scale=scales[1])
+    deaf = unsample.wrap(lambda x, t: 0 * x, DDIMScheduler(), sample_shape=(3, 8, 8))
+    with pytest.raises(Incompatible, match="encoder_hidden_states was given, and the network takes no such argument"):
+        unsample.invert(deaf, **given)
     half = Condition(torch.ones(1, 2, 4))
     with pytest.raises(Incompatible, match="both halves"):
         half.joined(Condition())

@@ -142,6 +142,11 @@ def test_gradient_checkpointing_and_vae_tiling_are_passed_on(folders: dict[str, 
     plain: Any = load(folders["sd14"])
     assert not plain.unet.is_gradient_checkpointing
     assert not plain.vae.use_tiling
+    with pytest.raises(BadOption, match="has no VAE"):
+        load(folders["ddpm"], vae_tiling=True)
+    for options in ({"vae_tiling": True}, {"offload": "model"}, {"gradient_checkpointing": True}):
+        with pytest.raises(BadOption, match="closed form"):
+            load("scenes-mixture", **options)
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,25 @@ def recorded_model(name: object, where: str) -> KnownModel:
     )
 
 
+def playing_model(named: KnownModel | None, name: str, where: str, allow_other: bool) -> KnownModel:
+    """The model to play a file back with: the one that the user named, else the one that the file names.
+
+    Raises:
+        BadInput: two bundled models, whose weights differ; of others it is known when they are loaded.
+        WeightsMissing: not here.
+    """
+    from unsample.models.loading import BUNDLED
+
+    if named is None:
+        return recorded_model(name, where)
+    if not allow_other and named.name != name and {named.name, name} <= BUNDLED.keys():
+        raise BadInput(
+            f"{where} was made by {name}, not by {named.name}; use that model (leave --model out), or "
+            "--allow-other-model"
+        )
+    return named
+
+
 def cached(name: str) -> Path | None:
     """The folder of a hub id in the local cache."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):

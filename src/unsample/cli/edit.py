@@ -73,7 +73,7 @@ def edit(
     walk |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
     walk |= {"guidance_schedule": guidance_schedule or "constant"}
     prompts = checks.text("--source-prompt", source_prompt), checks.text("--negative-prompt", negative_prompt)
-    given = subject.Given(method, set or [], walk, *prompts, _on_the_command_line(context))
+    given = subject.Given(method, set or [], walk, *prompts, _on_the_command_line(context), allow_other_model)
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     wanted = Wanted(
         checks.text("--target-prompt", target_prompt) or "",

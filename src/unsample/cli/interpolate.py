@@ -55,6 +55,8 @@ def interpolate(
     is sampled plainly. It writes DIR/frame-00.png, DIR/frame-01.png ... and all
     of them side by side, DIR/strip.png.
     """
+    from unsample.results import check_pair, noise_shape
+
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     checks.at_least("--num-frames", num_frames, 2, MAX_FRAMES)
     if guidance_scale is not None:
@@ -62,7 +64,10 @@ def interpolate(
     named = None if model is None else checks.known_model(model)
     inputs = [inversion_a, inversion_b]
     ends = [places.open_one_inversion(path) for path in inputs]
-    known = named or checks.recorded_model(ends[0].meta["model"]["id"], inversion_a)
+    a, b = ((noise_shape(end.path), end.meta) for end in ends)
+    check_pair(a, b, guidance_scale)
+    for end in ends:
+        known = named = checks.playing_model(named, end.meta["model"]["id"], end.path, allow_other_model)
     between = Between(ends, Path(output), num_frames, guidance_scale, allow_other_model)
     places.check_outputs([*between.frames, between.strip], overwrite, inputs)
 

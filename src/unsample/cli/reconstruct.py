@@ -55,7 +55,7 @@ def reconstruct(
         checks.guidance("--guidance-scale", guidance_scale)
     named = None if model is None else checks.known_model(model)
     found = places.open_inversions(inversions)
-    jobs = plan(found, named, Path(output))
+    jobs = plan(found, named, Path(output), allow_other_model)
     places.check_outputs([f for job in jobs for f in job.pictures], overwrite, inversions)
     play = Play(where, use, guidance_scale, guidance_schedule, allow_other_model)
     done = list(_all(jobs, play))
@@ -83,12 +83,13 @@ class Play:
     allow_other_model: bool
 
 
-def plan(found: Sequence[Recorded], named: KnownModel | None, folder: Path) -> list[Job]:
+def plan(found: Sequence[Recorded], named: KnownModel | None, folder: Path, allow_other: bool) -> list[Job]:
     """A job for each file; most hold one picture."""
     stems = iter(places.free_stems([Path(r.path).stem for r in found for _ in range(r.count)]))
     jobs = []
     for index, recorded in enumerate(found):
-        model = named or checks.recorded_model(recorded.meta["model"]["id"], recorded.path)
+        checks.recorded_method(recorded.meta["method"], recorded.path)
+        model = checks.playing_model(named, recorded.meta["model"]["id"], recorded.path, allow_other)
         jobs.append(Job(index, recorded, model, tuple(folder / f"{next(stems)}.png" for _ in range(recorded.count))))
     return jobs
 

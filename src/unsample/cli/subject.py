@@ -39,6 +39,7 @@ class Given:
     source_prompt: str | None
     negative_prompt: str | None
     names: frozenset[str]
+    allow_other_model: bool
 
     def checked(self, method: str | None = None) -> Walk:
         """The walk that they describe, with another method than the default."""
@@ -102,5 +103,5 @@ def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject
                 f"{option} {asked!r} contradicts {path}, which was inverted with {found!r}; "
                 f"leave {option} out, or give the picture to invert it anew"
             )
-    known = named or checks.recorded_model(meta["model"]["id"], path)
+    known = checks.playing_model(named, meta["model"]["id"], path, given.allow_other_model)
     return Subject(path, known, checks.recorded_method(meta["method"], path), recorded=recorded)

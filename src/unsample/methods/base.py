@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
 from unsample.errors import BadOption, Incompatible, unknown_name
@@ -93,6 +94,11 @@ class Method:
     timestep_spacing: str | None = None  # in place of the scheduler's
     refuses_edit: str | None = None  # why it cannot edit
     notes: Callable[[Grid, int], dict[str, Any]] | None = None  # what else its record says, from grid and stop
+
+    def __post_init__(self) -> None:
+        """Settings are kept in files: numbers of numpy become Python's."""
+        plain = {k: v.item() if isinstance(v, Number) and hasattr(v, "item") else v for k, v in self.settings.items()}
+        object.__setattr__(self, "settings", plain)
 
     @property
     def stepwise(self) -> bool:
@@ -225,9 +231,9 @@ def base_setting(base: Base, method: Method) -> Any:
 
 def whole(method: str, name: str, value: object, lowest: int = 1) -> int:
     """A setting that is a whole number of at least `lowest` (and of 63 bits: torch's seeds), or `BadOption`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value < 2**63:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not lowest <= value < 2**63:  # type: ignore[operator]
         raise BadOption(f"{method}: {name} must be a whole number of at least {lowest}; got {value!r}")
-    return value
+    return int(value)
 
 
 def number(method: str, name: str, value: object, low: float = 0.0, high: float = float("inf")) -> float:
@@ -235,7 +241,7 @@ def number(method: str, name: str, value: object, low: float = 0.0, high: float 
     import math
     import sys
 
-    fine = not isinstance(value, bool) and isinstance(value, int | float)
+    fine = not isinstance(value, bool) and isinstance(value, Real)
     if not fine or not low <= value <= min(high, sys.float_info.max):  # type: ignore[operator]
         limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
         raise BadOption(f"{method}: {name} must be a finite number {limits}; got {value!r}")

@@ -23,7 +23,13 @@ def call_network(unet: Any, x: Tensor, timestep: int, condition: Condition, dtyp
         more["encoder_hidden_states"] = condition.prompt_embeds.to(dtype or x.dtype)
     if condition.class_labels is not None:
         more["class_labels"] = condition.class_labels
-    output = unet(x.to(dtype or x.dtype, copy=True), t, **more)  # it may write into what it is given
+    try:
+        output = unet(x.to(dtype or x.dtype, copy=True), t, **more)  # it may write into what it is given
+    except TypeError as error:
+        missing = [name for name in more if f"unexpected keyword argument '{name}'" in str(error)]
+        if missing:
+            raise Incompatible(f"{missing[0]} was given, and the network takes no such argument: {error}") from error
+        raise
     output = getattr(output, "sample", output)
     output = output[0] if isinstance(output, tuple) else output
     if not isinstance(output, torch.Tensor):

@@ -180,6 +180,8 @@ def fit_prompt(prompt: str, scenes: Sequence[Any]) -> Tensor:
                 wanted[name] = named[0]
         if names[-2] in wanted:
             wanted.setdefault(names[-1], "plain")
+    if words and not wanted:
+        warnings.warn(f"scenes-mixture knows no word of {prompt!r}; all of its scenes are meant", stacklevel=2)
     score = torch.tensor([sum(getattr(s, n) == v for n, v in wanted.items()) for s in scenes])
     if int(score.max()) < len(wanted):
         warnings.warn(f"no component of scenes-mixture fits all of {prompt!r}; the nearest are used", stacklevel=2)

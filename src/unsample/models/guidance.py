@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption, Incompatible, unknown_name
@@ -55,7 +56,7 @@ class Predict:
         batch_size: int,
         cost: Cost | None = None,
     ) -> None:
-        one = isinstance(guidance_scale, int | float)
+        one = isinstance(guidance_scale, Real)
         self.scales = tuple([check_guidance(guidance_scale)] * (grid.num_steps + 1) if one else guidance_scale)  # type: ignore[arg-type]
         if unconditional is None and any(w != 1 for w in self.scales):
             asked = next(w for w in self.scales if w != 1)
@@ -182,7 +183,7 @@ def schedule_name(schedule: Schedule) -> str:
 
 def check_guidance(guidance_scale: object, name: str = "guidance_scale") -> float:
     """The scale as a float, or `BadOption`."""
-    if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, int | float):
+    if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, Real):  # numpy's too
         raise BadOption(f"{name} must be a number; got {guidance_scale!r}")
     if not math.isfinite(guidance_scale) or guidance_scale < 0:
         raise BadOption(f"{name} must be a finite number of at least 0; got {guidance_scale}")

@@ -105,6 +105,10 @@ def load(
     if str(model) == "scenes-mixture":
         from unsample.models.gaussian import scenes_mixture
 
+        if offload != "none" or vae_tiling or gradient_checkpointing:
+            raise BadOption(
+                "scenes-mixture is a closed form: there is nothing to offload, tile or checkpoint; leave those out"
+            )
         return scenes_mixture().to(wanted_device)
     folder = find_model(str(model)) or _download(str(model), local_files_only)
     if str(model) in BUNDLED:
@@ -288,6 +292,8 @@ def _place(adapter: Any, device: Any, dtype: Any, offload: str, vae_tiling: bool
     import torch
 
     latent = adapter.family == "latent"
+    if vae_tiling and not latent:
+        raise BadOption(f"vae_tiling was asked for, and {adapter.id} has no VAE; leave it out")
     networks = [adapter.unet, *([adapter.text_encoder] if latent else [])]
     for module in [*networks, *([adapter.vae] if latent else [])]:
         module.requires_grad_(False)
@@ -299,7 +305,7 @@ def _place(adapter: Any, device: Any, dtype: Any, offload: str, vae_tiling: bool
     adapter.dtype = dtype
     if gradient_checkpointing:
         adapter.unet.enable_gradient_checkpointing()
-    if vae_tiling and latent:
+    if vae_tiling:
         adapter.vae.enable_tiling()
     if offload == "none":
         for module in [*networks, *([adapter.vae] if latent else [])]:
