@@ -1,9 +1,9 @@
 """What each method costs over the bare network: wall time over the forward and backward passes it ran, timed bare.
 
-Bare passes are timed before every run of a method, and the median of the ratios is given. At most 1.15 is asked of
-every method without a regulariser; of `pix2pix_zero` and `renoise` the share of the wall time that the regulariser
-takes stands beside the ratio, by running the same method without it. Memory is how far one inversion raises the
-resident memory of a process of its own.
+As many bare passes (20 at most) are timed before every run of a method. Of both the shortest time counts, since what
+else a machine does can only lengthen one. At most 1.15 is asked of every method without a regulariser; of
+`pix2pix_zero` and `renoise` the share of the wall time that the regulariser takes stands beside the ratio, by running
+the same method without it. Memory is how far one inversion raises the resident memory of a process of its own.
 
     python -m benchmarks.method_cost [--methods NAME,NAME] [--docs]
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,8 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {  # the same method without its 
 }
 
 
-def bare(model: Any, batch: int, condition: Any, *, grad: bool) -> float:
-    """Seconds of one forward pass, or of one forward and backward pass, of the whole batch."""
+def bare(model: Any, batch: int, condition: Any, passes: int, *, grad: bool) -> float:
+    """Seconds of one forward pass, or of one forward and backward pass, of the whole batch, in a row of `passes`."""
     x = torch.randn(batch, *model.sample_shape, generator=torch.Generator().manual_seed(0))
 
     def forward() -> None:
@@ -51,7 +50,7 @@ def bare(model: Any, batch: int, condition: Any, *, grad: bool) -> float:
 
     call = both if grad else forward
     call()
-    return statistics.median(seconds(call) for _ in range(5))
+    return seconds(lambda: [call() for _ in range(passes)]) / passes
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -71,14 +70,14 @@ def measure(model: Any, method: Any, batch: int) -> tuple[int, int, float, float
 
     found = run()
     nfe, backward = found.nfe[0], found.backward[0]
-    times: list[float] = []
-    ratios: list[float] = []
+    forward, both, times = [], [], []
     while len(times) < 3 or (sum(times) < ENOUGH and len(times) < 15):
-        one = bare(model, batch, condition, grad=False)
-        both = bare(model, batch, condition, grad=True) if backward else one
+        forward.append(bare(model, batch, condition, min(nfe or 1, 20), grad=False))
+        both += [bare(model, batch, condition, min(backward, 20), grad=True)] if backward else []
         times.append(seconds(run))
-        ratios += [times[-1] / (nfe * one + backward * max(both - one, 0.0))] if nfe else []
-    return nfe, backward, statistics.median(times), statistics.median(ratios) if ratios else None
+    one = min(forward)
+    ideal = nfe * one + backward * (min(both, default=one) - one)
+    return nfe, backward, min(times), min(times) / ideal if ideal else None
 
 
 def peak(name: str, batch: int) -> float:
@@ -111,7 +110,7 @@ def main() -> None:
         tqdm.write("  ".join(rows[-1]), file=sys.stderr)
     columns = ("method", "batch", "forward", "backward", "seconds", "over bare passes", "regulariser", "MB more")
     title = f"Cost of invert, scenes-sd, {STEPS} steps, quick presets, tol=None"
-    note = "medians of 3 to 15 runs, bare passes timed before each"
+    note = "the shortest of 3 to 15 runs, bare passes timed before each"
     show(title, columns, rows, note)
     if options.docs:
         made = f"`python -m benchmarks.method_cost --docs`, {datetime.date.today()}. {title}; {note}; {where()}."
