@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 import unsample
 from tests.methods.test_null_text import SHAPE, smooth, texts
-from tests.problems import normal, rms
+from tests.problems import normal, rms, smooth_network
 from unsample.errors import BadOption
 from unsample.methods import negative_prompt, proximal
 from unsample.methods.base import Method
@@ -122,3 +123,12 @@ def test_without_inversion_guidance_the_noise_alone_is_kept_and_plays_back(off: 
     _, other_again, other_edit = edited(proximal(recon_t=0), x0)
     assert torch.equal(again.latents, other_again.latents)
     assert torch.equal(edit.latents, other_edit.latents)
+
+
+def test_inversion_guidance_that_no_step_has_is_said() -> None:
+    model = unsample.wrap(smooth_network, DDIMScheduler(steps_offset=1, clip_sample=False), sample_shape=SHAPE)
+    given = {"latents": 0.3 * normal(1, *SHAPE), "num_inference_steps": STEPS, **texts(1)}
+    with pytest.warns(UserWarning, match=r"no step starts below timestep 1 .*the last one starts at 1"):
+        unsample.invert(model, method=proximal(recon_t=1), **given)
+    exact = unsample.invert(model, method=proximal(recon_t=2), **given)
+    assert rms(unsample.reconstruct(model, exact).latents - given["latents"]) < 1e-12

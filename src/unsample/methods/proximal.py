@@ -7,6 +7,7 @@ picture's own among them, so a reconstruction says nothing of the inversion: wit
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -76,7 +77,13 @@ def proximal(
     def fit(task: Task, pivots: list[Tensor], state: State) -> State:
         import torch
 
-        count = sum(i > 0 and task.grid.timesteps[i] < recon_t for i in range(task.stop + 1))
+        count = sum(t < recon_t for t in task.grid.timesteps[1 : task.stop + 1])
+        if not count:
+            warnings.warn(
+                f"proximal: no step starts below timestep {recon_t} (recon_t), so there is no inversion guidance and "
+                f"the reconstruction is not exact; the last one starts at {task.grid.timesteps[1]}",
+                stacklevel=2,
+            )
         return {**state, "pivots": torch.stack(pivots[: max(count, 1)], 1)}
 
     def playback(predict: Predict, source: Condition) -> Predict:
