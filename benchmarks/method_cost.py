@@ -29,7 +29,7 @@ from benchmarks.tables import show, where
 from unsample.methods import METHODS, get_method, setting_defaults
 
 STEPS, SKIPPED = 20, ("oracle",)
-ENOUGH = 4.0  # seconds for which a method is run again, 3 times at least and 15 at most
+ENOUGH = 6.0  # seconds for which a method is run again, 4 times at least and 15 at most
 PLAIN: dict[str, tuple[str, dict[str, Any]]] = {  # the same method without its regulariser
     "pix2pix_zero": ("ddim", {}),
     "renoise": ("renoise", {"num_reg_steps": 0}),
@@ -71,7 +71,7 @@ def measure(model: Any, method: Any, batch: int) -> tuple[int, int, float, float
     found = run()
     nfe, backward = found.nfe[0], found.backward[0]
     forward, both, times = [], [], []
-    while len(times) < 3 or (sum(times) < ENOUGH and len(times) < 15):
+    while len(times) < 4 or (sum(times) < ENOUGH and len(times) < 15):
         forward.append(bare(model, batch, condition, min(nfe or 1, 20), grad=False))
         both += [bare(model, batch, condition, min(backward, 20), grad=True)] if backward else []
         times.append(seconds(run))
@@ -110,7 +110,7 @@ def main() -> None:
         tqdm.write("  ".join(rows[-1]), file=sys.stderr)
     columns = ("method", "batch", "forward", "backward", "seconds", "over bare passes", "regulariser", "MB more")
     title = f"Cost of invert, scenes-sd, {STEPS} steps, quick presets, tol=None"
-    note = "the shortest of 3 to 15 runs, bare passes timed before each"
+    note = "the shortest of 4 to 15 runs, bare passes timed before each"
     show(title, columns, rows, note)
     if options.docs:
         made = f"`python -m benchmarks.method_cost --docs`, {datetime.date.today()}. {title}; {note}; {where()}."
