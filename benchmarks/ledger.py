@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path("docs/methods.md")
 
 
 def finished(table: str, row: str, about: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -63,12 +64,12 @@ def markdown(columns: tuple[str, ...], rows: list[list[str]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
-def write_section(path: Path, name: str, text: str) -> None:
-    """Put a table between its two markers in a document, and leave the rest as it is."""
+def write_section(name: str, text: str) -> None:
+    """Put a table between its two markers in `DOCS`, and leave the rest as it is."""
     begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
-    document = path.read_text()
+    document = DOCS.read_text()
     before, _, rest = document.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        raise SystemExit(f"{path} has no markers {begin} ... {end}")
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+        raise SystemExit(f"{DOCS} has no markers {begin} ... {end}")
+    DOCS.write_text(f"{before}{begin}\n{text}\n{end}{after}")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -94,7 +93,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="", help="default: all")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/methods.md")
+    parser.add_argument("--peak", nargs=2, metavar=("NAME", "BATCH"), help="print the MB of this method alone")
     options = parser.parse_args()
+    if options.peak:
+        print(peak(options.peak[0], int(options.peak[1])))
+        return
     names = [n for n in options.methods.split(",") if n] or [n for n in METHODS if n not in SKIPPED]
     model = unsample.load("scenes-sd")
     rows = []
@@ -104,7 +107,7 @@ def main() -> None:
         if name in PLAIN and ratio:
             *_, plain = measure(model, get_method(*PLAIN[name]), batch)
             share = f"{100 * (1 - plain / ratio):.0f} %" if plain else ""
-        memory = f"{in_child('benchmarks.method_cost', name, batch):.0f}"
+        memory = f"{in_child('benchmarks.method_cost', '--peak', name, batch):.0f}"
         over = f"{ratio:.2f}" if ratio else "-"
         rows.append([name, *map(str, (batch, nfe, backward)), f"{wall:.2f}", over, share, memory])
         tqdm.write("  ".join(rows[-1]), file=sys.stderr)
@@ -114,8 +117,8 @@ def main() -> None:
     show(title, columns, rows, note)
     if options.docs:
         made = f"`python -m benchmarks.method_cost --docs`, {datetime.date.today()}. {title}; {note}; {where()}."
-        write_section(Path("docs/methods.md"), "cost", f"{made}\n\n{markdown(columns, rows)}")
+        write_section("cost", f"{made}\n\n{markdown(columns, rows)}")
 
 
 if __name__ == "__main__":
-    print(peak(sys.argv[1], int(sys.argv[2]))) if sys.argv[2:] and sys.argv[2].isdigit() else main()
+    main()

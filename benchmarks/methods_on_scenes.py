@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +33,6 @@ SETTINGS = {"gradient": {"preset": "first_step"}}  # every step optimised would 
 GENTLE = dict.fromkeys(
     ("ddim", "edict", "edit_friendly", "negative_prompt", "proximal", "forward_first"), (1.5,)
 )  # guidance below 3 for edits, too
-DOCS = Path("docs/methods.md")
 
 
 def configured(name: str) -> Method:
@@ -140,7 +138,7 @@ def reconstruction(names: list[str]) -> None:
         f"on scenes-sd, {STEPS} steps, medians. `noise`: sampled plainly from the recovered noise alone; `record`: "
         "played back by the method's own rule with all that it stored. The ceiling is the autoencoder's own round trip."
     )
-    write_section(DOCS, "reconstruction", f"{note}\n\n{markdown(RECONSTRUCTION, rows)}")
+    write_section("reconstruction", f"{note}\n\n{markdown(RECONSTRUCTION, rows)}")
 
 
 # ---------------------------------------------------------------- editing
@@ -201,7 +199,7 @@ def editing(names: list[str]) -> None:
         f"held-out report scenes changed by prompt on scenes-sd, {STEPS} steps, inverted at guidance 1, edited at w. "
         "Gains are pooled over pixels: 1 is the true edit, 0 did nothing. Read each row against the first four."
     )
-    write_section(DOCS, "editing", f"{note}\n\n{markdown(EDITING, rows)}")
+    write_section("editing", f"{note}\n\n{markdown(EDITING, rows)}")
 
 
 # ---------------------------------------------------------------- whiteness
@@ -246,7 +244,7 @@ def whiteness(names: list[str]) -> None:
         f"pairs of the recovered noise, {PAIRS} report scenes, {STEPS} steps, guidance 1; means ± half width of the 95 "
         "% interval; dB over pictures, those above 200 dB counted as 200."
     )
-    write_section(DOCS, "whiteness", f"{note}\n\n{markdown(columns, rows)}")
+    write_section("whiteness", f"{note}\n\n{markdown(columns, rows)}")
 
 
 # ---------------------------------------------------------------- the mixture
@@ -288,7 +286,7 @@ def mixture(names: list[str]) -> None:
         f"`python -m benchmarks.methods_on_scenes mixture`, {dates('mixture')}: pictures that scenes-mixture made, "
         f"whose eps is exact, {STEPS} steps, guidance 1 with the true caption; means ± half width of the 95 % interval."
     )
-    write_section(DOCS, "mixture", f"{note}\n\n{markdown(columns, rows)}")
+    write_section("mixture", f"{note}\n\n{markdown(columns, rows)}")
 
 
 TABLES = {"reconstruction": reconstruction, "editing": editing, "whiteness": whiteness, "mixture": mixture}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,7 +115,7 @@ def table() -> None:
         f"`python -m benchmarks.recovery`, {dates('recovery')}: {COUNT} pictures that scenes-ddpm made from report "
         f"seeds, {STEPS} steps, started from x0 raw; means ± half width of the 95 % interval."
     )
-    write_section(Path("docs/methods.md"), "recovery", f"{note}\n\n{markdown(COLUMNS, shown)}")
+    write_section("recovery", f"{note}\n\n{markdown(COLUMNS, shown)}")
     print(markdown(COLUMNS, shown))
 
 

@@ -6,7 +6,7 @@ import time
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
-from numbers import Integral, Real
+from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from unsample.methods import Method, get_method
 from unsample.models.base import Model
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
+from unsample.numeric import is_real, is_whole
 from unsample.outcome import find_lost, residuals, status
 from unsample.playing import (
     check_model,
@@ -226,7 +227,7 @@ def invert(
     verdicts = status(run.watch, state, configured, count)
     kept = {name: state[name] for name in configured.keeps}
     sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
-    own = generator is not None and not isinstance(generator, Integral)
+    own = generator is not None and not is_whole(generator)
     seeds = [g.initial_seed() if own else int(generator or 0) for g in generators]
     about = _meta(model, grid, stop, prompts, count, seeds)
     about |= {
@@ -383,7 +384,7 @@ def interpolate(
 
     from unsample.slerp import slerp
 
-    if isinstance(num_frames, bool) or not isinstance(num_frames, Integral) or num_frames < 2:
+    if not is_whole(num_frames) or num_frames < 2:
         raise BadOption(f"num_frames must be a whole number of at least 2; got {num_frames!r}")
     a, b = opened(inversion_a), opened(inversion_b)
     check_pair((tuple(a.noise.shape), a.meta), (tuple(b.noise.shape), b.meta), guidance_scale)
@@ -455,7 +456,7 @@ def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:
 
 
 def _stop(grid: Grid, strength: float) -> int:
-    if isinstance(strength, bool) or not isinstance(strength, Real) or not 0 < strength <= 1:
+    if not is_real(strength) or not 0 < strength <= 1:
         raise BadOption(f"strength must be in (0, 1]; got {strength!r}")
     stop = grid.stop_index(strength)
     if stop == 0:

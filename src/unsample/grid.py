@@ -11,10 +11,10 @@ import inspect
 import math
 import warnings
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
+from unsample.numeric import is_whole
 from unsample.prediction import PREDICTION_TYPES
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Grid:
 def check_steps(num_inference_steps: object, num_train_timesteps: int | None = None) -> int:
     """The number of steps as an int, or `BadOption`."""
     highest = num_train_timesteps or math.inf
-    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, Integral):  # numpy's too
+    if not is_whole(num_inference_steps):
         raise BadOption(f"num_inference_steps must be a whole number; got {num_inference_steps!r}")
     count = int(num_inference_steps)
     if not 1 <= count <= highest:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.draws import content_seeds
 from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.models.base import Condition, Model
+from unsample.numeric import is_whole
 
 if TYPE_CHECKING:
     import torch
@@ -281,8 +281,7 @@ def as_generators(generator: Any, count: int, rows: Tensor | None = None) -> lis
         return list(generator)
     if rows is None and generator is None:
         return [torch.Generator().manual_seed(secrets.randbelow(2**32)) for _ in range(count)]
-    number = isinstance(generator, Integral) and not isinstance(generator, bool)
-    if rows is not None and (generator is None or number):
+    if rows is not None and (generator is None or is_whole(generator)):
         return [torch.Generator().manual_seed(s) for s in content_seeds(rows, int(generator or 0))]
     if not isinstance(generator, torch.Generator):
         raise BadOption(f"generator must be a torch.Generator or a list of them; got {type(generator).__name__}")

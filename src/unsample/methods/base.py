@@ -11,10 +11,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Number, Real
+from numbers import Number
 from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
 from unsample.errors import BadOption, Incompatible, unknown_name
+from unsample.numeric import is_real, is_whole
 from unsample.solvers.ddim import ddim_invert_at_target, ddim_sample
 from unsample.walk import State, Step
 
@@ -231,7 +232,7 @@ def base_setting(base: Base, method: Method) -> Any:
 
 def whole(method: str, name: str, value: object, lowest: int = 1) -> int:
     """A setting that is a whole number of at least `lowest` (and of 63 bits: torch's seeds), or `BadOption`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not lowest <= value < 2**63:  # type: ignore[operator]
+    if not is_whole(value) or not lowest <= value < 2**63:
         raise BadOption(f"{method}: {name} must be a whole number of at least {lowest}; got {value!r}")
     return int(value)
 
@@ -241,11 +242,10 @@ def number(method: str, name: str, value: object, low: float = 0.0, high: float 
     import math
     import sys
 
-    fine = not isinstance(value, bool) and isinstance(value, Real)
-    if not fine or not low <= value <= min(high, sys.float_info.max):  # type: ignore[operator]
+    if not is_real(value) or not low <= value <= min(high, sys.float_info.max):
         limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
         raise BadOption(f"{method}: {name} must be a finite number {limits}; got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def choice(method: str, name: str, value: object, known: Iterable[str]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption, Incompatible, unknown_name
 from unsample.models.base import Condition, Model
+from unsample.numeric import is_real
 from unsample.prediction import Prediction, prediction_from_output
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Predict:
         batch_size: int,
         cost: Cost | None = None,
     ) -> None:
-        one = isinstance(guidance_scale, Real)
+        one = is_real(guidance_scale)
         self.scales = tuple([check_guidance(guidance_scale)] * (grid.num_steps + 1) if one else guidance_scale)  # type: ignore[arg-type]
         if unconditional is None and any(w != 1 for w in self.scales):
             asked = next(w for w in self.scales if w != 1)
@@ -183,7 +183,7 @@ def schedule_name(schedule: Schedule) -> str:
 
 def check_guidance(guidance_scale: object, name: str = "guidance_scale") -> float:
     """The scale as a float, or `BadOption`."""
-    if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, Real):  # numpy's too
+    if not is_real(guidance_scale):
         raise BadOption(f"{name} must be a number; got {guidance_scale!r}")
     if not math.isfinite(guidance_scale) or guidance_scale < 0:
         raise BadOption(f"{name} must be a finite number of at least 0; got {guidance_scale}")

@@ -1,0 +1,16 @@
+"""What counts as a number: Python's and numpy's, and neither True nor False."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import TypeGuard
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number by its type."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether it is a real number by its type; nan and infinity are."""
+    return isinstance(value, Real) and not isinstance(value, bool)
