@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
 
+from unsample.bench.ledger import Part, cell_name
 from unsample.bench.plan import Named, Plan, methods_of
 
 
@@ -27,9 +28,14 @@ class Task:
     attempt: int = 1
     deaths: int = 0
 
+    @property
+    def part(self) -> Part:
+        """Which part of the plan it belongs to."""
+        return self.model, self.method, self.guidance
+
     def cells(self) -> list[str]:
         """What its cells are called (`ledger.cell_id`)."""
-        return [f"{self.model}|{self.method}|{self.guidance:g}|{id}" for id in self.ids]
+        return [cell_name(self.part, id) for id in self.ids]
 
     def only(self, keep: Sequence[int]) -> Task:
         """Some of its items, by their place in it."""
@@ -70,7 +76,7 @@ def base_row(plan: Plan, named: Named, task: Task, place: int, id: str) -> dict[
         "settings": dict(named.settings),
         "baseline": named.baseline,
         "guidance": task.guidance,
-        "inversion_guidance": plan.inversion_guidance,
+        "inversion_guidance": named.inversion_guidance,
         "steps": plan.steps,
         "edit": plan.edit,
         "fitted": False,
@@ -93,11 +99,10 @@ def estimated_nfe(plan: Plan, items: int) -> int:
     from unsample.methods import Walked, get_method
 
     total = 0
-    pair = 1 if plan.inversion_guidance in (0, 1) else 2
     for w in plan.guidance:
-        sampling = 1 if w in (0, 1) else 2
-        walked = Walked(plan.steps, pair, sampling, tuple(range(1, 1000, max(1000 // plan.steps, 1))))
         for m in methods_of(plan):
+            pair, sampling = (1 if scale in (0, 1) else 2 for scale in (m.inversion_guidance, w))
+            walked = Walked(plan.steps, pair, sampling, tuple(range(1, 1000, max(1000 // plan.steps, 1))))
             if not m.baseline:
                 total += get_method(m.name, dict(m.settings)).passes(walked)
     return total * items * len(plan.models)

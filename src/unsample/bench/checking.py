@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unsample.bench.artefacts import hash_of
-from unsample.bench.cells import tasks_of
+from unsample.bench.coverage import Counts, covered, total
 from unsample.bench.ledger import (
     PLAN,
     RUNNING,
     VOLATILE,
+    Apart,
     Ledger,
     RunData,
+    Standing,
     cell_id,
-    raw_broken,
+    cell_name,
     raw_rows,
     read_plan_file,
     read_run,
+    read_standing,
     row_sha,
 )
 from unsample.bench.plan import Plan, make_plan
@@ -33,8 +36,10 @@ from unsample.files import atomic_write, check_writable_folder
 class Verdict:
     """What `verify` found."""
 
-    cells: int = 0  # of the whole plan
+    cells: int = 0  # of the whole plan, those left out apart
     rows: int = 0
+    counts: Counts = field(default_factory=Counts)  # all that was planned
+    apart: Sequence[Apart] = ()  # what is not run: stopped, or not applicable
     artefacts: int = 0
     lost: list[str] = field(default_factory=list)  # cells without a row: the run is not finished
     strange: list[str] = field(default_factory=list)  # rows of no cell of the plan
@@ -53,9 +58,12 @@ def verify(folder: Path) -> Verdict:
         BadInput: the folder holds no run.
     """
     plan, found = make_plan(read_plan_file(folder)["plan"]), Verdict()
-    rows = raw_rows(folder)
-    expected = _expected(plan, folder)
+    rows, standing = raw_rows(folder), _standing(plan, folder)
+    parts = covered(plan, standing)
+    usable = [item for item in standing.items if item not in standing.broken]
+    expected = {cell_name((p.model, p.method, p.guidance), item) for p in parts if p.counts.planned for item in usable}
     found.cells, found.rows = len(expected), len(rows)
+    found.counts, found.apart = total(p.counts for p in parts), [p.apart for p in parts if p.apart]
     found.lost = sorted(expected - {cell for cell, _, _ in rows})
     for cell, text, sha in rows:
         if row_sha(text) != sha:
@@ -74,16 +82,12 @@ def verify(folder: Path) -> Verdict:
     return found
 
 
-def _expected(plan: Plan, folder: Path) -> set[str]:
-    """Every cell of the plan whose item can be used."""
+def _standing(plan: Plan, folder: Path) -> Standing:
+    """How far a run is; the items of an earlier version's run are those of the data set as it is now."""
     from unsample.datasets import open_dataset
 
-    data = open_dataset(plan.dataset)
-    broken = {item for item, _ in raw_broken(folder)}
-    cells: set[str] = set()
-    for task in tasks_of(plan, data.ids, max(len(data.ids), 1)):
-        cells |= {cell for cell, id in zip(task.cells(), task.ids, strict=True) if id not in broken}
-    return cells
+    standing = read_standing(folder)
+    return standing if standing.items else replace(standing, items=list(open_dataset(plan.dataset).ids))
 
 
 def same_result(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -134,7 +138,10 @@ def merge(folders: Sequence[Path], into: Path) -> RunData:
         for row, source in rows.values():
             for artefact in row["artefacts"]:
                 _copy(source / artefact["path"], into / artefact["path"])
-        ledger.add([row for row, _ in rows.values()], {b for run in runs for b in run.broken})
+        noted = [ledger.standing.items, *(run.items for run in runs)]
+        items = dict.fromkeys(item for some in noted for item in some)
+        ledger.note(list(items), {b for run in runs for b in run.broken}, [a for run in runs for a in run.apart])
+        ledger.add([row for row, _ in rows.values()])
     return read_run(into)
 
 

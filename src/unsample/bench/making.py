@@ -34,7 +34,7 @@ def make(batch: Batch) -> Made:
     if method is None:
         _baseline(batch, made, common)
         return made
-    given = {"method": method, "guidance_scale": plan.inversion_guidance, "sampling_guidance_scale": w}
+    given = {"method": method, "guidance_scale": batch.named.inversion_guidance, "sampling_guidance_scale": w}
     given |= {"prompt": batch.prompts, "generator": batch.generators}
     if sampled is None:
         given["images"] = made.source

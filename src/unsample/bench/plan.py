@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from unsample.errors import BadInput, BadOption, unknown_name
+from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, unknown_name
 
 if TYPE_CHECKING:
     from unsample.pictures import Fit
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of rows and keys; a change of numbers at the same settings makes it another one
 BASELINES = ("identity", "vae(source)", "vae(truth)", "fresh")
 SHIPPED = ("quick", "zeng", "easyinv", "editing", "pie_bench")
+OF_A_METHOD = ("inversion_guidance",)  # keys of a plan that a method may have its own value of
 _LABEL = re.compile(r"(\w+)(?:\[(.*)\])?", re.DOTALL)
 
 
@@ -30,11 +31,11 @@ class Plan:
     """What to run. Lists multiply."""
 
     dataset: str
-    methods: tuple[str, ...]  # `ddim`, `fixed_point[num_iters=5]`
+    methods: tuple[str, ...]  # `ddim`, `fixed_point[num_iters=5]`, `edict[inversion_guidance=3]`
     models: tuple[str, ...] = ("scenes-sd",)
     metrics: tuple[str, ...] = ("psnr", "ssim")
     guidance: tuple[float, ...] = (1.0,)  # of sampling
-    inversion_guidance: float = 1.0
+    inversion_guidance: float = 1.0  # of methods that say none of their own
     steps: int = 50
     edit: bool = False
     seed: int = 0
@@ -55,6 +56,7 @@ class Named:
     label: str
     name: str
     settings: Mapping[str, Any]
+    inversion_guidance: float
     baseline: bool = False
 
 
@@ -108,6 +110,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         if key in values:
             kept = values[key]
             values[key] = tuple(kept) if isinstance(kept, list | tuple) else (kept,)
+            values[key] = tuple(map(_label, values[key])) if key == "methods" else values[key]
             if not values[key] or len(set(map(str, values[key]))) < len(values[key]):
                 raise BadOption(f"{key} must be different values, at least one; got {kept!r}")
     for key in ("dataset", "methods"):
@@ -141,9 +144,87 @@ def _checked(values: dict[str, Any]) -> Plan:
     check_steps(values.get("steps", 50))
     read_spec(values["dataset"], DATASETS)
     plan = Plan(**values)
-    methods_of(plan)
+    _check_methods(plan)
     _check_metrics(plan)
     return plan
+
+
+def _label(entry: Any) -> Any:
+    """A method of a plan as text: `{name = "edict[p=0.9]", inversion_guidance = 3}` is `edict[p=0.9,inversion_...=3]`.
+
+    Raises:
+        UnknownName: a key that a method has not. BadOption: no name.
+    """
+    if not isinstance(entry, Mapping):
+        return entry
+    known = ("name", *OF_A_METHOD)
+    for key in entry:
+        if key not in known:
+            raise unknown_name("key of a method", key, known)
+    match = _LABEL.fullmatch(str(entry.get("name", "")).strip())
+    if match is None:
+        raise BadOption(
+            f"a method of a plan needs a name, such as {{name = 'edict', inversion_guidance = 3}}; got {entry}"
+        )
+    own = [f"{key}={_short(entry[key])}" for key in OF_A_METHOD if key in entry]
+    inner = [*filter(None, [match[2]]), *own]
+    return f"{match[1]}[{','.join(inner)}]" if inner else match[1]
+
+
+def _short(value: Any) -> str:
+    """A number as one writes it: 3, not 3.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_methods(plan: Plan) -> None:
+    from unsample.methods import get_method
+
+    made = plan.dataset.partition(":")[0].partition(",")[0].strip() == "generated"
+    for named in methods_of(plan):
+        if not named.baseline and get_method(named.name, dict(named.settings)).needs_trajectory and not made:
+            raise Incompatible(
+                f"{named.label} needs the sampling run that made the pictures, and {plan.dataset!r} has none; "
+                "use the data set generated"
+            )
+
+
+def drifting(plan: Plan) -> dict[tuple[str, float], str]:
+    """The methods of a plan, by label and guidance, whose reconstruction drifts for the guidance alone; what is said.
+
+    It is what the verbs warn of (`playing.drift`).
+    """
+    found = {(m.label, w): drift_of(m, w) for w in plan.guidance for m in methods_of(plan)}
+    return {key: said for key, said in found.items() if said}
+
+
+def drift_of(named: Named, guidance: float) -> str:
+    """What is to be said of a method that is inverted at its own guidance and sampled at another; mostly nothing."""
+    from unsample.methods import get_method
+    from unsample.playing import drift
+
+    if named.baseline:
+        return ""
+    method = get_method(named.name, dict(named.settings))
+    scales = (guidance,)
+    return drift(method, named.inversion_guidance, scales) if method.drifts(named.inversion_guidance, scales) else ""
+
+
+def without_weights(plan: Plan) -> dict[str, str]:
+    """The metrics of a plan whose weights are not here, and why: their values will be null.
+
+    Raises:
+        WeightsMissing: no metric is left.
+    """
+    from unsample.metrics.facts import resolve
+    from unsample.metrics.measuring import lacking_weights
+    from unsample.metrics.subject import Settings
+    from unsample.metrics.table import METRICS
+
+    asked = {name: lacking_weights(resolve(name, METRICS, Settings(clip=plan.clip))) for name in plan.metrics}
+    lacking = {name: reason for name, reason in asked.items() if reason}
+    if len(lacking) == len(plan.metrics):
+        raise WeightsMissing("; ".join(f"{name}: {reason}" for name, reason in lacking.items()))
+    return lacking
 
 
 def _check_metrics(plan: Plan) -> None:
@@ -178,11 +259,27 @@ def methods_of(plan: Plan) -> list[Named]:
         pairs = [tuple(part.split("=", 1)) for part in split_outside(inner, ",") if part.strip()]
         if any(len(pair) != 2 for pair in pairs):
             raise BadOption(f"settings in {label!r} are key=value, separated by commas")
-        given = [("preset", "quick")] * plan.quick + [(k.strip(), v.strip()) for k, v in pairs]  # type: ignore[misc]
-        settings = parse_settings(name, given)
+        given = [(k.strip(), v.strip()) for k, v in pairs]  # type: ignore[misc]
+        own = dict(pair for pair in given if pair[0] in OF_A_METHOD)
+        settings = parse_settings(name, [("preset", "quick")] * plan.quick + [p for p in given if p[0] not in own])
         get_method(name, dict(settings))
-        found.append(Named(str(label).strip(), name, settings))
-    return found + [Named(b, b, {}, baseline=True) for b in BASELINES if plan.edit]
+        found.append(Named(str(label).strip(), name, settings, _guidance(own, str(label), plan)))
+    baselines = BASELINES if plan.edit else ()
+    return found + [Named(b, b, {}, plan.inversion_guidance, baseline=True) for b in baselines]
+
+
+def _guidance(own: Mapping[str, str], label: str, plan: Plan) -> float:
+    """The guidance that a method is inverted at: its own, else the plan's."""
+    from unsample.models.guidance import check_guidance
+
+    if "inversion_guidance" not in own:
+        return plan.inversion_guidance
+    try:
+        return check_guidance(float(own["inversion_guidance"]), "inversion_guidance")
+    except ValueError as error:
+        raise BadOption(
+            f"inversion_guidance in {label!r} must be a number; got {own['inversion_guidance']!r}"
+        ) from error
 
 
 def split_outside(text: str, separator: str) -> list[str]:

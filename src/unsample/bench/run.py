@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 from unsample.bench.cells import Task, base_row, tasks_of
-from unsample.bench.ledger import PLAN, Ledger, read_plan_file
+from unsample.bench.coverage import Counts
+from unsample.bench.ledger import (
+    FILE,
+    PLAN,
+    STOPPED,
+    Apart,
+    Ledger,
+    Part,
+    Standing,
+    read_plan_file,
+    read_standing,
+)
 from unsample.bench.local import Event, InProcess, Processes, Workplace
 from unsample.bench.plan import Plan, differing, methods_of, plain
 from unsample.errors import BadInput
 from unsample.files import atomic_write, check_writable_folder
+from unsample.models.loading import locate
 
 ATTEMPTS, DEATHS, AUTO = 3, 5, 8
+STOP_AFTER = 3  # first cells of a model, method and guidance that all fail for one reason: the others are not tried
 
 
 class Engine(Protocol):
@@ -61,10 +74,17 @@ class How:
 class Summary:
     """How a run ended."""
 
-    cells: int = 0  # of this shard
-    found: int = 0  # done before
+    cells: int = 0  # of this shard, without those that are not applicable
+    before: dict[str, int] = field(default_factory=dict)  # statuses of what was done before
     statuses: dict[str, int] = field(default_factory=dict)  # of what was done now
-    broken: dict[str, str] = field(default_factory=dict)  # items left out, and why
+    left_out: int = 0  # cells whose item cannot be used
+    broken: dict[str, str] = field(default_factory=dict)  # those items, and why
+    apart: list[Apart] = field(default_factory=list)  # what is not run: stopped now, or not applicable
+
+    @property
+    def found(self) -> int:
+        """Cells that needed no work any more."""
+        return sum(self.before.values()) + self.left_out
 
     @property
     def done(self) -> int:
@@ -76,10 +96,20 @@ class Summary:
         """Cells that failed now."""
         return self.statuses.get("failed", 0)
 
+    @property
+    def stopped(self) -> list[Apart]:
+        """Parts of the plan whose first cells failed."""
+        return [a for a in self.apart if a.kind == STOPPED]
+
+    @property
+    def counts(self) -> Counts:
+        """All that was planned for this shard."""
+        return Counts(self.cells, Counter(self.before) + Counter(self.statuses), self.left_out)
+
 
 def run_plan(
     plan: Plan, folder: Path, how: How, observe: Callable[[Summary], None] = lambda summary: None,
-    engine: Callable[[Workplace], Engine] | None = None,
+    engine: Callable[[Workplace], Engine] | None = None, apart: Sequence[Apart] = (),
 ) -> Summary:  # fmt: skip
     """Run what is not done yet.
 
@@ -89,47 +119,84 @@ def run_plan(
         how: engine, workers, batch size.
         observe: called after every batch.
         engine: in place of the one that `how` names.
+        apart: what is known to be not applicable, and is not tried.
 
     Raises:
         BadInput: the folder holds another plan, another process writes it, the data cannot be opened, or the disk is
             full; what was committed stays, and the same call goes on.
+        WeightsMissing: a model is not here and cannot be fetched; nothing was run.
     """
     from unsample.datasets import open_dataset
 
     data = open_dataset(plan.dataset)
-    ids, summary = list(data.ids), Summary()
+    ids, broken = list(data.ids), dict(data.broken)
+    tasks = list(tasks_of(plan, ids, how.batch_size or AUTO, how.shard))
+    if (folder / PLAN).is_file() and (folder / FILE).is_file():
+        _check_plan(plan, folder)
+        standing = read_standing(folder)
+        summary, waiting, _ = _left(tasks, standing, broken, apart)
+        if not waiting and standing.items == ids:  # nothing to write: the folder may be read-only
+            return summary
+    for name in plan.models:
+        locate(name)
     check_writable_folder(folder)
     with Ledger(folder) as ledger:
         _claim(plan, folder, how.command)
-        ledger.add([], data.broken)
-        tasks = list(tasks_of(plan, ids, how.batch_size or AUTO, how.shard))
-        summary.cells = sum(len(t.ids) for t in tasks)
-        done, summary.broken = ledger.done(), ledger.broken()
-        waiting: deque[Task] = deque()
-        for task in tasks:
-            left = [k for k, cell in enumerate(task.cells()) if cell not in done and task.ids[k] not in summary.broken]
-            summary.found += len(task.ids) - len(left)
-            if left:
-                waiting.append(task.only(left))
+        ledger.take_up()
+        ledger.note(ids, broken.items(), apart)
+        summary, waiting, ended = _left(tasks, ledger.standing, broken, apart)
         if waiting:
             place = Workplace(plan, folder, how.artefacts, how.device, how.threads_each, how.running)
-            _Driver(plan, ledger, how, summary, observe, waiting).drive(
-                engine(place) if engine else _engine(place, how)
-            )
+            driver = _Driver(plan, ledger, how, summary, observe, waiting, ended)
+            driver.drive(engine(place) if engine else _engine(place, how))
     return summary
+
+
+def _left(
+    tasks: Sequence[Task], standing: Standing, broken: dict[str, str], apart: Sequence[Apart]
+) -> tuple[Summary, deque[Task], set[Part]]:
+    """What was done before, what is still to be done, and the parts of which a cell has ended without an error.
+
+    Cells that failed before their part was stopped are still to be done.
+    """
+    summary, waiting = Summary(broken=standing.broken | broken, apart=list(apart)), deque[Task]()
+    ended: set[Part] = set()
+    again = {a.part for a in standing.apart if a.kind == STOPPED}
+    never, before = {a.part for a in apart}, Counter[str]()
+    for task in tasks:
+        if task.part in never:
+            continue
+        summary.cells += len(task.ids)
+        left = []
+        for k, (cell, id) in enumerate(zip(task.cells(), task.ids, strict=True)):
+            status = standing.statuses.get(cell)
+            if status is not None and not (status == "failed" and task.part in again):
+                before[status] += 1
+                ended |= {task.part} if status != "failed" else set()
+            elif id in summary.broken:
+                summary.left_out += 1
+            else:
+                left.append(k)
+        if left:
+            waiting.append(task.only(left))
+    summary.before = dict(before)
+    return summary, waiting, ended
 
 
 class _Driver:
     def __init__(
         self, plan: Plan, ledger: Ledger, how: How, summary: Summary, observe: Callable[[Summary], None],
-        waiting: deque[Task],
+        waiting: deque[Task], ended: Set[Part],
     ) -> None:  # fmt: skip
         self.plan, self.ledger, self.how, self.summary, self.observe = plan, ledger, how, summary, observe
         self.waiting = waiting
         self.most: dict[str, int] = {}  # method to the largest batch that fits
+        self.ended = set(ended)  # parts of the plan of which a cell has ended otherwise than by an error
+        self.errors: dict[Part, list[str]] = {}  # what the others' cells failed with
 
     def drive(self, engine: Engine) -> None:
         """Until nothing waits and nobody is busy."""
+        self.observe(self.summary)
         try:
             while self.waiting or engine.busy():
                 while self.waiting and engine.idle():
@@ -149,17 +216,23 @@ class _Driver:
 
     def _take(self, event: Event) -> None:
         task, found = event.task, event.found
-        if found is None:
+        if found is not None and "rows" in found:
+            self._commit(found["rows"], found["broken"])
+        elif any(a.part == task.part for a in self.summary.stopped):
+            return  # it was with a worker when its part was stopped; a resumed run tries it again
+        elif found is None:
             task = replace(task, deaths=task.deaths + 1)
             if task.deaths < DEATHS:  # from the third on alone, so that what kills workers fails without its neighbours
                 parts = [task] if task.deaths < DEATHS - 2 else task.alone()
                 self.waiting.extendleft(reversed(parts))
             else:
                 self._fail(task, f"its worker died {DEATHS} times while it ran", "")
-        elif "rows" in found:
-            self._commit(found["rows"], found["broken"])
         elif found["kind"] == "fatal":
             raise BadInput(f"{found['error']}; the run can be gone on with by the same command")
+        elif found["kind"] == "model":
+            if len(self.plan.models) == 1:
+                raise found["raised"]
+            self._stop([t.part for t in (task, *self.waiting) if t.model == task.model], found["error"])
         elif found["kind"] == "memory" and not self.how.batch_size and len(task.ids) > 1:
             self.most[task.method] = (len(task.ids) + 1) // 2
             self.waiting.extendleft(reversed(task.halves()))
@@ -174,15 +247,31 @@ class _Driver:
     def _commit(self, rows: list[dict[str, Any]], broken: Sequence[tuple[str, str]] = ()) -> None:
         self.ledger.add(rows, broken)
         self.summary.broken.update(broken)
-        self.summary.found += len(broken)
+        self.summary.left_out += len(broken)
         for row in rows:
             self.summary.statuses[row["status"]] = self.summary.statuses.get(row["status"], 0) + 1
+            part = (row["model"], row["method"], row["guidance"])
+            if row["status"] == "failed":
+                self.errors.setdefault(part, []).append(str(row["error"]))
+            else:
+                self.ended.add(part)
 
     def _fail(self, task: Task, error: str, traceback: str) -> None:
         named = next(m for m in methods_of(self.plan) if m.label == task.method)
         ended = {"status": "failed", "error": error, "traceback": traceback, **self.how.running}
         places = zip(task.items, task.ids, strict=True)
         self._commit([base_row(self.plan, named, task, place, id) | ended for place, id in places])
+        errors = self.errors[task.part]
+        all_failed = task.part not in self.ended and len(errors) >= STOP_AFTER and len(set(errors)) == 1
+        if all_failed and any(t.part == task.part for t in self.waiting):
+            self._stop([task.part], f"its first {len(errors)} cells all failed: {error}")
+
+    def _stop(self, parts: Sequence[Part], reason: str) -> None:
+        """Try no more of some parts of the plan in this run."""
+        apart = [Apart(*part, STOPPED, reason) for part in dict.fromkeys(parts)]
+        self.ledger.stop(apart)
+        self.summary.apart += apart
+        self.waiting = deque(t for t in self.waiting if t.part not in {a.part for a in apart})
 
 
 def _engine(place: Workplace, how: How) -> Engine:
@@ -193,21 +282,22 @@ def _engine(place: Workplace, how: How) -> Engine:
     return InProcess(place) if how.workers == 1 else Processes(place, how.workers)
 
 
+def _check_plan(plan: Plan, folder: Path) -> None:
+    """Refuse a folder that holds another plan."""
+    there = read_plan_file(folder)
+    if there.get("fingerprint") != plan.fingerprint():
+        keys = differing(plain(plan), there["plan"])
+        what = "; ".join(f"{k}: {there['plan'].get(k)!r} there, {plain(plan).get(k)!r} asked" for k in keys[:4])
+        raise BadInput(f"{str(folder)!r} holds the run of another plan ({what or 'another format'}); choose another -o")
+
+
 def _claim(plan: Plan, folder: Path, command: Sequence[str]) -> None:
     """Write the plan into a new folder; refuse a folder that holds another one."""
     if (folder / PLAN).exists():
-        there = read_plan_file(folder)
-        if there.get("fingerprint") != plan.fingerprint():
-            keys = differing(plain(plan), there["plan"])
-            what = "; ".join(f"{k}: {there['plan'].get(k)!r} there, {plain(plan).get(k)!r} asked" for k in keys[:4])
-            raise BadInput(
-                f"{str(folder)!r} holds the run of another plan ({what or 'another format'}); choose another -o"
-            )
-        return
+        return _check_plan(plan, folder)
     kept = {"fingerprint": plan.fingerprint(), "plan": plain(plan), "versions": versions(), "command": list(command)}
-    atomic_write(
-        folder / PLAN, lambda temporary: temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    )
+    text = json.dumps(kept, indent=1) + "\n"
+    atomic_write(folder / PLAN, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def versions() -> dict[str, str]:

@@ -23,10 +23,14 @@ from unsample.bench.cells import Task, base_row
 from unsample.bench.making import make
 from unsample.bench.plan import FORMAT, Plan, digest, methods_of
 from unsample.bench.scoring import score
-from unsample.errors import BadInput, first_line, out_of_memory
+from unsample.errors import BadInput, UnsampleError, first_line, out_of_memory
 
 if TYPE_CHECKING:
     from unsample.datasets.item import Dataset
+
+
+class _NoModel(Exception):
+    """A model cannot be loaded."""
 
 
 @dataclass
@@ -43,7 +47,11 @@ class Worker:
     _data: dict[int, Dataset] = field(default_factory=dict)
 
     def model(self, name: str) -> Any:
-        """A loaded model."""
+        """A loaded model.
+
+        Raises:
+            _NoModel: it cannot be had, or not with this device or type: no other cell of it would fare better.
+        """
         if name not in self._models:
             import torch
 
@@ -51,7 +59,10 @@ class Worker:
 
             if self.threads:
                 torch.set_num_threads(self.threads)
-            self._models[name] = unsample.load(name, device=self.device, dtype=self.plan.dtype)
+            try:
+                self._models[name] = unsample.load(name, device=self.device, dtype=self.plan.dtype)
+            except UnsampleError as error:
+                raise _NoModel(str(error)) from error
         return self._models[name]
 
     def data(self, model: Any) -> Dataset:
@@ -69,6 +80,9 @@ class Worker:
             return _done(self, task)
         except CannotKeep as error:
             return {"kind": "fatal", "error": str(error), "traceback": traceback.format_exc()}
+        except _NoModel as error:
+            raised = error.__cause__
+            return {"kind": "model", "error": str(raised), "traceback": traceback.format_exc(), "raised": raised}
         except Exception as error:
             kind = "memory" if out_of_memory(error) else "error"
             said = f"{type(error).__name__}: {first_line(error, 'no message')}"
@@ -112,13 +126,14 @@ def _row(batch: Batch, made: Made, n: int) -> dict[str, Any]:
     import torch
 
     plan, named, task = batch.plan, batch.named, batch.task
+    of_plan = {k: getattr(plan, k) for k in ("steps", "edit", "seed", "dtype", "fit", "clip")}
     what = {
         "item": batch.digests[n],
         "model": batch.model.weights_sha256(),
         "method": named.name,
         "settings": dict(named.settings),
         "guidance": task.guidance,
-        "plan": {k: getattr(plan, k) for k in ("inversion_guidance", "steps", "edit", "seed", "dtype", "fit", "clip")},
+        "plan": of_plan | {"inversion_guidance": named.inversion_guidance},
         "metrics": list(plan.metrics),
         "format": FORMAT,
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +15,10 @@ from typer import Argument, Option
 
 from unsample.cli import checks, options, talk
 from unsample.cli.options import INVERSION, MODEL, OUTPUT, Place, examples
-from unsample.errors import BadOption
+from unsample.errors import BadOption, Incompatible
 
 if TYPE_CHECKING:
+    from unsample.bench.ledger import Apart
     from unsample.bench.plan import Plan
     from unsample.bench.run import How, Summary
 
@@ -25,6 +28,8 @@ RunFolder = Annotated[
 ]
 Engine = Literal["local", "ray"]
 Artefacts = Literal["pictures", "all", "none"]
+MOST = 20  # parts of a plan that are named on the terminal
+GO_ON = "the same command goes on"
 QUIET = 10.0  # seconds between lines of progress where there is no terminal
 
 
@@ -163,8 +168,8 @@ def run(
     changes |= {"models": _names(model), "methods": _names(methods), "metrics": _names(metrics)}
     changes["guidance"] = None if guidance is None else [_number(part) for part in guidance.split(",")]
     asked = _plan(plan, {k: v for k, v in changes.items() if v is not None})
-    for name in asked.models:
-        checks.known_model(name)
+    known = {name: checks.known_model(name) for name in asked.models}
+    apart = not_applicable(asked, known)
     for part in (device or "").split(","):
         checks.place(Place(part or None, asked.dtype))
     checks.at_least("--workers", workers, highest=1024)
@@ -180,7 +185,8 @@ def run(
         from unsample.bench.ray_engine import import_ray
 
         import_ray()
-    return _tell(asked, how, json) if dry_run else _run(asked, Path(output), how, json)
+    _say_before(asked, apart)
+    return _tell(asked, apart, how, json) if dry_run else _run(asked, apart, Path(output), how, json)
 
 
 def verify(run: RunFolder, json: options.Json = False, debug: options.Debug = False) -> int:
@@ -196,11 +202,17 @@ def verify(run: RunFolder, json: options.Json = False, debug: options.Debug = Fa
         talk.error(what)
     text = f"{found.rows:,} of {found.cells:,} cells, {found.artefacts:,} files: "
     text += "all as written" if found.sound else f"{len(found.damaged) + len(found.strange)} damaged"
+    for part in found.apart:
+        talk.note(f"{part.kind}: {part.told()}")
     if json:
         lists = {"lost": found.lost, "damaged": found.damaged, "strange": found.strange}
-        talk.document({"run": run, "cells": found.cells, "rows": found.rows, "files": found.artefacts, **lists})
+        lists |= {part.kind.replace(" ", "_"): [] for part in found.apart}
+        for part in found.apart:
+            lists[part.kind.replace(" ", "_")].append(part.told())
+        about = {"run": run, "cells": found.cells, "rows": found.rows, "files": found.artefacts}
+        talk.document(about | found.counts.plain() | lists)
     else:
-        talk.answer(text + (f"; {len(found.lost):,} cells are still to be run" if found.lost else ""))
+        talk.answer(f"{text}; {found.counts.told()}")
     return 0 if found.sound else 4
 
 
@@ -214,11 +226,14 @@ def merge(
 ) -> int:
     """Put the shards of one plan together, with their files."""
     from unsample.bench.checking import merge as put_together
+    from unsample.bench.coverage import coverage, total
 
     found = put_together([Path(run) for run in runs], Path(output))
-    talk.say(f"wrote {len(found.rows):,} cells of {len(runs)} runs to {output}")
+    counts = total(part.counts for part in coverage(found))
+    said = f"; {counts.told()}" if counts.planned else ""
+    talk.say(f"wrote {len(found.rows):,} cells of {len(runs)} runs to {output}{said}")
     if json:
-        talk.document({"run": output, "rows": len(found.rows), "broken": len(found.broken)})
+        talk.document({"run": output, "rows": len(found.rows), "broken": len(found.broken)} | counts.plain())
     return 0
 
 
@@ -298,43 +313,103 @@ def _shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _tell(plan: Plan, how: How, as_json: bool) -> int:
+def not_applicable(plan: Plan, known: Mapping[str, checks.KnownModel]) -> list[Apart]:
+    """The parts of a plan that a model does not take; a method or a model that is left with none is refused.
+
+    Raises:
+        Incompatible: with the reason.
+    """
+    from unsample.bench.ledger import NOT_APPLICABLE, Apart
+    from unsample.bench.plan import methods_of
+    from unsample.methods import get_method
+
+    for model in known.values():
+        model.check(plan.steps)
+    found: list[Apart] = []
+    named = methods_of(plan)
+    for model, w, method in product(known.values(), plan.guidance, named):
+        try:
+            model.check(scales=(w, method.inversion_guidance))
+            if not method.baseline:
+                model.check_method(get_method(method.name, dict(method.settings)), "a prompt")
+        except Incompatible as error:
+            found.append(Apart(model.name, method.label, w, NOT_APPLICABLE, str(error)))
+    for kind, names, times in (
+        ("method", [m.label for m in named], len(known)), ("model", list(known), len(named)),
+    ):  # fmt: skip
+        for name in names:
+            lost = [a for a in found if getattr(a, kind) == name]
+            if len(lost) == times * len(plan.guidance):
+                raise Incompatible(f"{name}: {lost[0].reason}")
+    return found
+
+
+def _say_before(plan: Plan, apart: Sequence[Apart]) -> None:
+    """What is known of a run before it begins, once."""
+    from unsample.bench.plan import drifting, without_weights
+
+    for said in dict.fromkeys(drifting(plan).values()):
+        talk.warn(said)
+    for part in apart[:MOST]:
+        talk.note(f"not run: {part.told()}")
+    if len(apart) > MOST:
+        talk.note(f"not run: {len(apart) - MOST:,} more")
+    for metric, reason in without_weights(plan).items():
+        talk.warn(f"{metric} will not be measured: {reason}")
+
+
+def _tell(plan: Plan, apart: Sequence[Apart], how: How, as_json: bool) -> int:
     """What a run would do."""
-    from unsample.bench.cells import count_cells, estimated_nfe, tasks_of
+    from unsample.bench.cells import estimated_nfe, tasks_of
     from unsample.bench.run import AUTO
     from unsample.datasets import open_dataset
 
     data = open_dataset(plan.dataset)
-    tasks = list(tasks_of(plan, data.ids, how.batch_size or AUTO, how.shard))
-    cells, nfe = count_cells(plan, len(data.ids)), estimated_nfe(plan, len(data.ids))
-    here = sum(len(t.ids) for t in tasks)
+    never = {a.part for a in apart}
+    every, mine = (
+        [t for t in tasks_of(plan, data.ids, how.batch_size or AUTO, shard) if t.part not in never]
+        for shard in ((1, 1), how.shard)
+    )
+    nfe = estimated_nfe(plan, len(data.ids))
+    cells, here = (sum(len(t.ids) for t in tasks) for tasks in (every, mine))
     if as_json:
-        about = {"cells": cells, "cells_of_this_shard": here, "batches": len(tasks), "estimated_nfe": nfe}
+        about = {"cells": cells, "cells_of_this_shard": here, "batches": len(mine), "estimated_nfe": nfe}
         talk.document(about | {"items": len(data.ids), "broken": len(data.broken)})
     else:
         talk.answer(
-            f"{len(data.ids):,} items, {cells:,} cells ({here:,} in this shard, {len(tasks):,} batches); inverting "
+            f"{len(data.ids):,} items, {cells:,} cells ({here:,} in this shard, {len(mine):,} batches); inverting "
             f"takes about {nfe:,} network evaluations, playing back and editing come on top"
         )
     return 0
 
 
-def _run(plan: Plan, folder: Path, how: How, as_json: bool) -> int:
+def _run(plan: Plan, apart: Sequence[Apart], folder: Path, how: How, as_json: bool) -> int:
     from unsample.bench.run import run_plan
 
     begin = time.perf_counter()
     with _Progress() as progress:
-        summary = run_plan(plan, folder, how, progress.show)
+        try:
+            summary = run_plan(plan, folder, how, progress.show, apart=apart)
+        except BaseException:  # Ctrl-C, a full disk
+            if progress.last is not None:
+                talk.say(f"{progress.last.counts.told()}; {GO_ON}")
+            raise
     for item, reason in list(summary.broken.items())[:3]:
         talk.warn(f"{item} was left out: {reason}")
-    ends = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(summary.statuses.items()))
-    done = f"{summary.done:,} of {summary.cells:,} cells are done ({ends or 'nothing was left to do'})"
-    left_out = f"{len(summary.broken)} items left out; " if summary.broken else ""
-    talk.say(f"{done}; {left_out}{time.perf_counter() - begin:.1f} s; 'unsample report {folder}' shows them")
+    for part in summary.stopped[:MOST]:
+        talk.error(f"stopped: {part.told()}")
+    counts, now = summary.counts, sum(summary.statuses.values())
+    done = "nothing was left to do" if not now and not counts.missing else f"{now:,} of them now"
+    end = f"; {GO_ON}" if counts.missing else ""
+    talk.say(
+        f"{counts.told()} ({done}); {time.perf_counter() - begin:.1f} s{end}; 'unsample report {folder}' shows them"
+    )
     if as_json:
         about = {"run": str(folder), "cells": summary.cells, "done": summary.done, "statuses": summary.statuses}
-        talk.document(about | {"broken": [list(b) for b in summary.broken.items()], "failed": summary.failed})
-    return 1 if summary.failed else 0
+        about |= counts.plain() | {"broken": [list(b) for b in summary.broken.items()], "failed": summary.failed}
+        kinds = {"stopped": summary.stopped, "not_applicable": apart}
+        talk.document(about | {kind: [part.told() for part in parts] for kind, parts in kinds.items()})
+    return 1 if summary.failed or summary.stopped else 0
 
 
 class _Progress:
@@ -342,6 +417,7 @@ class _Progress:
 
     def __enter__(self) -> _Progress:
         self._bar: Any = None
+        self.last: Summary | None = None
         self._begin = self._said = time.perf_counter()
         return self
 
@@ -351,6 +427,7 @@ class _Progress:
 
     def show(self, summary: Summary) -> None:
         """After a batch."""
+        self.last = summary
         failed = f"{summary.failed} failed" if summary.failed else "none failed"
         if sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm

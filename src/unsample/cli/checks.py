@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing
+from unsample.models.loading import MIXTURE as MIXTURE
 
 if TYPE_CHECKING:
     from unsample.cli.options import Place
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from unsample.pictures import Fit
 
 DEFAULT_MODEL = "scenes-sd"
-MIXTURE = "scenes-mixture"  # closed form: no folder
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 MAX_SEED = 2**63 - 1
 

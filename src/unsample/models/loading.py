@@ -19,6 +19,7 @@ BUNDLED = {
     "scenes-ddpm": "unconditional 32x32 pictures of scenes, DDPM layout",
     "scenes-mixture": "a Gaussian mixture over 512 scenes at 32x32: exact eps, with prompts; nothing trained",
 }
+MIXTURE = "scenes-mixture"  # closed form: no folder
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 FAMILIES = "UNet2DModel pipelines (DDPM, DDIM) and the Stable Diffusion 1.x/2.x layout"
@@ -102,7 +103,7 @@ def load(
             raise BadOption("a loaded model is used as it is; set device, dtype and the like on it, or give its name")
         return _adapt(model, getattr(model, "name_or_path", None) or type(model).__name__)
     wanted_device, wanted_dtype = resolve_device(device), resolve_dtype(dtype)
-    if str(model) == "scenes-mixture":
+    if str(model) == MIXTURE:
         from unsample.models.gaussian import scenes_mixture
 
         if offload != "none" or vae_tiling or gradient_checkpointing:
@@ -110,12 +111,22 @@ def load(
                 "scenes-mixture is a closed form: there is nothing to offload, tile or checkpoint; leave those out"
             )
         return scenes_mixture().to(wanted_device)
-    folder = find_model(str(model)) or _download(str(model), local_files_only)
-    if str(model) in BUNDLED:
-        check_manifest(folder)
+    folder = locate(str(model), local_files_only)
     given_by_name = str(model) in BUNDLED or not Path(model).expanduser().is_dir()
     adapter = _load_folder(folder, str(model) if given_by_name else folder.name)
     return _place(adapter, wanted_device, wanted_dtype, offload, vae_tiling, gradient_checkpointing)
+
+
+def locate(name: str, local_files_only: bool = False) -> Path:
+    """The folder of a model by name, path or hub id, which is fetched where it is not here; nothing is loaded.
+
+    Raises:
+        WeightsMissing: nowhere, or a bundled one that is not what its manifest says.
+    """
+    folder = find_model(name) or _download(name, local_files_only)
+    if name in BUNDLED and name != MIXTURE:
+        check_manifest(folder)
+    return folder
 
 
 def wrap(unet: Any, scheduler: Any, vae: Any = None, sample_shape: tuple[int, int, int] | None = None) -> Model:
