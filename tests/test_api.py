@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import weakref
 from pathlib import Path
@@ -903,6 +904,47 @@ def test_a_constant_picture_made_of_one_that_is_not_is_said(oracle: Any) -> None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         unsample.reconstruct(model, flat, callback_on_step_end=black)
+
+
+@pytest.mark.filterwarnings("default:.*did not converge")
+def test_a_batch_is_warned_of_once_and_every_picture_is_named() -> None:
+    """Whatever the warning: lost, not converged, of a strange noise, constant."""
+
+    def said(call: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            call()
+        return [str(w.message) for w in found if "picture" in str(w.message)]
+
+    x = marked(4, 1)
+    x[2, 0, 0, 0] = 50
+    lost = wrapped(broken_from(500, bright))
+    (told,) = said(lambda: unsample.invert(lost, latents=x, num_inference_steps=10))
+    at = r"diverged at step \d of 10 \(timestep \d00\)"
+    assert re.fullmatch(rf"invert: picture 1 {at}, picture 2 {at}; the others are untouched", told)
+    inversion = unsample.invert(wrapped(broken_from(2000)), latents=x, num_inference_steps=10)
+    (told,) = said(lambda: unsample.reconstruct(lost, inversion, allow_other_model=True))
+    assert "reconstruct: picture 1 diverged at step" in told
+    assert ", picture 2 diverged at step" in told
+    short = {"method": fixed_point(1, 1e-12), "num_inference_steps": 5}
+    (told,) = said(lambda: unsample.invert(wrapped(smooth_network), latents=marked(3, None), **short))
+    assert [f"picture {k} (largest" in told for k in range(3)] == [True] * 3
+    odd = {"method": "belm", "num_inference_steps": 5}
+    (told,) = said(lambda: unsample.invert(wrapped(lambda x, t: 0.1 * x), latents=0 * marked(2, None), **odd))
+    assert "for picture 0, 0 for picture 1, not 1" in told
+    model = wrapped(lambda x, t: 0.1 * x)
+    inversion = unsample.invert(model, torch.rand(2, 3, 8, 8, generator=seeded(0)), num_inference_steps=3)
+    black = lambda *_: {"latents": torch.full((2, 3, 8, 8), -1.0)}  # noqa: E731
+    (told,) = said(lambda: unsample.reconstruct(model, inversion, callback_on_step_end=black))
+    assert told == "reconstruct: picture 0, picture 1 came out constant although its source is not"
+
+
+def test_prompts_that_are_too_long_are_warned_of_together(text_model: Any) -> None:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        unsample.sample(text_model, ["abcdefghijklmnopqrst", "ABCDEFGHIJKLMNOPqrstu"], num_inference_steps=2)
+    (told,) = [str(w.message) for w in found if "dropped" in str(w.message)]
+    assert "dropped: 'opqrst'; the prompt has 21 tokens" in told
 
 
 # ---------------------------------------------------------------- records, and what is left alone

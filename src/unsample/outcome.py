@@ -22,36 +22,41 @@ def find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure
         for k in (~state[name].flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
             watch.lost_at.setdefault(k, f"{end} ({name} is not finite)")
     stds = noise.flatten(1).std(1).tolist() if method.reversible and pure_noise else []
+    odd = []
     for k, std in enumerate(stds):
         if std > 100:
             watch.lost_at.setdefault(k, f"{end} (noise std {std:.3g})")
         elif not 0.8 <= std <= 1.25:
-            warnings.warn(
-                f"invert: {method.name} recovered a noise of std {std:.3g} for picture {k}, not 1: its round trip may "
-                "be exact all the same, but edits and interpolations will suffer; try guidance 1 or more steps",
-                stacklevel=3,
-            )
+            odd.append(f"{std:.3g} for picture {k}")
+    if odd:
+        warnings.warn(
+            f"invert: {method.name} recovered a noise of std {', '.join(odd)}, not 1: its round trip may be exact all "
+            "the same, but edits and interpolations will suffer; try guidance 1 or more steps",
+            stacklevel=3,
+        )
     if len(watch.lost_at) == len(noise):
         raise Diverged(f"invert with {watch.model.id} diverged: {method.name} lost every picture at {end}")
 
 
 def status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
+    """What came of each picture; one warning names those that were lost, another those that did not converge."""
     converged = state.get("converged")
-    status = []
+    status, short = [], []
     for k in range(count):
         if k in watch.lost_at:
             status.append("diverged")
-            warnings.warn(f"invert: picture {k} diverged at {watch.lost_at[k]}; the others are untouched", stacklevel=3)
         elif converged is not None and not bool(converged[k]):
             status.append("not_converged")
-            residual = float(state["residual"][k])
-            warnings.warn(
-                f"invert: {method.name} did not converge for picture {k} (largest relative residual of a step "
-                f"{residual:.1e}); the best iterate was kept; try more iterations, more steps or guidance 1",
-                stacklevel=3,
-            )
+            short.append(f"picture {k} (largest relative residual of a step {float(state['residual'][k]):.1e})")
         else:
             status.append("ok")
+    watch.warn_lost(stacklevel=4)
+    if short:
+        warnings.warn(
+            f"invert: {method.name} did not converge for {', '.join(short)}; the best iterate was kept; try more "
+            "iterations, more steps or guidance 1",
+            stacklevel=3,
+        )
     return status
 
 

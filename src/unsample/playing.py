@@ -164,8 +164,9 @@ def warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
         return
     flat = made.images.flatten(1).std(1) < 1 / 255
     varied = inversion.source.float().flatten(1).std(1) >= 1
-    for k in (flat.cpu() & varied).nonzero().flatten().tolist():
-        warnings.warn(f"{verb}: picture {k} came out constant although its source is not", stacklevel=4)
+    if found := (flat.cpu() & varied).nonzero().flatten().tolist():
+        named = ", ".join(f"picture {k}" for k in found)
+        warnings.warn(f"{verb}: {named} came out constant although its source is not", stacklevel=4)
 
 
 def prompts_of(inversion: Inversion) -> Prompts:

@@ -90,6 +90,12 @@ class Watch:
         self.bar.update()
         return x
 
+    def warn_lost(self, stacklevel: int) -> None:
+        """One warning that names every picture that was lost, and where (`cli.talk` reads it)."""
+        if self.lost_at:
+            lost = ", ".join(f"picture {k} diverged at {where}" for k, where in self.lost_at.items())
+            warnings.warn(f"{self.verb}: {lost}; the others are untouched", stacklevel=stacklevel)
+
     def kept(self) -> Tensor | None:
         """(N + 1, B, C, H, W) in the order of the walk, or None."""
         import torch
@@ -190,5 +196,4 @@ class Run:
     def _report(self, status: list[str]) -> None:
         if all(s == "diverged" for s in status):
             raise Diverged(f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture")
-        for k, where in self.watch.lost_at.items():
-            warnings.warn(f"{self.verb}: picture {k} diverged at {where}; the others are untouched", stacklevel=4)
+        self.watch.warn_lost(stacklevel=5)

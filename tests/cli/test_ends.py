@@ -42,20 +42,22 @@ def lose_bright_ones(output: Any, timestep: int, x: Any) -> None:
 def test_a_diverged_picture_is_left_out_and_the_good_one_written(
     run: Run, tmp_path: Path, tiny_ddpm: Path, at_the_network: Any
 ) -> None:
-    draw(tmp_path / "bright.png", ground="white")
-    draw(tmp_path / "dark.png", ground="black")
+    for name, ground in (("bright", "white"), ("light", "white"), ("dark", "black")):
+        draw(tmp_path / f"{name}.png", ground=ground)
     at_the_network(lose_bright_ones)
-    ended = run("invert", "bright.png", "dark.png", "-m", tiny_ddpm, "--steps", 5, "--json")
+    ended = run("invert", "bright.png", "light.png", "dark.png", "-m", tiny_ddpm, "--steps", 5, "--json")
     assert ended.code == 5
     assert sorted(os.listdir("out")) == ["dark.png", "dark.safetensors"]
-    bright, dark = ended.json["images"]
+    bright, light, dark = ended.json["images"]
+    assert light["diverged_at"] == "step 3 of 5 (timestep 400)"
     assert (bright["status"], bright["inversion"], bright["reconstruction"]) == ("diverged", None, None)
     assert bright["diverged_at"] == "step 3 of 5 (timestep 400)"
     assert dark["status"] == "ok"
     assert ended.json["error"]["code"] == 5
     assert "step 3 of 5 (timestep 400)" in ended.json["error"]["message"]
-    (error,) = [line for line in ended.err.splitlines() if line.startswith("error:")]
-    assert error.startswith("error: bright.png: diverged at step 3 of 5 (timestep 400)")
+    errors = [line for line in ended.err.splitlines() if line.startswith("error:")]
+    for name, error in zip(("bright.png", "light.png"), errors, strict=True):
+        assert error.startswith(f"error: {name}: diverged at step 3 of 5 (timestep 400)")
     assert "picture 0" not in ended.err
 
 

@@ -24,7 +24,7 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 UNKNOWN_PLACE = "the end: the picture is not finite"  # the decoder overflowed
-_DIVERGED = re.compile(r"picture (\d+) diverged at (step .*?\))")
+_DIVERGED = re.compile(r"picture (\d+) diverged at (.*?\))(?=[,;])")
 
 
 def say(text: str) -> None:
@@ -171,9 +171,9 @@ def hears_everything() -> bool:
 
 
 def _renamed(text: str) -> str:
-    """The warning with file names for picture numbers; a divergence is kept for the verb to say."""
-    if match := _DIVERGED.search(text):
-        _current.lost_at[int(match[1])] = match[2]
+    """The warning with file names for picture numbers; divergences are kept for the verb to say."""
+    if lost := _DIVERGED.findall(text):
+        _current.lost_at |= {int(k): where for k, where in lost}
         return "" if _current.names else text
 
     def name(match: re.Match[str]) -> str:

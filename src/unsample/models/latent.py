@@ -63,8 +63,7 @@ class LatentModel:
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """The text encoder's last hidden state (B, L, D); what does not fit is dropped with a warning that names it."""
         length = self.tokenizer.model_max_length
-        for prompt in dict.fromkeys(prompts):
-            self._warn_truncated(prompt, length)
+        self._warn_truncated(prompts, length)
         tokens = self.tokenizer(
             list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
@@ -75,17 +74,20 @@ class LatentModel:
         )
         return encoded.last_hidden_state.float()
 
-    def _warn_truncated(self, prompt: str, length: int) -> None:
-        if len(prompt) <= length - 2:  # every token covers at least a byte, and a character is at least one
-            return
-        ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
-        if len(ids) <= length:
-            return
-        dropped = self.tokenizer.decode(ids[length - 1 : -1], skip_special_tokens=True)
-        shown = dropped if len(dropped) <= 80 else dropped[:77] + "..."
-        warnings.warn(
-            f"the prompt has {len(ids) - 2} tokens and {self.id} reads {length - 2}; dropped: {shown!r}", stacklevel=4
-        )
+    def _warn_truncated(self, prompts: Sequence[str], length: int) -> None:
+        """One warning, however many prompts are too long."""
+        said = []
+        for prompt in dict.fromkeys(prompts):
+            if len(prompt) <= length - 2:  # every token covers at least a byte, and a character is at least one
+                continue
+            ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+            if len(ids) <= length:
+                continue
+            dropped = self.tokenizer.decode(ids[length - 1 : -1], skip_special_tokens=True)
+            shown = dropped if len(dropped) <= 80 else dropped[:77] + "..."
+            said.append(f"the prompt has {len(ids) - 2} tokens and {self.id} reads {length - 2}; dropped: {shown!r}")
+        if said:
+            warnings.warn("; ".join(said), stacklevel=4)
 
     @cached_property
     def _sha256(self) -> str:
