@@ -195,10 +195,47 @@ def test_a_given_noise_takes_the_place_of_the_generator(oracle: Any) -> None:
     assert made.meta["seeds"] is None
 
 
-@pytest.mark.parametrize("generator", [True, 5.0, [torch.Generator()], [1, 2], "0", []])
+@pytest.mark.parametrize("generator", [True, 5.0, [torch.Generator()], [1, 2.0], [1, 2, 3], "0", ["0", "1"], []])
 def test_generators_that_do_not_fit_are_refused(oracle: Any, generator: Any) -> None:
     with pytest.raises(BadOption, match="generator must be"):
         unsample.invert(oracle, pictures(oracle, 2), generator=generator)
+    with pytest.raises(BadOption, match="generator must be"):
+        unsample.sample(oracle, list(PROMPTS), generator=generator)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**5000], ids=["-1", "2**63", "10**5000"])
+def test_seeds_out_of_range_are_refused_by_both_verbs_that_draw(oracle: Any, seed: int) -> None:
+    for given in (seed, [seed]):
+        with pytest.raises(BadOption, match="a seed must be from 0 to 9223372036854775807"):
+            unsample.sample(oracle, generator=given)
+        with pytest.raises(BadOption, match="a seed must be from 0 to 9223372036854775807"):
+            unsample.invert(oracle, pictures(oracle, 1), generator=given)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor])
+def test_sample_takes_a_whole_number_and_lists_of_them_as_invert_does(oracle: Any, kind: Any) -> None:
+    made = unsample.sample(oracle, list(PROMPTS), num_inference_steps=2, generator=kind(7))
+    assert made.meta["seeds"] == [7, 8]  # as `unsample sample --seed 7 --num-images 2`
+    one = unsample.sample(oracle, PROMPTS[1], num_inference_steps=2, generator=seeded(8))
+    assert torch.equal(made.noise[1], one.noise[0])
+    listed = unsample.sample(oracle, "left", num_inference_steps=2, generator=[kind(8), kind(7)])
+    assert torch.equal(listed.noise.flip(0), made.noise)
+    given: dict[str, Any] = {"method": "random_noise", "num_inference_steps": 2}
+    images = pictures(oracle, 2)
+    both = unsample.invert(oracle, images, **given, generator=[kind(7), kind(9)])
+    assert both.meta["seeds"] == [7, 9]
+    for k, seed in enumerate((7, 9)):
+        alone = unsample.invert(oracle, images[k : k + 1], **given, generator=kind(seed))
+        assert alone.meta["seeds"] == [seed]
+        assert torch.equal(alone.noise[0], both.noise[k])
+
+
+def test_an_array_or_a_range_of_seeds_is_a_list_of_them(oracle: Any) -> None:
+    wanted = unsample.sample(oracle, num_inference_steps=2, generator=[3, 4, 5])
+    for seeds in (range(3, 6), np.arange(3, 6), torch.arange(3, 6), (3, 4, 5)):
+        made = unsample.sample(oracle, num_inference_steps=2, generator=seeds)
+        assert made.meta["seeds"] == [3, 4, 5]
+        assert torch.equal(made.images, wanted.images)
 
 
 def test_pictures_per_prompt_are_counted_as_in_diffusers(oracle: Any) -> None:

@@ -14,7 +14,7 @@ from unsample.draws import draw_noise
 from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.grid import Grid, grid_from_scheduler
 from unsample.health import health
-from unsample.inputs import Prompts, as_generators, as_images, as_latents
+from unsample.inputs import Prompts, as_generators, as_images, as_latents, generators_given, seeds_given
 from unsample.methods import Method, get_method
 from unsample.models.base import Model
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
@@ -76,8 +76,9 @@ def sample(
         guidance_schedule: how w runs from the noisiest step (s = 0) to the last (s = 1): "constant", "linear"
             `1 + (w - 1)(1 - s)`, "cosine" `1 + (w - 1)(1 + cos(pi s)) / 2`, or any callable of s.
         noise: (B, C, H, W) to start from, in place of `generator`.
-        generator: one `torch.Generator` (split among the pictures of a batch), or a list with one a picture; without
-            it a fresh seed a picture is drawn and recorded in `meta`.
+        generator: one `torch.Generator` (split among the pictures of a batch), or a whole number (the k-th picture has
+            that seed + k, as `unsample sample --seed`), or a list with one of them a picture; without it a fresh seed
+            a picture is drawn and recorded in `meta`.
         negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, num_images_per_prompt, height, width,
             callback_on_step_end: as in diffusers; `height` and `width` in pixels of the picture.
         keep_trajectory: keep every latent, on the CPU.
@@ -112,8 +113,8 @@ def sample(
     if prompts.count() not in (1, count):
         prompts = _repeat(prompts, num_images_per_prompt)
     if noise is None:
-        if count == 1 and isinstance(generator, list | tuple) and generator:
-            count = len(generator)
+        if count == 1:
+            count = generators_given(generator)
         generators = as_generators(generator, count)
         seeds = [g.initial_seed() for g in generators]
         noise = draw_noise(generators, _shape(model, height, width))
@@ -168,8 +169,8 @@ def invert(
         guidance_schedule: of sampling, as in `sample`; the inversion itself walks under the constant `guidance_scale`.
         strength: in (0, 1]; below 1 the inversion stops at step int(num_inference_steps * strength). Default: the
             method's own, else 1.
-        generator: as in `sample`, or a whole number: then, as by default with 0, every picture is seeded by that
-            number and its own content, so that no two different pictures share a noise.
+        generator: as in `sample`, but by a whole number, as by default by 0, every picture is seeded by that number
+            and its own content, so that no two different pictures share a noise.
         latents: in place of `images`: (B, C, H, W) in the model's own range; float64 makes the whole walk float64.
         trajectory: (N + 1, B, C, H, W), noisiest first, as `sample(keep_trajectory=True)` gives: for the methods that
             need the sampling run which made the pictures (`oracle`).
@@ -227,8 +228,7 @@ def invert(
     verdicts = status(run.watch, state, configured, count)
     kept = {name: state[name] for name in configured.keeps}
     sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
-    own = generator is not None and not is_whole(generator)
-    seeds = [g.initial_seed() if own else int(generator or 0) for g in generators]
+    seeds = seeds_given(generator, count) or [g.initial_seed() for g in generators]
     about = _meta(model, grid, stop, prompts, count, seeds)
     about |= {
         "method": {"name": configured.name, "settings": dict(configured.settings)},

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from unsample.pictures import Fit
 
+MAX_SEED = 2**63 - 1  # the largest that torch takes for sure
+
 
 @dataclass(frozen=True)
 class Given:
@@ -269,23 +271,62 @@ def _spread(name: str, value: str | Sequence[str], count: int) -> Sequence[str]:
 def as_generators(generator: Any, count: int, rows: Tensor | None = None) -> list[torch.Generator]:
     """One generator a picture.
 
-    A list is used as it is; one generator for a batch is split into per-picture seeds drawn from it; one for a single
-    picture is that picture's. A whole number, or nothing, seeds: with `rows` (B, ...) from that number (0) and each
-    picture's own content (`draws.content_seeds`), without them anew.
+    A list holds one a picture, each a `torch.Generator`, which is used as it is, or a whole number. One generator for a
+    batch is split into per-picture seeds drawn from it; one for a single picture is that picture's. A whole number
+    seeds: with `rows` (B, ...) by that number and each picture's own content (`draws.content_seeds`), without them the
+    k-th picture by that number + k, as `unsample sample --seed` does. Nothing is 0 with `rows`, and drawn anew without.
     """
     import torch
 
-    if isinstance(generator, list | tuple):
-        if len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator):
-            raise BadOption(f"generator must be one torch.Generator or a list of {count}; got {len(generator)}")
-        return list(generator)
+    generator = _plain(generator)
+    if isinstance(generator, list):
+        if len(generator) != count:
+            raise BadOption(f"generator must be one, or a list of {count}, one a picture; got {len(generator)}")
+        each = [None if rows is None else rows[k : k + 1] for k in range(count)]
+        return [_generator(g, 0, row) for g, row in zip(generator, each, strict=True)]
     if rows is None and generator is None:
         return [torch.Generator().manual_seed(secrets.randbelow(2**32)) for _ in range(count)]
-    if rows is not None and (generator is None or is_whole(generator)):
-        return [torch.Generator().manual_seed(s) for s in content_seeds(rows, int(generator or 0))]
-    if not isinstance(generator, torch.Generator):
-        raise BadOption(f"generator must be a torch.Generator or a list of them; got {type(generator).__name__}")
-    if count == 1:
-        return [generator]
-    split = torch.randint(0, 2**32, (count,), generator=generator, device=generator.device).tolist()
-    return [torch.Generator().manual_seed(s) for s in split]
+    if isinstance(generator, torch.Generator) and count > 1:
+        split = torch.randint(0, 2**32, (count,), generator=generator, device=generator.device).tolist()
+        return [torch.Generator().manual_seed(s) for s in split]
+    given = 0 if generator is None else generator
+    if rows is None:
+        return [_generator(given, k, None) for k in range(count)]
+    return [_generator(given, 0, rows[k : k + 1]) for k in range(count)]
+
+
+def seeds_given(generator: Any, count: int) -> list[int] | None:
+    """The whole numbers by which `count` pictures were seeded; None where generators were given."""
+    generator = 0 if generator is None else _plain(generator)
+    each = generator if isinstance(generator, list) else [generator] * count
+    return [int(g) for g in each] if all(is_whole(g) for g in each) else None
+
+
+def generators_given(generator: Any) -> int:
+    """Of how many pictures a list of generators or seeds speaks; 1 where it is no list."""
+    generator = _plain(generator)
+    return max(1, len(generator)) if isinstance(generator, list) else 1
+
+
+def _plain(generator: Any) -> Any:
+    """Arrays and tensors of seeds as Python's numbers, in a list too."""
+    if isinstance(generator, list | tuple | range):
+        return [_plain(g) for g in generator]
+    return generator.tolist() if hasattr(generator, "tolist") else generator
+
+
+def _generator(given: Any, place: int, row: Tensor | None) -> torch.Generator:
+    """One picture's: a generator as it is, or one seeded by a whole number and its content, else its place."""
+    import torch
+
+    if isinstance(given, torch.Generator):
+        return given
+    if not is_whole(given):
+        raise BadOption(
+            "generator must be a torch.Generator or a whole number, or a list of them, one a picture; got "
+            f"{type(given).__name__}"
+        )
+    if not 0 <= given <= MAX_SEED - place:
+        shown = int(given) if int(given).bit_length() < 99 else f"one of {int(given).bit_length()} bits"
+        raise BadOption(f"a seed must be from 0 to {MAX_SEED - place}; got {shown}")
+    return torch.Generator().manual_seed(int(given) + place if row is None else content_seeds(row, int(given))[0])

@@ -104,7 +104,10 @@ def test_the_bundled_models_are_listed(run: Run) -> None:
 
     text = run("models").out
     rows = run("models", "--json").json["models"]
-    assert [row["name"] for row in rows] == list(BUNDLED)
+    assert [row["name"] for row in rows if row["invertible"]] == list(BUNDLED)
+    (judge,) = [row for row in rows if not row["invertible"]]
+    assert (judge["name"], judge["state"]) == ("scenes-clip", "here")
+    assert "judge" in judge["what"]
     for row in rows:
         assert row["name"] in text
         assert row["what"] in text

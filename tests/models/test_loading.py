@@ -50,6 +50,25 @@ def test_a_folder_and_the_pipeline_it_was_saved_from_are_the_same_model(name: st
     assert rms(a.latents - b.latents) < 1e-5 * rms(b.latents)  # weights at other addresses are summed in another order
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_draws_no_bar_of_another_library_and_leaves_its_switches_as_they_were(
+    folders: dict[str, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    from unsample.metrics.clip import Clip
+    from unsample.metrics.judges import load_clip
+
+    for library in (of_diffusers, of_transformers):
+        monkeypatch.setattr(library, "_tqdm_active", shown)
+    judge = loading.BUNDLED_FOLDER / "scenes-clip"
+    for read in (lambda: load(folders["sd14"]), lambda: load_clip(judge), lambda: Clip(judge, "cpu")):
+        read()
+        assert [x.is_progress_bar_enabled() for x in (of_diffusers, of_transformers)] == [shown, shown]
+    assert "Loading" not in capfd.readouterr().err
+
+
 def test_an_adapter_comes_back_as_it_is(folders: dict[str, Path]) -> None:
     model = load(folders["ddpm"])
     assert load(model) is model

@@ -18,13 +18,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def models(json: options.Json = False, debug: options.Debug = False) -> int:
-    """List the bundled models, with their sizes and what they are for.
+    """List the bundled models and judges, with their sizes and what they are for.
 
     --model takes any diffusers folder or hub id of a supported kind as well.
     """
-    from unsample.models.loading import BUNDLED, FAMILIES
+    from unsample.models.loading import BUNDLED, FAMILIES, JUDGES
 
-    rows = [row(name) for name in BUNDLED]
+    rows = [row(name, what) for name, what in {**BUNDLED, **JUDGES}.items()]
     if json:
         talk.document({"models": rows, "families": FAMILIES})
         return 0
@@ -34,16 +34,16 @@ def models(json: options.Json = False, debug: options.Debug = False) -> int:
     return 0
 
 
-def row(name: str) -> dict[str, Any]:
-    """One bundled model."""
+def row(name: str, what: str) -> dict[str, Any]:
+    """One bundled model, or one that only judges."""
     from unsample.cli.checks import MIXTURE
     from unsample.models.loading import BUNDLED, BUNDLED_FOLDER
 
     folder = BUNDLED_FOLDER / name
-    about: dict[str, Any] = {"name": name, "what": BUNDLED[name], "bytes": None, "folder": None}
+    about: dict[str, Any] = {"name": name, "what": what, "invertible": name in BUNDLED, "bytes": None, "folder": None}
     if name == MIXTURE:
         return about | {"state": "no file"}
-    if not (folder / "model_index.json").is_file():
+    if not (folder / ("model_index.json" if name in BUNDLED else "config.json")).is_file():
         return about | {"state": "missing"}
     return about | {"state": "here", "bytes": size(folder), "folder": str(folder)}
 

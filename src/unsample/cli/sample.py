@@ -158,7 +158,7 @@ def files(output: str, seed: int, count: int) -> list[Path]:
 
 def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[str, Any]]:
     from unsample import api
-    from unsample.cli import record, session
+    from unsample.cli import record
 
     with talk.naming([f"seed {job.seed}" for job in batch]) as told:
         try:
@@ -169,7 +169,7 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
                 guidance_scale=wanted.guidance_scale,
                 guidance_schedule=wanted.guidance_schedule,
                 keep_trajectory=wanted.keep_trajectory,
-                generator=session.generators([job.seed for job in batch]),
+                generator=[job.seed for job in batch],
                 negative_prompt=wanted.negative_prompt,
                 clip=wanted.clip,
             )

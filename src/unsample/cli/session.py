@@ -13,7 +13,7 @@ from unsample.cli.options import Place
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from unsample.models.base import Model
     from unsample.results import Inversion
@@ -43,13 +43,6 @@ def load(known: KnownModel, where: Place) -> Model:
         local_files_only=known.from_file,
     )
     return model
-
-
-def generators(seeds: Sequence[int]) -> list[Generator]:
-    """One for each picture."""
-    import torch
-
-    return [torch.Generator().manual_seed(s) for s in seeds]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from unsample.metrics.pixels import as_pil, pair
 from unsample.metrics.remember import Remembered
 from unsample.metrics.subject import Settings, Subject
 from unsample.metrics.weights import find_folder
+from unsample.models.loading import without_bars
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,6 +88,7 @@ def preparation(folder: Path, side: int) -> Preparation:
 class Clip:
     """A CLIP model with its tokenizer; `images` and `texts` give features that are not normalised."""
 
+    @without_bars("transformers")
     def __init__(self, folder: Path, device: str) -> None:
         import torch
         from transformers import AutoTokenizer, CLIPModel

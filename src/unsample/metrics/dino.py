@@ -16,6 +16,7 @@ from unsample.errors import WeightsMissing, first_line
 from unsample.metrics.pixels import eight_bit, pair
 from unsample.metrics.subject import Settings, Subject
 from unsample.metrics.weights import find_folder
+from unsample.models.loading import without_bars
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +96,7 @@ def key_layer(model: Any) -> str:
 
 
 @lru_cache(maxsize=1)
+@without_bars("transformers")
 def _loaded(folder: Path, device: str) -> Any:
     import torch
     from transformers import ViTModel

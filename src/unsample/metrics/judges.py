@@ -38,6 +38,7 @@ from unsample.datasets.scenes import (
     render,
 )
 from unsample.errors import BadInput, WeightsMissing, unknown_name
+from unsample.models.loading import without_bars
 
 SEARCH = 32  # side at which fit_scene searches; the last polish is at the picture's own size
 FLOOR = 2e-4  # squared error per value below which two explanations count as equally good (0.014 of the range)
@@ -715,6 +716,7 @@ def explained_threshold(
 # ---------------------------------------------------------------- the other judge: CLIP
 
 
+@without_bars("transformers")
 def load_clip(folder: str | Path) -> tuple[Any, Any]:
     """A `CLIPModel` in float32 and its tokenizer, from a transformers folder; nothing is downloaded.
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,9 @@ BUNDLED = {
     "scenes-mixture": "a Gaussian mixture over 512 scenes at 32x32: exact eps, with prompts; nothing trained",
 }
 MIXTURE = "scenes-mixture"  # closed form: no folder
+JUDGES = {
+    "scenes-clip": "a CLIP of scenes: the text encoder of scenes-sd, and a judge ('unsample measure'); makes none"
+}
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 FAMILIES = "UNet2DModel pipelines (DDPM, DDIM) and the Stable Diffusion 1.x/2.x layout"
@@ -40,6 +46,27 @@ def quiet_libraries() -> None:
         logging.set_verbosity(CRITICAL)
 
 
+@contextmanager
+def without_bars(*libraries: str) -> Iterator[None]:
+    """While it lasts, these libraries (diffusers, transformers) draw no bars; then all is as it was before.
+
+    For weights that are on the disk already: a bar that is gone at once, and that no caller can turn off, is noise.
+    """
+    hub: Any = import_module("huggingface_hub.utils")
+    loggings = [import_module(f"{library}.utils.logging") for library in libraries]
+    shown = [logging for logging in loggings if logging.is_progress_bar_enabled()]
+    hub_is_silent = hub.are_progress_bars_disabled()  # transformers turns the hub's on and off with its own
+    for logging in shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in shown:
+            logging.enable_progress_bar()
+        if hub_is_silent:
+            hub.disable_progress_bars()
+
+
 def find_model(name: str) -> Path | None:
     """The folder of a bundled name or a path; None for a hub id. Imports nothing heavy.
 
@@ -57,7 +84,7 @@ def find_model(name: str) -> Path | None:
         return None
     near = difflib.get_close_matches(name.lower(), BUNDLED, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    hint = "it judges pictures (unsample measure) and makes none; " if name == "scenes-clip" else hint
+    hint = "it judges pictures (unsample measure) and makes none; " if name in JUDGES else hint
     raise WeightsMissing(
         f"no model {name!r}: {hint}bundled are {', '.join(BUNDLED)}; or give a diffusers folder or a hub id owner/name"
     )
@@ -113,7 +140,8 @@ def load(
         return scenes_mixture().to(wanted_device)
     folder = locate(str(model), local_files_only)
     given_by_name = str(model) in BUNDLED or not Path(model).expanduser().is_dir()
-    adapter = _load_folder(folder, str(model) if given_by_name else folder.name)
+    with without_bars("diffusers", "transformers"):
+        adapter = _load_folder(folder, str(model) if given_by_name else folder.name)
     return _place(adapter, wanted_device, wanted_dtype, offload, vae_tiling, gradient_checkpointing)
 
 
