@@ -11,12 +11,13 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.report.runs import METHODS, METRICS, plan, row, value, values_of
+from unsample.bench.coverage import coverage
+from unsample.bench.ledger import RunData
 from unsample.report.about import SCENES, about
 from unsample.report.markdown import markdown
 from unsample.report.page import page
@@ -27,16 +28,17 @@ XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}</style><
 Rows = list[dict[str, Any]]
 
 
-def run_of(rows: Rows, folder: Path, broken: list[tuple[str, str]] | None = None, **of_plan: Any) -> Any:
-    """What `read_run` gives."""
+def run_of(rows: Rows, folder: Path, broken: list[tuple[str, str]] | None = None, **of_plan: Any) -> RunData:
+    """What `read_run` gives of a run that noted no items."""
     whole = {"plan": plan(**of_plan), "versions": {"torch": "2.13.0"}, "command": "unsample bench run plan.toml"}
-    return SimpleNamespace(plan=whole, rows=rows, broken=broken or [], folder=folder)
+    return RunData(plan=whole, rows=rows, broken=broken or [], folder=folder)
 
 
-def texts(run: Any) -> tuple[str, str, str]:
+def texts(run: RunData) -> tuple[str, str, str]:
     """The three files."""
-    found = blocks(run.rows, METRICS)
-    around = about(run, found)
+    parts = coverage(run)
+    found = blocks(run.rows, METRICS, parts)
+    around = about(run, found, parts)
     return page(found, around, run.folder), markdown(found, around), spreadsheet(found)
 
 
@@ -172,7 +174,7 @@ def test_whatever_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
     rows += [row("d", "b", model=XSS, values={f"noise.{XSS}": value(1.0), "noise.psnr": value(None, reason=XSS)})]
     rows[0]["artefacts"] = [{"kind": "source", "path": XSS, "sha256": XSS}]
     run = run_of(rows, tmp_path, [(XSS, XSS)], dataset=XSS, methods=[XSS])
-    run.plan |= {"command": XSS, "versions": {XSS: XSS}}
+    run.plan.update({"command": XSS, "versions": {XSS: XSS}})
     html, md, _ = texts(run)
     reader = Reader(html)
     assert len(reader.all("script")) == 1

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unsample.bench.coverage import Counts, Covered, listed, total
+from unsample.bench.ledger import NOT_APPLICABLE
 from unsample.report import words
 from unsample.report.columns import Column
-from unsample.report.table import FINISHED, Block
+from unsample.report.table import Block
 
 if TYPE_CHECKING:
     from unsample.bench.ledger import RunData
 
 MOST = 100  # failures, and broken rows, that are listed
 FEW = 10  # items under which a bootstrap interval is known to be too narrow
+UNKNOWN = (
+    "How many cells were planned is not noted in this run, which an earlier version made: what no method has a row of "
+    "is not counted as missing here. ‘unsample bench verify’ counts it."
+)
 SCENES = (
     "What scenes cannot test: absolute PSNR, LPIPS, CLIP or FID of any paper; loss of photographic detail and human "
     "preference; one Stable Diffusion against another; few-step (Turbo, LCM) claims; half-precision overflow of real "
@@ -60,13 +67,13 @@ class About:
     command: str
 
 
-def about(run: RunData, blocks: Sequence[Block]) -> About:
+def about(run: RunData, blocks: Sequence[Block], parts: Sequence[Covered] = ()) -> About:
     """Everything but the tables."""
     plan = settings_of(run.plan)
     seen = {column.metric: column for block in blocks for column in block.columns}
     return About(
-        summary=_summary(run, plan),
-        cautions=_cautions(run, plan, blocks),
+        summary=_summary(run, plan, parts),
+        cautions=_cautions(run, plan, blocks, parts),
         failures=[_failure(row) for row in run.rows if row["status"] == "failed"],
         broken=[(words.line(item, 200), words.plain(reason, 2000)) for item, reason in run.broken],
         conventions=[_convention(column) for column in seen.values()],
@@ -83,26 +90,34 @@ def settings_of(plan: Mapping[str, Any]) -> dict[str, Any]:
     return dict(inner) if isinstance(inner, Mapping) else {k: v for k, v in plan.items() if k not in beside}
 
 
-def _summary(run: RunData, plan: Mapping[str, Any]) -> str:
-    items = len({row["item"] for row in run.rows})
-    methods = len({row["method"] for row in run.rows if not row.get("baseline")})
-    finished = sum(row["status"] in FINISHED for row in run.rows)
-    ends = [f"{finished:,} of {words.count(len(run.rows), 'cell')} finished"]
-    for status in ("not_converged", "diverged", "failed"):
-        many = sum(row["status"] == status for row in run.rows)
-        ends += [f"{many:,} {status.replace('_', ' ')}"] if many else []
+def counts_of(run: RunData, parts: Sequence[Covered]) -> Counts:
+    """All that was planned; of a run that did not note its items, what has a row."""
+    statuses = Counter(str(row["status"]) for row in run.rows)
+    return total(part.counts for part in parts) if parts else Counts(len(run.rows), statuses)
+
+
+def _summary(run: RunData, plan: Mapping[str, Any], parts: Sequence[Covered]) -> str:
+    items = len(run.items) or len({row["item"] for row in run.rows})
+    methods = len({part.method for part in parts if not part.baseline and part.counts.planned})
+    methods = methods or len({row["method"] for row in run.rows if not row.get("baseline")})
     data = words.line(plan.get("dataset") or "no data set named", 300)
-    return f"{data}: {words.count(items, 'item')}, {words.count(methods, 'method')}; {', '.join(ends)}."
+    ends = counts_of(run, parts).told()
+    return f"{data}: {words.count(items, 'item')}, {words.count(methods, 'method')}; {ends}."
 
 
-def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block]) -> list[str]:
+def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block], parts: Sequence[Covered]) -> list[str]:
     spec = str(plan.get("dataset") or "")
     name = spec.partition(":")[0].partition(",")[0]
     found = []
     if not run.rows:
         found.append("No cell has ended yet: there is nothing to report.")
-    if any(m.missing for b in blocks for m in b.everyone):
-        found.append("The run is not complete: some cells have no row yet. Start the same command again to finish it.")
+    found += _incomplete(blocks, parts)
+    for part in parts:
+        if part.apart is not None:
+            what = "Not applicable, and not run" if part.apart.kind == NOT_APPLICABLE else "Stopped"
+            found.append(words.line(f"{what}: {part.apart.told()}", 1000))
+    for label, said in {(m.label, m.drift): None for b in blocks for m in b.methods if m.drift}:
+        found.append(f"{words.line(label, 200)} drifts by guidance: {said}.")
     if plan.get("quick"):
         found.append("Made with the methods' quick presets: a look, not a measurement of the methods as published.")
     if "split=tune" in spec.replace(" ", ""):
@@ -113,6 +128,20 @@ def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block]) ->
     if name in ("scenes", "generated"):
         found.append(SCENES)
     return found
+
+
+def _incomplete(blocks: Sequence[Block], parts: Sequence[Covered]) -> list[str]:
+    """What is missing, of which method with which model."""
+    again = "Start the same command again to finish it, or merge the shards; until then read no rank from it."
+    counts = total(part.counts for part in parts)
+    if counts.missing:
+        said = f"{counts.missing:,} of {words.count(counts.planned, 'cell')} have no row yet"
+        return [words.line(f"The run is not complete: {said} ({listed(parts)}). {again}", 4000)]
+    if parts:
+        return []
+    some = any(m.missing for b in blocks for m in b.everyone)
+    found = [f"The run is not complete: some cells have no row yet. {again}"] if some else []
+    return [*found, UNKNOWN]
 
 
 def _failure(row: Mapping[str, Any]) -> Failure:

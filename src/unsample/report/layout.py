@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from unsample.bench.ledger import FINISHED
 from unsample.report import words
 from unsample.report.columns import STAGES, Column, leading
 from unsample.report.table import Block, Cell, Method
@@ -65,10 +66,11 @@ def sheets(block: Block) -> list[Sheet]:
 def outcomes(block: Block) -> Sheet:
     """How the cells ended, and what they cost."""
     heads = [
-        Head("Finished", ["of all cells"]),
+        Head("Finished", ["of the planned cells"]),
         Head("Not converged", ["still finished"]),
         Head("Diverged", ["ranked worst"]),
         Head("Failed", ["no result"]),
+        Head("Missing", ["no row yet"]),
         Head("Evaluations", ["a picture"]),
         Head("Backward", ["a picture"]),
         Head("Seconds", ["a picture"]),
@@ -78,6 +80,9 @@ def outcomes(block: Block) -> Sheet:
     lines = [Line(m.label, _outcome(m), _marks(m), m.baseline) for m in block.everyone]
     missing = [f"{m.label}: {words.count(m.missing, 'item')}" for m in block.everyone if m.missing]
     notes = [f"No row yet, the run is not complete: {'; '.join(missing)}."] if missing else []
+    notes += [f"{m.label} was stopped: {words.line(m.stopped, 500)}" for m in block.everyone if m.stopped]
+    left_out = max((m.left_out for m in block.everyone), default=0)
+    notes += [f"Left out of every method: {words.count(left_out, 'item')} that cannot be used."] if left_out else []
     return Sheet("outcomes", "Outcomes and cost", heads, lines, notes)
 
 
@@ -105,7 +110,22 @@ def _figures(block: Block, name: str, of: Sequence[Column]) -> Sheet:
             lines.append(Line(method.label, cells, _marks(method), method.baseline))
     ranked = any(c.ranks for c in columns)
     title = "Reconstruction" if name == "reconstruction" else STAGES.get(name, name.capitalize())
-    return Sheet(name, title, heads, lines, _unmeasured(block, of), ranked)
+    return Sheet(name, title, heads, lines, [*_uneven(block, columns), *_unmeasured(block, of)], ranked)
+
+
+def _uneven(block: Block, columns: Sequence[Column]) -> list[str]:
+    """Where the methods of a table were not tried on the same items, and what of it compares."""
+    having = [m for m in block.methods if any(c.key in m.cells for c in columns)]
+    tried = {frozenset(row["item"] for row in m.rows) for m in having}
+    if len(tried) < 2:
+        return []
+    common = len(frozenset.intersection(*tried))
+    if not common:
+        return ["No item was tried by every method of this table: nothing in it ranks them."]
+    return [
+        f"Not every method was tried on the same items: means and ranks are over the {words.count(common, 'item')} "
+        "that all were tried on, or fewer; medians are over each method's own and do not compare."
+    ]
 
 
 def _measured(column: Column, block: Block) -> bool:
@@ -158,7 +178,7 @@ def _shares(values: object) -> bool:
 
 
 def _outcome(m: Method) -> list[Text]:
-    total, finished = len(m.rows), m.count("ok", "not_converged")
+    finished, share = m.count(*FINISHED), m.finished
 
     def counted(status: str) -> Text:
         many = m.count(status)
@@ -168,10 +188,11 @@ def _outcome(m: Method) -> list[Text]:
         return Text(show(value), order=value)
 
     return [
-        Text(words.percent(m.success), [f"{finished:,} of {total:,}"], order=m.success),
+        Text(words.percent(share), [f"{finished:,} of {m.planned:,}"], order=share),
         counted("not_converged"),
         counted("diverged"),
         counted("failed"),
+        Text(f"{m.missing:,}", bad=m.missing > 0, order=m.missing),
         cost(m.mean("nfe"), words.whole),
         cost(m.mean("backward"), words.whole),
         cost(m.mean("seconds"), lambda v: words.NOTHING if v is None else f"{v:.3g}"),
@@ -188,7 +209,8 @@ def _stored(m: Method) -> Text:
 
 def _marks(m: Method) -> list[str]:
     marks = {"exact_by_construction": "exact by construction", "fitted": "fitted to the picture"}
-    return [text for name, text in marks.items() if m.says(name)]
+    found = [text for name, text in marks.items() if m.says(name)]
+    return [*found, "drifts by guidance"] if m.drift else found
 
 
 def _difference(column: Column, cell: Cell | None) -> Text:

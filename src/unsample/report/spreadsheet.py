@@ -19,6 +19,7 @@ FIELDS = (
     *("statistic", "value", "low", "high", "n_common", "median", "n", "exact", "not_measured"),
     *("best", "bold", "difference", "difference_low", "difference_high", "n_pairs"),
     *("cells", "finished", "success_rate", "not_converged", "diverged", "failed", "missing"),
+    *("planned", "left_out", "stopped", "inversion_guidance", "drift"),
     *("nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "fitted", "exact_by_construction"),
 )
 
@@ -50,6 +51,11 @@ def _outcome(m: Method) -> dict[str, Any]:
         "diverged": m.count("diverged"),
         "failed": m.count("failed"),
         "missing": m.missing,
+        "planned": m.planned + m.left_out,
+        "left_out": m.left_out,
+        "stopped": m.stopped or None,
+        "inversion_guidance": m.says("inversion_guidance"),
+        "drift": m.drift or None,
         "nfe": m.mean("nfe"),
         "backward": m.mean("backward"),
         "seconds": m.mean("seconds"),

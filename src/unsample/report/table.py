@@ -1,21 +1,26 @@
 """A run's rows as tables: for each model and guidance the methods, and for each method its figures in every column.
 
 Means are over the items that all methods finished, medians over all of a method's own, in which diverged ones count as
-worse than any value. The best method of a column has the best mean among those that did not diverge more often than
-chance allows; in bold stands every method that the paired interval cannot tell from it.
+worse than any value. What diverged is held against a method only on items that every method has a row of. The best
+method of a column has the best mean among those that did not diverge more often than chance allows; in bold stands
+every method that the paired interval cannot tell from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from unsample.report import statistics
+from unsample.bench.coverage import Covered
+from unsample.bench.ledger import FINISHED
+from unsample.bench.plan import Named, drift_of
+from unsample.errors import UnsampleError
+from unsample.numeric import is_real
+from unsample.report import statistics, words
 from unsample.report.columns import Column, columns
 from unsample.report.statistics import Interval
 
-FINISHED = ("ok", "not_converged")
 Row = Mapping[str, Any]
 
 
@@ -26,6 +31,17 @@ class Values:
     found: Mapping[str, float]
     diverged: frozenset[str]  # items without a value because they diverged
     reasons: Mapping[str, str]  # finished, but not measured
+    everywhere: Set[str]  # items that every method of the table has a row of
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """What diverged where every method was tried: only there can methods be compared by it."""
+        return self.diverged & self.everywhere
+
+    @property
+    def compared(self) -> int:
+        """How many items it has a value of, or diverged on, where every method was tried."""
+        return len((self.found.keys() | self.diverged) & self.everywhere)
 
 
 @dataclass(frozen=True)
@@ -41,11 +57,6 @@ class Cell:
     pairs: int = 0
 
     @property
-    def tried(self) -> int:
-        """How many items it has a value of, or diverged on."""
-        return len(self.values.found) + len(self.values.diverged)
-
-    @property
     def exact(self) -> int:
         """How many pictures came back exactly."""
         return sum(v == float("inf") for v in self.values.found.values())
@@ -57,8 +68,11 @@ class Method:
 
     label: str
     rows: Sequence[Row]
-    missing: int  # items of the run that it has no row of
+    missing: int  # items that it shall have a row of, and has none
     baseline: bool = False
+    left_out: int = 0  # items that cannot be used
+    stopped: str = ""  # why it was run no further
+    drift: str = ""  # why its reconstructions are off, whatever the inversion was worth
     cells: Mapping[str, Cell] = field(default_factory=dict)
 
     def count(self, *statuses: str) -> int:
@@ -66,9 +80,19 @@ class Method:
         return sum(row["status"] in statuses for row in self.rows)
 
     @property
+    def planned(self) -> int:
+        """How many cells it shall have, those of items that cannot be used apart."""
+        return len(self.rows) + self.missing
+
+    @property
     def success(self) -> float | None:
-        """The share of its cells that gave a finite result."""
+        """The share of its cells that gave a finite result, of those that have ended."""
         return self.count(*FINISHED) / len(self.rows) if self.rows else None
+
+    @property
+    def finished(self) -> float | None:
+        """The share of its planned cells that gave one."""
+        return self.count(*FINISHED) / self.planned if self.planned else None
 
     def mean(self, name: str) -> float | None:
         """The mean of a cost over its finished cells."""
@@ -107,56 +131,88 @@ class Block:
         """Methods from best to worst in a column, those that diverged beyond chance and those without a value last."""
         if by is None:
             return list(self.methods)
-        fewest = min((len(m.cells[by.key].values.diverged) for m in self.methods if by.key in m.cells), default=0)
+        fewest = min((len(m.cells[by.key].values.lost) for m in self.methods if by.key in m.cells), default=0)
 
         def place(method: Method) -> tuple[bool, bool, float]:
             cell = method.cells.get(by.key)
             if cell is None or cell.centre is None:
                 return True, True, 0.0
-            lost = len(cell.values.diverged) - fewest
+            lost = len(cell.values.lost) - fewest
             value = cell.centre.value
-            return False, statistics.beyond_chance(lost, cell.tried), -value if by.higher else value
+            return False, statistics.beyond_chance(lost, cell.values.compared), -value if by.higher else value
 
         return sorted(self.methods, key=place)
 
 
-def blocks(rows: Sequence[Row], metrics: Sequence[str] = ()) -> list[Block]:
+def blocks(rows: Sequence[Row], metrics: Sequence[str] = (), parts: Sequence[Covered] = ()) -> list[Block]:
     """The tables of a run, models and guidances in the order in which they come.
 
     Args:
         rows: of the ledger.
         metrics: their order in the plan.
+        parts: what was planned, with or without rows; what is not applicable has no place in a table.
     """
     rows = sorted(rows, key=lambda row: str(row["item"]))
+    parts = [part for part in parts if part.counts.planned]
     pairs = dict.fromkeys((row["model"], row.get("guidance")) for row in rows if not row.get("baseline"))
+    pairs |= dict.fromkeys((part.model, part.guidance) for part in parts)
     pairs = pairs or dict.fromkeys((row["model"], row.get("guidance")) for row in rows)
     order = sorted(pairs, key=lambda pair: (str(pair[0]), pair[1] is not None, pair[1] or 0))
-    return [_block(model, guidance, rows, metrics) for model, guidance in order]
+    return [_block(model, guidance, rows, metrics, parts) for model, guidance in order]
 
 
-def _block(model: str, guidance: float | None, rows: Sequence[Row], metrics: Sequence[str]) -> Block:
+def _block(
+    model: str, guidance: float | None, rows: Sequence[Row], metrics: Sequence[str], parts: Sequence[Covered]
+) -> Block:
     of_model = [row for row in rows if row["model"] == model]
     here = [r for r in of_model if r.get("guidance") == guidance or (r.get("baseline") and r.get("guidance") is None)]
     found = columns(here, metrics)
-    items = {row["item"] for row in here}
-    labels = dict.fromkeys((bool(row.get("baseline")), row["method"]) for row in here)
-    everyone = []
-    for baseline, label in labels:
-        own = [row for row in here if row["method"] == label and bool(row.get("baseline")) == baseline]
-        everyone.append(Method(label, own, len(items - {row["item"] for row in own}), baseline))
+    everyone = _methods(here, [p for p in parts if (p.model, p.guidance) == (model, guidance)])
+    tried = [{row["item"] for row in m.rows} for m in everyone if m.rows and not m.baseline]
+    everywhere = frozenset(set.intersection(*tried)) if tried else frozenset[str]()
     shared: dict[str, int] = {}
     cells: list[dict[str, Cell]] = [{} for _ in everyone]
     for column in found:
-        values = [collected(method.rows, column) for method in everyone]
+        values = [collected(method.rows, column, everywhere) for method in everyone]
         shared[column.key], made = _compared(column, everyone, values)
         for own_cells, cell in zip(cells, made, strict=True):
             if cell is not None:
                 own_cells[column.key] = cell
-    full = [Method(m.label, m.rows, m.missing, m.baseline, c) for m, c in zip(everyone, cells, strict=True)]
+    full = [replace(m, cells=c) for m, c in zip(everyone, cells, strict=True)]
     return Block(model, guidance, found, [m for m in full if not m.baseline], [m for m in full if m.baseline], shared)
 
 
-def collected(rows: Sequence[Row], column: Column) -> Values:
+def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[Method]:
+    """Every method that has a row, or shall have one, in the order of the rows and then of the plan."""
+    planned = {(part.baseline, part.method): part for part in parts}
+    items, found = {row["item"] for row in rows}, []
+    for baseline, label in dict.fromkeys([*((bool(r.get("baseline")), r["method"]) for r in rows), *planned]):
+        own = [row for row in rows if row["method"] == label and bool(row.get("baseline")) == baseline]
+        drifts = words.line(_drift(own[0])) if own else ""
+        method = Method(label, own, len(items - {row["item"] for row in own}), baseline, drift=drifts)
+        part = planned.get((baseline, label))
+        if part is not None:
+            stopped = part.apart.reason if part.apart else ""
+            method = replace(method, missing=part.counts.missing, left_out=part.counts.left_out, stopped=stopped)
+        found.append(method)
+    return found
+
+
+def _drift(row: Row) -> str:
+    """What the verbs warn of where a method is inverted at one guidance and sampled at another, from what a row says.
+
+    A row may come from anywhere: of one that no method can be made from nothing is said.
+    """
+    inverted_at, sampled_at = row.get("inversion_guidance"), row.get("guidance")
+    if row.get("baseline") or not is_real(inverted_at) or not is_real(sampled_at):
+        return ""
+    try:
+        return drift_of(Named(row["method"], row["method_name"], dict(row["settings"]), inverted_at), sampled_at)
+    except (UnsampleError, KeyError, TypeError, ValueError):
+        return ""
+
+
+def collected(rows: Sequence[Row], column: Column, everywhere: Set[str]) -> Values:
     """A method's values in a column."""
     found: dict[str, float] = {}
     reasons: dict[str, str] = {}
@@ -171,7 +227,7 @@ def collected(rows: Sequence[Row], column: Column) -> Values:
             lost.add(row["item"])
         elif entry.get("reason"):
             reasons[row["item"]] = str(entry["reason"])
-    return Values(found, frozenset(lost), reasons)
+    return Values(found, frozenset(lost), reasons, everywhere)
 
 
 def _compared(column: Column, methods: Sequence[Method], values: Sequence[Values]) -> tuple[int, list[Cell | None]]:
@@ -196,8 +252,8 @@ def _ranked(column: Column, methods: Sequence[Method], cells: Sequence[Cell | No
     rivals = [c for m, c in zip(methods, cells, strict=True) if c and c.centre and not m.baseline]
     if not rivals:
         return list(cells)
-    fewest = min(len(c.values.diverged) for c in rivals)
-    steady = [c for c in rivals if not statistics.beyond_chance(len(c.values.diverged) - fewest, c.tried)]
+    fewest = min(len(c.values.lost) for c in rivals)
+    steady = [c for c in rivals if not statistics.beyond_chance(len(c.values.lost) - fewest, c.values.compared)]
     sign = 1 if column.higher else -1
     best = max(steady, key=lambda c: sign * c.centre.value if c.centre else 0.0)
     return [
@@ -212,7 +268,7 @@ def _against(column: Column, cell: Cell, best: Cell) -> Cell:
     both = sorted(cell.values.found.keys() & best.values.found.keys())
     difference = statistics.psnr_difference if column.decibels else statistics.mean_difference
     gap = difference([cell.values.found[i] for i in both], [best.values.found[i] for i in both])
-    lost = len(cell.values.diverged - best.values.diverged) - len(best.values.diverged - cell.values.diverged)
+    lost = len(cell.values.lost - best.values.lost) - len(best.values.lost - cell.values.lost)
     worse = gap is None or (gap.clearly_below(0) if column.higher else gap.clearly_above(0))
-    bold = not worse and not statistics.beyond_chance(lost, cell.tried)
+    bold = not worse and not statistics.beyond_chance(lost, cell.values.compared)
     return Cell(cell.values, cell.centre, cell.median, bold=bold, gap=gap, pairs=len(both))

@@ -23,6 +23,7 @@ def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
     Raises:
         BadInput: the folder is no run, or the files cannot be written.
     """
+    from unsample.bench.coverage import coverage
     from unsample.bench.ledger import read_run
     from unsample.report.about import about, settings_of
     from unsample.report.markdown import markdown
@@ -31,8 +32,9 @@ def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
     from unsample.report.table import blocks
 
     run = read_run(folder)
-    found = blocks(run.rows, [str(m) for m in settings_of(run.plan).get("metrics") or ()])
-    around = about(run, found)
+    parts = coverage(run)
+    found = blocks(run.rows, [str(m) for m in settings_of(run.plan).get("metrics") or ()], parts)
+    around = about(run, found, parts)
     texts = (page(found, around, Path(run.folder)), markdown(found, around), spreadsheet(found))
     place = check_writable_folder(folder if output is None else output)
     files = [place / name for name in NAMES]
