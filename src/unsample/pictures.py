@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, Literal
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from unsample.damage import load_whole, strictly
 from unsample.errors import BadInput, BadOption
 from unsample.files import as_json, atomic_write, base_name, plain_settings
 
@@ -193,7 +194,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         BadInput: not a readable PNG, a text over 64 kB, or an `unsample` text that is not a JSON object.
     """
     with _opened(path, ("PNG",)) as image:
-        image.load()  # texts may stand behind the pixels
+        load_whole(image)  # texts may stand behind the pixels
         texts = image.info
         try:
             return {
@@ -267,7 +268,7 @@ def _too_large(what: str, found: str) -> BadInput:
 def _only_bad_input(what: str) -> Iterator[None]:
     """Turn whatever Pillow throws at a bad file into `BadInput`, and keep its warnings from the user."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), strictly():
             warnings.simplefilter("ignore")
             yield
     except BadInput:
@@ -322,11 +323,14 @@ def _picture(image: Image.Image, path: str | None, name: str, what: str) -> Pict
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notes.append(f"first of {frames} frames" if image.tell() == 0 else f"frame {image.tell() + 1} of {frames}")
+    whole = (0, 0, *image.size)
+    if image.format == "GIF" and any(tile[1] != whole for tile in image.tile):  # type: ignore[attr-defined]
+        notes.append(f"its frame covers a part of its {_by(image.size)}")
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
     sixteen = any(re.search(r"(?<!BGR);16", mode) for mode in raw_modes)  # BGR;16 is 5 + 6 + 5 bits
     turned = _orientation(image) if image.format == "TIFF" else 1  # Pillow turns a TIFF while it loads it
     with _silent_libtiff() if image.format == "TIFF" else nullcontext():
-        image.load()
+        load_whole(image)
     upright = _UPRIGHT.get(_orientation(image))
     metadata = _own_metadata(image)
     if image.mode.startswith("I") or image.mode == "F":
