@@ -18,7 +18,9 @@ FLOORS = {
     "models": 2,
     "methods": 3,
     "metrics": 4,
-    **dict.fromkeys(("api", "inputs", "results", "running", "playing", "outcome", "bench", "studies", "report"), 5),
+    **dict.fromkeys(
+        ("api", "inputs", "provenance", "results", "running", "playing", "outcome", "bench", "studies", "report"), 5
+    ),
     **dict.fromkeys(("cli", "web", "__main__"), 6),
 }
 FORBIDDEN = {("metrics", "methods"), ("datasets", "methods")}  # although it is a lower floor

@@ -128,7 +128,9 @@ def sample(
     scales = guidance_scales(w, guidance_schedule, grid)
     made = Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample").sample(x, ddim_sample)
     about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds)
-    return replace(made, meta=about | {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)})
+    return replace(
+        made, meta=made.meta | about | {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)}
+    )
 
 
 def invert(
@@ -249,6 +251,7 @@ def invert(
         },
         "nfe": cost.nfe,
         "backward": cost.backward,
+        "nonfinite_at": cost.nonfinite,
         "seconds": seconds,
         **(configured.notes(grid, stop) if configured.notes else {}),
     }
@@ -413,7 +416,8 @@ def interpolate(
     run = Run(model, grid, prompts, len(x), scales, a.meta["stop_index"], watching, "interpolate")
     about = {key: value for key, value in a.meta.items() if key not in PER_PICTURE_META}
     about |= {"num_frames": num_frames, "guidance_scale": w, "prompts": [a.meta["prompt"], b.meta["prompt"]]}
-    return replace(run.sample(x, ddim_sample), meta=about)
+    made = run.sample(x, ddim_sample)
+    return replace(made, meta=about | made.meta)
 
 
 # ---------------------------------------------------------------- what the verbs share

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UnsampleError(Exception):
@@ -39,9 +40,16 @@ class BadInput(UnsampleError):
 
 
 class Diverged(UnsampleError):
-    """Every picture of the call stopped being finite."""
+    """Every picture of the call stopped being finite.
+
+    `nonfinite_at` says for each picture where the network's answer was not finite, as `Inversion.nonfinite_at` does.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, nonfinite_at: Sequence[dict[str, Any] | None] = ()) -> None:
+        super().__init__(message)
+        self.nonfinite_at = list(nonfinite_at)
 
 
 def first_line(error: BaseException, otherwise: str = "") -> str:

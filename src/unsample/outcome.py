@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unsample.errors import Diverged
 from unsample.methods import Method
-from unsample.running import Watch
+from unsample.running import Watch, warn_nonfinite
 from unsample.walk import State
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure
             stacklevel=3,
         )
     if len(watch.lost_at) == len(noise):
-        raise Diverged(f"invert with {watch.model.id} diverged: {method.name} lost every picture at {end}")
+        message = f"invert with {watch.model.id} diverged: {method.name} lost every picture at {end}"
+        raise Diverged(f"{message}{watch.cost.because(0)}", watch.cost.nonfinite)
 
 
 def status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
@@ -57,6 +58,7 @@ def status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
             "iterations, more steps or guidance 1",
             stacklevel=3,
         )
+    warn_nonfinite("invert", watch.cost, status)
     return status
 
 

@@ -12,10 +12,10 @@ from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.grid import Grid
 from unsample.inputs import Prompts
 from unsample.methods import Method, get_method
-from unsample.models.base import Model
+from unsample.models.base import Condition, Model
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load
-from unsample.results import Images, Inversion
+from unsample.results import Images, Inversion, check_whole
 from unsample.running import Run, Watching, state_dtype
 from unsample.solvers.ddim import ddim_sample
 
@@ -50,7 +50,7 @@ def play(
     if use == "noise":
         made = run.sample(x, ddim_sample)
     else:
-        check_state(method, inversion)
+        check_state(method, inversion, run.condition)
         state = {name: value.to(model.device) for name, value in inversion.state.items()}
         if method.playback is not None:
             with torch.no_grad():
@@ -63,13 +63,14 @@ def play(
     warn_constant(made, inversion, verb)
     shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
     played = {"use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
-    played |= {"nfe": made.nfe, "backward": made.backward}
+    played |= {"nfe": made.nfe, "backward": made.backward, "nonfinite_at": made.nonfinite_at}
     return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
 
 
 def opened(inversion: Inversion | str | os.PathLike[str]) -> Inversion:
     """An inversion, or the file that one was saved in."""
     if isinstance(inversion, Inversion):
+        check_whole(inversion)
         return inversion
     if isinstance(inversion, str | os.PathLike):
         return Inversion.load(Path(inversion))
@@ -140,14 +141,21 @@ def drift(method: Method, inverted_at: float, scales: tuple[float, ...]) -> str:
     )
 
 
-def check_state(method: Method, inversion: Inversion) -> None:
-    """A record that lacks what its method plays back is corrupt."""
+def check_state(method: Method, inversion: Inversion, condition: Condition) -> None:
+    """A record that lacks what its method plays back, or holds embeddings of another shape, is corrupt."""
     missing = [name for name in method.keeps if name not in inversion.state]
     if missing:
         raise BadInput(
             f"{method.name} plays back {', '.join(method.keeps)}, and this inversion holds no {', '.join(missing)}: it "
             "is corrupt; invert the picture again, or play the noise alone (use='noise')"
         )
+    given = None if condition.prompt_embeds is None else tuple(condition.prompt_embeds.shape[1:])
+    for name in (n for n, kept in method.keeps.items() if kept.embedding and given is not None):
+        if tuple(inversion.state[name].shape[2:]) != given:
+            raise BadInput(
+                f"{method.name} plays back embeddings of {tuple(inversion.state[name].shape[2:])} ({name}), and those "
+                f"of this prompt and model are {given}; use the model and embeddings that inverted"
+            )
 
 
 def method_of(inversion: Inversion) -> Method:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadInput, Incompatible
-from unsample.grid import Grid
-from unsample.prediction import PREDICTION_TYPES
+from unsample.errors import BadInput, BadOption, Incompatible, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,17 +26,26 @@ PER_PICTURE_META = (
     "notes",
     "nfe",
     "backward",
+    "nonfinite_at",
     "residual",
 )
-STATUSES = ("ok", "not_converged")  # of a saved picture
-HEALTH = frozenset({"mean", "std", "kl", "lag1_correlation"})
-TENSORS: dict[str, tuple[int | None, tuple[str, ...] | None]] = {  # number of dimensions and types; None: any
-    "noise": (4, ("F32", "F64")),
+EXACT, FLOATS = ("F32", "F64"), ("F16", "BF16", "F32", "F64")
+TENSORS: dict[str, tuple[int | None, tuple[str, ...]]] = {  # number of dimensions (None: any) and types
+    "noise": (4, EXACT),
     "source": (4, ("U8",)),
-    "trajectory": (5, ("F32", "F64")),
-    "prompt_embeds": (None, None),
-    "negative_prompt_embeds": (None, None),
+    "trajectory": (5, EXACT),
+    "prompt_embeds": (None, FLOATS),
+    "negative_prompt_embeds": (None, FLOATS),
     "class_labels": (1, ("I64",)),
+}
+EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
+KINDS = {  # of torch, as safetensors calls them
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float32": "F32",
+    "torch.float64": "F64",
+    "torch.uint8": "U8",
+    "torch.int64": "I64",
 }
 
 
@@ -61,6 +67,17 @@ class Images:
     seconds: float
     trajectory: Tensor | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def nonfinite_at(self) -> list[dict[str, Any] | None]:
+        """Where the network's answer was not finite, picture by picture; None where all of them were.
+
+        `what` ("answer", or the "gradient" through the network), `timestep`, `evaluation` (the picture's how-manieth),
+        `half` ("conditional", "unconditional", None for both or where there are no two), `input_finite` (whether the
+        network was asked about a finite point) of the first time, and how many `times` it happened. A method that goes
+        on without such an answer still calls the picture "ok" or "not_converged".
+        """
+        return self.meta.get("nonfinite_at") or [None] * len(self)
 
     def pil(self) -> list[Image | None]:
         """8-bit PIL pictures; None for one that diverged."""
@@ -102,6 +119,11 @@ class Inversion:
     def __len__(self) -> int:
         return len(self.noise)
 
+    @property
+    def nonfinite_at(self) -> list[dict[str, Any] | None]:
+        """Where the network's answer was not finite while inverting; as `Images.nonfinite_at`."""
+        return self.meta.get("nonfinite_at") or [None] * len(self)
+
     def __getitem__(self, index: int | slice) -> Inversion:
         """The inversion of one picture, or of some."""
         rows = slice(int(index), int(index) + 1 or None) if isinstance(index, Integral) else index
@@ -124,18 +146,16 @@ class Inversion:
         Raises:
             BadInput: a picture diverged (there is nothing to save), or the path cannot be written.
         """
+        import torch
         from safetensors.torch import save
 
         from unsample.files import atomic_write
 
         if "diverged" in self.status:
             raise BadInput(f"cannot save {path}: a picture of this inversion diverged; save the others one by one")
-        named = {"noise": self.noise, "source": self.source, "trajectory": self.trajectory}
-        named |= {n: getattr(self, n) for n in ("prompt_embeds", "negative_prompt_embeds", "class_labels")}
-        named |= {f"state.{name}": value for name, value in self.state.items()}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in named.items() if value is not None}
-        written = {"meta": self.meta, "seconds": self.seconds, **{n: getattr(self, n) for n in PER_PICTURE}}
-        header = {"unsample_format": str(FORMAT_VERSION), "unsample": json.dumps(written)}
+        # copied, because two of them may be one (a belm of one step), which safetensors does not write
+        tensors = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in _tensors(self).items()}
+        header = {"unsample_format": str(FORMAT_VERSION), "unsample": json.dumps(_written(self))}
         content = save(tensors, metadata=header)  # its save_file turns a full disk into an error of its own kind
         atomic_write(path, lambda temporary: temporary.write_bytes(content))
 
@@ -154,9 +174,11 @@ class Inversion:
             tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
         except Exception as error:  # safetensors raises its own kind, OSError and ValueError
             raise BadInput(f"cannot read inversion {path}: {error}") from error
+        try:
+            _check_finite(tensors, header["status"])
+        except ValueError as error:
+            raise BadInput(f"{path}: {error}; invert the picture again") from error
         noise = tensors.pop("noise")
-        if not bool(noise.isfinite().all()):
-            raise BadInput(f"{path}: the stored noise is not finite; invert the picture again")
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         rest = {k: v for k, v in tensors.items() if not k.startswith("state.")}
         return Inversion(noise=noise, state=state, **{**header, **rest})
@@ -189,10 +211,12 @@ def read_header(path: str | Path) -> dict[str, Any]:
             )
         header = json.loads(metadata["unsample"])
         _check(header, shapes, kinds)
+        if "diverged" in header["status"]:
+            raise ValueError("a picture that diverged is never saved")
     except BadInput:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error, type(error).__name__)
         raise BadInput(
             f"cannot read inversion {path}: corrupt or truncated ({reason}); invert the picture again"
         ) from error
@@ -228,76 +252,92 @@ def check_pair(
         raise Incompatible(f"cannot interpolate: sampling guidance {scales[0]} and {scales[1]}; give guidance_scale")
 
 
+def check_whole(inversion: Inversion) -> None:
+    """Refuse an inversion in memory that is not whole, as a file of it would be refused.
+
+    Raises:
+        BadInput: a tensor or a fact that is not what `invert` makes.
+    """
+    named = _tensors(inversion)
+    try:
+        header = json.loads(json.dumps(_written(inversion)))
+        kinds = {name: KINDS.get(str(t.dtype), str(t.dtype)) for name, t in named.items()}
+        _check(header, {name: list(t.shape) for name, t in named.items()}, kinds)
+        _check_finite(named, inversion.status)
+    except Exception as error:  # whatever strange values raise
+        raise BadInput(f"this inversion is not whole ({first_line(error)}); invert the picture again") from error
+
+
+def _tensors(inversion: Inversion) -> dict[str, Tensor]:
+    """What is saved, by the names in a file."""
+    named = {name: getattr(inversion, name) for name in TENSORS} | {
+        f"state.{name}": value for name, value in inversion.state.items()
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _written(inversion: Inversion) -> dict[str, Any]:
+    """The JSON of a file."""
+    return {n: getattr(inversion, n) for n in ("meta", "seconds", *PER_PICTURE)}
+
+
 def _check(header: dict[str, Any], shapes: dict[str, list[int]], kinds: dict[str, str]) -> None:
-    """What `Inversion.load` and the verbs rely on; any exception here means a corrupt file."""
-    count = len(header["status"])
-    _check_tensors(shapes, kinds, count)
-    lists = [header[name] for name in PER_PICTURE]
-    if set(header) != {"meta", "seconds", *PER_PICTURE} or any(not _is_list(v, count) for v in lists):
-        raise ValueError("its JSON does not hold what an inversion holds")
-    if any(s not in STATUSES for s in header["status"]) or any(not set(h) >= HEALTH for h in header["health"]):
-        raise ValueError("its status or health is not what is written")
-    _numbers([*header["nfe"], *header["backward"], header["seconds"]])
+    """What `Inversion.load` and the verbs rely on; any exception here means a file that is corrupt."""
+    from unsample.provenance import check_header
+
+    check_header(header, PER_PICTURE, PER_PICTURE_META)
     meta = header["meta"]
-    if any(name in meta and meta[name] is not None and not _is_list(meta[name], count) for name in PER_PICTURE_META):
-        raise ValueError(f"its JSON does not speak of {count} pictures")
-    _check_grid(meta)
-    names = [meta["model"]["id"], meta["model"]["sha256"], meta["method"]["name"]]
-    if not all(isinstance(n, str) for n in names) or not isinstance(meta["method"]["settings"], dict):
-        raise ValueError("its model or method is not named")
-    _numbers([meta["guidance_scale"], meta["sampling_guidance_scale"]])
-    scales = meta.get("sampling_scales", [])
-    _numbers(scales)
-    if "sampling_scales" in meta and not _is_list(scales, meta["num_inference_steps"] + 1):
-        raise ValueError("its guidance does not fit its grid")
-    if not isinstance(meta.get("guidance_schedule", "constant"), str):
-        raise ValueError("its guidance schedule is not named")
-    if ("guidance_schedule" in meta) is not ("sampling_scales" in meta):
-        raise ValueError("its guidance schedule is without scales, or its scales without a schedule")
-    if not all(p is None or isinstance(p, str) for n in ("prompt", "negative_prompt") for p in meta[n]):
-        raise ValueError("a prompt is not text")
+    _check_tensors(shapes, kinds, len(header["status"]), meta["stop_index"])
+    _check_state(shapes, kinds, meta)
     for name in ("prompt", "negative_prompt"):
         if f"{name}_embeds" in shapes and any(p is not None for p in meta[name]):
             raise ValueError(f"it holds {name} and {name}_embeds, of which one holds")
 
 
-def _check_tensors(shapes: dict[str, list[int]], kinds: dict[str, str], count: int) -> None:
+def _check_tensors(shapes: dict[str, list[int]], kinds: dict[str, str], count: int, stop: int) -> None:
     for name, shape in shapes.items():
         known = name in TENSORS or name.startswith("state.")
-        dimensions, types = TENSORS.get(name, (None, None))
-        batch = shape[1] if name == "trajectory" else shape[0]
-        fits = (dimensions or len(shape)) == len(shape) and kinds[name] in (types or (kinds[name],))
+        dimensions, types = TENSORS.get(name, (None, FLOATS))
+        batch = shape[1] if name == "trajectory" and len(shape) > 1 else next(iter(shape), 0)
+        fits = (dimensions or len(shape)) == len(shape) and kinds[name] in types
         if not known or batch != count or not fits or 0 in shape:
             raise ValueError(f"unexpected tensor {name} of type {kinds[name]}, shape {shape}")
-    if "noise" not in shapes:
+    noise, embeds = shapes.get("noise"), [shapes[n] for n in EMBEDS if n in shapes]
+    if noise is None:
         raise ValueError("no noise in it")
+    if shapes.get("source", [3])[-1] != 3:
+        raise ValueError(f"its source is (B, H, W, 3), and not {shapes['source']}")
+    if shapes.get("trajectory", [stop + 1, *noise]) != [stop + 1, *noise]:
+        raise ValueError(f"its trajectory is {[stop + 1, *noise]}, and not {shapes['trajectory']}")
+    if len(embeds) == 2 and embeds[0][1:] != embeds[1][1:]:
+        raise ValueError(f"its prompt_embeds and negative_prompt_embeds differ in shape: {embeds[0]} and {embeds[1]}")
 
 
-def _check_grid(meta: dict[str, Any]) -> None:
-    grid, steps = meta["grid"], meta["num_inference_steps"]
-    lists = [grid[name] for name in ("alpha", "sigma", "timesteps", "eval_alpha", "eval_sigma")]
-    if set(grid) != {f.name for f in fields(Grid)} or any(not _is_list(v, steps + 1) for v in lists):
-        raise ValueError("its grid is not a grid")
-    if not isinstance(grid["meta"], dict) or grid["prediction_type"] not in PREDICTION_TYPES:
-        raise ValueError("its grid does not say what it is of")
-    _numbers([n for v in lists for n in v])
-    if grid["clip"] is not None:
-        _numbers([grid["clip"]])
-    whole = all(isinstance(n, int) for n in [*grid["timesteps"], meta["stop_index"], steps])
-    if not whole or not 0 < meta["stop_index"] <= steps:
-        raise ValueError("its steps are not whole numbers in range")
-    rising = [grid["timesteps"], grid["sigma"], [-a for a in grid["alpha"]]]
-    if any(v != sorted(v) for v in rising) or 0 in (*grid["sigma"][1:], *grid["alpha"][:-1]):
-        raise ValueError("its levels do not run from clean to noisy")
-    if any(abs(a * a + s * s - 1) > 1e-3 for a, s in zip(grid["alpha"], grid["sigma"], strict=True)):
-        raise ValueError("its levels do not preserve the variance")
+def _check_state(shapes: dict[str, list[int]], kinds: dict[str, str], meta: dict[str, Any]) -> None:
+    """Each state against what its method keeps; one that is missing is said where it would be played back."""
+    from unsample.methods import get_method
+
+    try:
+        method = get_method(meta["method"]["name"], meta["method"]["settings"])
+    except (BadOption, TypeError):
+        return  # a method that is not known here is refused where it would be played back
+    embedding = next((shapes[n][1:] for n in EMBEDS if n in shapes), None)
+    for name in (n for n in shapes if n.startswith("state.")):
+        kept = method.keeps.get(name.removeprefix("state."))
+        if kept is None:
+            raise ValueError(f"{method.name} keeps {', '.join(method.keeps) or 'the noise alone'}, and no {name}")
+        wanted = kept.misfit(shapes[name], shapes["noise"], embedding, (meta["grid"]["timesteps"], meta["stop_index"]))
+        if wanted or kinds[name] not in EXACT:
+            raise ValueError(
+                f"{name} of {method.name} is {kept.shape} of float32 or float64, here {wanted or 'that'}, and not "
+                f"{tuple(shapes[name])} of type {kinds[name]}"
+            )
 
 
-def _numbers(values: list[Any]) -> None:
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-            raise ValueError(f"{value!r} is not a number of at least 0")
-
-
-def _is_list(value: Any, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length
+def _check_finite(named: Mapping[str, Tensor], status: Sequence[str]) -> None:
+    """Whether all numbers of the pictures that were not lost are finite."""
+    sound = [k for k, verdict in enumerate(status) if verdict != "diverged"]
+    for name, value in named.items():
+        rows = value.transpose(0, 1) if name == "trajectory" else value
+        if value.is_floating_point() and not bool(rows[sound].isfinite().all()):
+            raise ValueError(f"the stored {name} is not finite")

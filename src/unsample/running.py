@@ -13,7 +13,7 @@ from unsample.grid import Grid
 from unsample.inputs import Given, Prompts
 from unsample.methods import Method, Task
 from unsample.models.base import Model
-from unsample.models.guidance import Predict
+from unsample.models.guidance import Cost, Predict, spoken
 from unsample.results import Images
 from unsample.walk import State, Step, walk
 
@@ -45,11 +45,13 @@ class Watch:
     pivots: list[Tensor] | None = None  # a list to keep the points in, on their device
     trajectory: list[Tensor] = field(default_factory=list)
     lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
+    cost: Cost = field(default_factory=lambda: Cost([]))
 
     def run(self, step: Step, predict: Predict, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Walk, watched."""
         from tqdm import tqdm
 
+        self.cost = predict.cost
         self.trajectory = [x.cpu()] if self.asked.keep_trajectory else []
         if self.pivots is not None:
             self.pivots.append(x)
@@ -80,8 +82,9 @@ class Watch:
                 self.lost_at.setdefault(row, where)
             if len(self.lost_at) == len(x):
                 raise Diverged(
-                    f"{self.verb} with {self.model.id} diverged: no picture was finite any more at {where}; "
-                    "try more steps, guidance 1, another method, or dtype float32"
+                    f"{self.verb} with {self.model.id} diverged: no picture was finite any more at {where}"
+                    f"{self.cost.because(row)}; try more steps, guidance 1, another method, or dtype float32",
+                    self.cost.nonfinite,
                 )
         if self.asked.keep_trajectory:
             self.trajectory.append(x.cpu())
@@ -101,6 +104,13 @@ class Watch:
         import torch
 
         return torch.stack(self.trajectory) if self.asked.keep_trajectory else None
+
+
+def warn_nonfinite(verb: str, cost: Cost, status: Sequence[str]) -> None:
+    """Name the pictures that the network failed, whatever became of them."""
+    failed = [f"picture {k} ({status[k]}): {spoken(where)}" for k, where in enumerate(cost.nonfinite) if where]
+    if failed:
+        warnings.warn(f"{verb}: {'; '.join(failed)}", stacklevel=5)
 
 
 def _replaced(x: Tensor, returned: Any) -> Tensor:
@@ -191,9 +201,14 @@ class Run:
         cost, seconds = self.predict.cost, time.perf_counter() - self.begin
         shown = images.clamp(0, 1)
         kept = self.watch.kept()
-        return Images(shown, latents, x, status, cost.nfe, cost.backward, seconds, trajectory=kept)
+        about = {"nonfinite_at": cost.nonfinite}
+        return Images(shown, latents, x, status, cost.nfe, cost.backward, seconds, trajectory=kept, meta=about)
 
     def _report(self, status: list[str]) -> None:
         if all(s == "diverged" for s in status):
-            raise Diverged(f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture")
+            nonfinite = self.predict.cost.nonfinite
+            raise Diverged(
+                f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture", nonfinite
+            )
         self.watch.warn_lost(stacklevel=5)
+        warn_nonfinite(self.verb, self.predict.cost, status)

@@ -67,6 +67,7 @@ class Made:
 
     source: Tensor  # (B, 3, H, W) in [0, 1], as the model saw it
     status: list[str]
+    nonfinite_at: Sequence[dict[str, Any] | None] = ()  # where the network failed the inversion; () without one
     truth: Tensor | None = None  # the true edit, likewise; where the plan edits
     inversion: Inversion | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)  # stage to (B, 3, H, W)

@@ -66,7 +66,7 @@ def tasks_of(plan: Plan, ids: Sequence[str], batch_size: int, shard: tuple[int, 
 def base_row(plan: Plan, named: Named, task: Task, place: int, id: str) -> dict[str, Any]:
     """What every row says of its cell, whatever came of it; the figures are null."""
     empty = ("key", "seed", "nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "threads")
-    return dict.fromkeys((*empty, "started", "finished", "error", "traceback")) | {
+    return dict.fromkeys((*empty, "nonfinite_at", "started", "finished", "error", "traceback")) | {
         "order": task.order + place - task.items[0],
         "item": id,
         "dataset": plan.dataset,

@@ -43,10 +43,10 @@ def make(batch: Batch) -> Made:
     try:
         made.inversion = unsample.invert(model, **given, **common)
     except Diverged as error:
-        made.status = ["diverged"] * len(batch.items)
+        made.status, made.nonfinite_at = ["diverged"] * len(batch.items), error.nonfinite_at
         made.reasons = dict.fromkeys(STAGES, str(error))
         return made
-    made.status = list(made.inversion.status)
+    made.status, made.nonfinite_at = list(made.inversion.status), made.inversion.nonfinite_at
     _play(batch, made, made.inversion, method)
     return made
 

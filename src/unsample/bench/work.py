@@ -139,6 +139,7 @@ def _row(batch: Batch, made: Made, n: int) -> dict[str, Any]:
     }
     row = base_row(plan, named, task, batch.places[n], batch.items[n].id)
     row |= {"key": digest(what), "seed": batch.seeds[n], "status": made.status[n]}
+    row |= {"nonfinite_at": made.nonfinite_at[n] if made.nonfinite_at else None}
     row |= {"threads": torch.get_num_threads(), "peak_memory_mb": _peak(batch.model)}
     if made.inversion is None or batch.method is None:
         return row

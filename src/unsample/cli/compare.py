@@ -180,13 +180,15 @@ def _one(model: Model, job: Job, walk: Walk) -> Compared:
     from unsample.metrics.pixels import encoded_alone
 
     name = walk.method.name
-    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores}
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores, "nonfinite_at": None}
     with talk.naming([f"{job.source.path} ({name})"]):
         try:
             inversion = inverted(model, [job], walk)
         except (Diverged, Incompatible) as error:  # the others are worth comparing all the same
             talk.error(f"{name}: {error}")
-            return Compared(row | {"status": "diverged" if isinstance(error, Diverged) else "refused"})
+            if isinstance(error, Diverged):
+                return Compared(row | {"status": "diverged", "nonfinite_at": error.nonfinite_at[0]})
+            return Compared(row | {"status": "refused"})
         made = {}
         for use, what in (("record", "its record"), ("noise", "its noise alone")):
             try:
@@ -213,7 +215,9 @@ def _facts(inversion: Inversion) -> dict[str, Any]:
         "backward": inversion.backward[0],
         "seconds": inversion.seconds,
     }
-    return {"std": health["std"], "lag1": health["lag1_correlation"], **cost, "status": inversion.status[0]}
+    return {"std": health["std"], "lag1": health["lag1_correlation"], **cost, "status": inversion.status[0]} | {
+        "nonfinite_at": inversion.nonfinite_at[0]
+    }
 
 
 def _decibels(figures: Figures) -> float | str | None:

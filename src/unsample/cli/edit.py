@@ -221,6 +221,7 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
     except Diverged as error:
         place = talk.place_of(error)
         talk.error(f"{subject.path}: the edit at guidance {scale:g} diverged at {place}; nothing was written for it")
+        about["nonfinite_at"] = error.nonfinite_at[0]
         row = record.row("edit", **about, status="diverged", diverged_at=place)
         return Edit(scale, None, None, session.Figures(), row)
     figures = session.measured(model, inversion, made.images)
@@ -237,6 +238,7 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
         backward=made.backward[0],
         seconds=made.seconds,
         status=inversion.status[0],
+        nonfinite_at=made.nonfinite_at[0],
         inversion_nfe=inversion.nfe[0],
         notes=[n for n in inversion.meta.get("notes", []) if n],
     )

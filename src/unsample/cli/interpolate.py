@@ -140,6 +140,7 @@ def _write(made: Images, between: Between, lost_at: dict[int, str]) -> list[dict
     rows, shown = [], []
     for k, file in enumerate(between.frames):
         own: dict[str, Any] = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": made.seconds / len(made)}
+        own["nonfinite_at"] = made.nonfinite_at[k]
         position = k / (between.num_frames - 1)
         if made.status[k] == "diverged":
             where = lost_at.get(k, talk.UNKNOWN_PLACE)

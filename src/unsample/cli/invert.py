@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,12 +137,13 @@ def _run(
         try:
             inversion = inverted(model, batch, walk, trajectory)
         except Diverged as error:
-            yield from (_lost(job, talk.place_of(error, len(batch))) for job in batch)
+            place = talk.place_of(error, len(batch))
+            yield from (_lost(job, place, at=at) for job, at in zip(batch, error.nonfinite_at, strict=True))
             return
         pictures = _pictures(model, inversion)
     for k, job in enumerate(batch):
         if pictures[k] is None:
-            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), inversion[k])
+            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), inversion[k], inversion.nonfinite_at[k])
         else:
             yield _kept(model, job, inversion[k], pictures[k])  # type: ignore[arg-type]
 
@@ -213,6 +214,7 @@ def _kept(model: Model, job: Job, inversion: Inversion, picture: Tensor) -> tupl
         backward=inversion.backward[0],
         seconds=inversion.seconds,
         status=inversion.status[0],
+        nonfinite_at=inversion.nonfinite_at[0],
         health=inversion.health[0],
         notes=notes,
     )
@@ -223,7 +225,9 @@ def _kept(model: Model, job: Job, inversion: Inversion, picture: Tensor) -> tupl
     return job, row, figures
 
 
-def _lost(job: Job, where: str, inversion: Inversion | None = None) -> tuple[Job, dict[str, Any], Figures]:
+def _lost(
+    job: Job, where: str, inversion: Inversion | None = None, at: Mapping[str, Any] | None = None
+) -> tuple[Job, dict[str, Any], Figures]:
     """A picture that diverged: said, nothing written."""
     from unsample.cli import record
     from unsample.cli.session import Figures
@@ -239,6 +243,7 @@ def _lost(job: Job, where: str, inversion: Inversion | None = None) -> tuple[Job
         backward=inversion.backward[0] if inversion else None,
         seconds=inversion.seconds if inversion else None,
         status="diverged",
+        nonfinite_at=at,
         diverged_at=where,
         notes=list(job.source.notes),
     )

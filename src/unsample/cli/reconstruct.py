@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,11 +125,11 @@ def _run(model: Model, job: Job, inversion: Inversion, play: Play) -> Iterator[d
                 allow_other_model=play.allow_other_model,
             )
         except Diverged as error:
-            yield from (_lost(job, talk.place_of(error)) for _ in range(len(inversion)))
+            yield from (_lost(job, talk.place_of(error), at) for at in error.nonfinite_at)
             return
     for k, image in enumerate(made.images):
         if made.status[k] == "diverged":
-            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE))
+            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), made.nonfinite_at[k])
         else:
             yield _kept(model, job, k, inversion[k], made, image[None])
 
@@ -156,16 +156,18 @@ def _kept(model: Model, job: Job, k: int, inversion: Inversion, made: Images, pi
         backward=made.backward[k],
         seconds=seconds,
         status=inversion.status[0],
+        nonfinite_at=made.nonfinite_at[k],
         health=inversion.health[0],
     )
 
 
-def _lost(job: Job, where: str) -> dict[str, Any]:
+def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
     from unsample.cli import record
 
     talk.error(f"{job.recorded.path}: diverged at {where}; nothing was written for it; try guidance 1 or --use noise")
     path = job.recorded.path
-    return record.row("reconstruction", input=path, inversion=path, status="diverged", diverged_at=where)
+    about: dict[str, Any] = {"input": path, "inversion": path, "nonfinite_at": at}
+    return record.row("reconstruction", **about, status="diverged", diverged_at=where)
 
 
 def _report(

@@ -61,6 +61,7 @@ def row(
     backward: int | None = None,
     seconds: float | None = None,
     status: str = "ok",
+    nonfinite_at: Mapping[str, Any] | None = None,
     health: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def row(
         "backward": backward,
         "seconds": seconds,
         "status": status,
+        "nonfinite_at": nonfinite_at,
         "out_of_domain": figures.out_of_domain,
         "health": {name: None if health is None else health.get(name) for name in HEALTH},
         **more,

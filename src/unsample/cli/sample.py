@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -175,17 +175,18 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
             )
         except Diverged as error:
             place = talk.place_of(error, len(batch))
-            yield from (_lost(job, place) for job in batch)
+            yield from (_lost(job, place, at) for job, at in zip(batch, error.nonfinite_at, strict=True))
             return
     for k, job in enumerate(batch):
         if made.status[k] == "diverged":
-            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE))
+            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), made.nonfinite_at[k])
             continue
         seconds = made.seconds / len(made)
         _write(made, k, job, wanted)
         beside = f" and {places.trajectory_path(job.file).name}" if made.trajectory is not None else ""
         talk.say(f"seed {job.seed}: sampled, {made.nfe[k]} nfe, {seconds:.1f} s -> {job.file}{beside}")
         figures: dict[str, Any] = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": seconds}
+        figures["nonfinite_at"] = made.nonfinite_at[k]
         yield record.row("image", picture=job.file, **figures, seed=job.seed, prompt=wanted.prompt)
 
 
@@ -199,11 +200,11 @@ def _write(made: Images, k: int, job: Job, wanted: Wanted) -> None:
     write_png(image, job.file, record.settings("sample", made.meta, k, method="ddim", seed=job.seed, size=image.size))
 
 
-def _lost(job: Job, where: str) -> dict[str, Any]:
+def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
     from unsample.cli import record
 
     talk.error(f"seed {job.seed}: diverged at {where}; nothing was written for it; try more steps or guidance 1")
-    return record.row("image", status="diverged", diverged_at=where, seed=job.seed)
+    return record.row("image", status="diverged", nonfinite_at=at, diverged_at=where, seed=job.seed)
 
 
 def _report(model: str, rows: list[dict[str, Any]], as_json: bool) -> int:

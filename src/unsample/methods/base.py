@@ -65,6 +65,56 @@ def nothing(walked: Walked) -> int:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """An axis of a kept tensor beside the picture's: its letter, and the lengths that it may have."""
+
+    letter: str
+    lengths: Callable[[Sequence[int], int], tuple[int, ...]]  # of the grid's timesteps and of the stop index
+
+
+STEPS = Axis("T", lambda timesteps, stop: (stop,))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a tensor of a record is: float32 or float64, (B, [axis,] then the shape of one latent or one embedding)."""
+
+    what: str  # in words
+    axis: Axis | None = None
+    embedding: bool = False
+
+    @property
+    def shape(self) -> str:
+        """In letters: (B, T, C, H, W)."""
+        each = "L, D" if self.embedding else "C, H, W"
+        return f"(B, {self.axis.letter}, {each})" if self.axis else f"(B, {each})"
+
+    def misfit(
+        self,
+        found: Sequence[int],
+        noise: Sequence[int],
+        embedding: Sequence[int] | None,
+        grid: tuple[Sequence[int], int],
+    ) -> str | None:
+        """What the shape must be, where `found` is another.
+
+        Args:
+            found: of the tensor.
+            noise: (B, C, H, W) of the record.
+            embedding: of one prompt; None where it is not known: then any of two axes.
+            grid: timesteps and stop index.
+        """
+        lengths = self.axis.lengths(*grid) if self.axis else ()
+        each = list(noise[1:]) if not self.embedding else None if embedding is None else list(embedding)
+        head = 2 if self.axis else 1
+        fits = len(found) > head and found[0] == noise[0] and (not self.axis or found[1] in lengths)
+        if fits and (list(found[head:]) == each or (each is None and len(found) == head + 2 and 0 not in found)):
+            return None
+        told = [str(noise[0]), *([" or ".join(map(str, dict.fromkeys(lengths)))] if self.axis else [])]
+        return f"({', '.join([*told, *map(str, each or 'LD')])})"
+
+
+@dataclass(frozen=True)
 class Method:
     """A configured method. The facts beside the steps are checked by the contract test."""
 
@@ -78,7 +128,7 @@ class Method:
     fit: Callable[[Task, list[Tensor], State], State] | None = None  # pivots: clean first, stop + 1 of them
     playback: Callable[[Predict, Condition], Predict] | None = None  # given the source's condition
     edit_step: Step | None = None  # where an edit plays the record otherwise than a reconstruction
-    keeps: tuple[str, ...] = ()  # the state that is saved with the noise; (B, ...)
+    keeps: Mapping[str, Kept] = field(default_factory=dict)  # the state that is saved with the noise
     stores: str = "noise"  # what the record holds, in words
     fitted: bool = False  # whether the record holds more than the noise, fitted to the picture
     exact: bool = False  # whether the record reconstructs exactly by construction

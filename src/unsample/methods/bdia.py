@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption
-from unsample.methods.base import Method, Task, number
+from unsample.methods.base import Kept, Method, Task, number
 from unsample.solvers.bdia import bdia_weights
 from unsample.solvers.reversible import check_reversible, two_point_steps
 
@@ -49,8 +49,8 @@ def bdia(gamma: float = 1.0) -> Method:
 
     Example:
         >>> import unsample
-        >>> unsample.methods.bdia().keeps
-        ('cleaner', 'rest')
+        >>> list(unsample.methods.bdia().keeps)
+        ['cleaner', 'rest']
     """
     if number("bdia", "gamma", gamma, 0.0, 1.0) == 0:
         raise BadOption("bdia: gamma must be above 0; at 0 it is ddim, which cannot be undone exactly")
@@ -67,7 +67,7 @@ def bdia(gamma: float = 1.0) -> Method:
         up,
         down,
         begin=_begin,
-        keeps=("cleaner", "rest"),
+        keeps={"cleaner": Kept("the point before the noise"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the point before it",
         exact=gamma >= SAFE,
         reversible=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from unsample.methods.base import Method, Task, Walked, choice
+from unsample.methods.base import Kept, Method, Task, Walked, choice
 from unsample.solvers.belm import belm_weights, first_step_stays
 from unsample.solvers.reversible import check_reversible, two_point_steps
 
@@ -67,7 +67,7 @@ def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "
         down,
         passes=passes,
         begin=_begin,
-        keeps=("cleaner", "rest"),
+        keeps={"cleaner": Kept("the point before the noise"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the point before it",
         exact=True,
         reversible=True,

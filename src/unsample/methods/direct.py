@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.methods.base import Base, Method, Task, as_base, base_setting, number, whole
+from unsample.methods.base import STEPS, Base, Kept, Method, Task, as_base, base_setting, number, whole
 from unsample.solvers.ddim import ddim_sample
 from unsample.walk import State
 
@@ -65,7 +65,7 @@ def direct(base: Base = "ddim", scale: float = 1.0, every: int = 1) -> Method:
         sample_step=_sample_with_offsets,
         passes=lambda walked: way_up.passes(walked) + walked.steps * walked.sampling_pair,
         fit=fit,
-        keeps=("offsets",),
+        keeps={"offsets": Kept("an offset a step, the last step's first", STEPS)},
         stores="noise and an offset a step",
         fitted=True,
         exact=part == 1 and every == 1,

@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption
-from unsample.methods.base import Method, Task, number
+from unsample.methods.base import Kept, Method, Task, number
 from unsample.solvers.edict import edict_steps
 from unsample.solvers.reversible import check_reversible
 
@@ -76,7 +76,7 @@ def edict(p: float = 0.93, leapfrog: bool = True) -> Method:
         down,
         passes=lambda walked: 2 * walked.steps * walked.pair,
         begin=_begin,
-        keeps=("second", "rest"),
+        keeps={"second": Kept("the second, coupled latent"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the second, coupled latent",
         exact=p >= SAFE,
         reversible=True,

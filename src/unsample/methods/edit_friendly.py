@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption
-from unsample.methods.base import Method, Task, number
+from unsample.methods.base import STEPS, Kept, Method, Task, number
 from unsample.solvers.ddpm_maps import ddpm_mean, ddpm_sample, forward_noised
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def edit_friendly(eta: float = 1.0, skip: float = 0.36, zero_last: bool = False)
         passes=lambda walked: walked.steps * walked.sampling_pair,
         begin=_begin,
         fit=fit,
-        keeps=("noise_maps",),
+        keeps={"noise_maps": Kept("a noise map a step, the last step's first", STEPS)},
         stores="the noised picture and one noise map a step",
         fitted=True,
         exact=not zero_last,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import Base, Method, Task, as_base, base_setting, number, whole
+from unsample.methods.base import STEPS, Axis, Base, Kept, Method, Task, as_base, base_setting, number, whole
 from unsample.solvers.ddim import ddim_sample
 from unsample.solvers.embeddings import Descent, Half, fit_each_step, fit_one_for_all, matters, with_embeds
 from unsample.walk import State, Step
@@ -91,6 +91,7 @@ def null_text(
 def embedding_method(name: str, settings: Mapping[str, Any], way_up: Method, half: Half, descent: Descent) -> Method:
     """A method that fits the embeddings of one half of the guided prediction; its cost is left to the caller."""
     checkpointing: bool = settings["gradient_checkpointing"]
+    axis = Axis("1 or T", lambda timesteps, stop: (1, stop)) if settings.get("global_embedding") else STEPS
 
     def begin(task: Task) -> State:
         from unsample.models.checkpointing import check_checkpointing
@@ -123,7 +124,7 @@ def embedding_method(name: str, settings: Mapping[str, Any], way_up: Method, hal
         begin=begin,
         fit=fit,
         sample_step=sample_with(half),
-        keeps=(half,),
+        keeps={half: Kept("an embedding a step, the last step's first, or one for all", axis, embedding=True)},
         fitted=True,
         needs_prompt=True,
         sampling_guidance_scale=7.5,

@@ -8,10 +8,11 @@ picture's own among them, so a reconstruction says nothing of the inversion: wit
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, number, whole
+from unsample.methods.base import Axis, Base, Kept, Method, Task, as_base, base_setting, choice, number, whole
 from unsample.solvers.proximal import Proximal
 from unsample.walk import State
 
@@ -74,17 +75,22 @@ def proximal(
         "dilate_mask": dilate_mask,
     }
 
+    def below(timesteps: Sequence[int], stop: int) -> int:
+        return sum(t < recon_t for t in timesteps[1 : stop + 1])
+
+    pulled = Axis("K", lambda timesteps, stop: (max(below(timesteps, stop), 1),))
+
     def fit(task: Task, pivots: list[Tensor], state: State) -> State:
         import torch
 
-        count = sum(t < recon_t for t in task.grid.timesteps[1 : task.stop + 1])
-        if not count:
+        if not below(task.grid.timesteps, task.stop):
             warnings.warn(
                 f"proximal: no step starts below timestep {recon_t} (recon_t), so there is no inversion guidance and "
                 f"the reconstruction is not exact; the last one starts at {task.grid.timesteps[1]}",
                 stacklevel=2,
             )
-        return {**state, "pivots": torch.stack(pivots[: max(count, 1)], 1)}
+        (count,) = pulled.lengths(task.grid.timesteps, task.stop)
+        return {**state, "pivots": torch.stack(pivots[:count], 1)}
 
     def playback(predict: Predict, source: Condition) -> Predict:
         return predict.with_condition(predict.condition, source)
@@ -96,7 +102,7 @@ def proximal(
         sample_step=step,
         fit=fit if guided else None,
         playback=playback,
-        keeps=("pivots",) if guided else (),
+        keeps={"pivots": Kept("the last points of the way up, clean first", pulled)} if guided else {},
         stores="noise and the last points of the way up, the picture's own among them" if guided else "noise",
         fitted=guided,
         exact=guided and recon_lr == 1,

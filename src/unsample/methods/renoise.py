@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import Method, Task, Walked, choice, number, whole
+from unsample.methods.base import STEPS, Kept, Method, Task, Walked, choice, number, whole
 from unsample.solvers.ddim import ddim_sample
 from unsample.solvers.renoise import Plan, renoise_invert
 from unsample.solvers.stochastic import noisy_sample, shares
@@ -122,7 +122,7 @@ def renoise(
         fit=(lambda task, pivots, state: _corrected(task, pivots, state, eta, noise_correction == "exact"))
         if corrected
         else None,
-        keeps=("noises",) if stochastic else (),
+        keeps={"noises": Kept("the sampler's noise of each step, the last step's first", STEPS)} if stochastic else {},
         stores="noise and the sampler's noise of each step" if stochastic else "noise",
         fitted=corrected,
         exact=noise_correction == "exact",

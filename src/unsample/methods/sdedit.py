@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from unsample.methods.base import Method, Task, nothing, number
+from unsample.methods.base import STEPS, Kept, Method, Task, nothing, number
 from unsample.solvers.ddim import ddim_sample
 from unsample.solvers.ddpm_maps import ddpm_sample, forward_noised
 
@@ -57,7 +57,9 @@ def sdedit(eta: float = 0.0) -> Method:
         ddpm_sample(eta) if eta > 0 else ddim_sample,
         passes=nothing,
         begin=begin,
-        keeps=("noise_maps",) if eta > 0 else (),
+        keeps={"noise_maps": Kept("the noise of each step of sampling, the last step's first", STEPS)}
+        if eta > 0
+        else {},
         stores="the noised picture and the noises of sampling" if eta > 0 else "the noised picture",
         strength=0.8,
     )

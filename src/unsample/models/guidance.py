@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, unknown_name
 from unsample.models.base import Condition, Model
@@ -18,15 +18,48 @@ if TYPE_CHECKING:
     from unsample.grid import Grid
 
 
+HALVES = ("unconditional", "conditional")  # of a guided prediction, in the order of its batch
+
+
 @dataclass
 class Cost:
-    """Network evaluations and backward passes, one count a picture."""
+    """Network evaluations and backward passes, one count a picture, and where the network failed each of them.
+
+    `nonfinite` has None for a picture whose answers were all finite, else where the first was not: `what` ("answer", or
+    the "gradient" through the network), `timestep`, `evaluation` (that picture's how-manieth), `half` ("conditional" or
+    "unconditional", None for both or where there are no two), `input_finite` (whether what the network was asked was
+    finite itself), and `times` it happened.
+    """
 
     nfe: list[int]
     backward: list[int] = field(default_factory=list)
+    nonfinite: list[dict[str, Any] | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.backward = self.backward or [0] * len(self.nfe)
+        self.nonfinite = self.nonfinite or [None] * len(self.nfe)
+
+    def saw_nonfinite(self, picture: int, **where: Any) -> None:
+        """Keep the first place of a picture, and count."""
+        first = self.nonfinite[picture] or {**where, "evaluation": self.nfe[picture], "times": 0}
+        if first["what"] == where["what"]:  # the gradient of an answer that was not finite is no other failure
+            self.nonfinite[picture] = first | {"times": first["times"] + 1}
+
+    def because(self, picture: int) -> str:
+        """What is said after what became of a picture; nothing where the network did not fail it."""
+        where = self.nonfinite[picture]
+        return f"; {spoken(where)}" if where else ""
+
+
+def spoken(where: Mapping[str, Any]) -> str:
+    """An entry of `Cost.nonfinite` in words."""
+    half = f"{where['half']} " if where["half"] else ""
+    again = f", {where['times']} times in all" if where["times"] > 1 else ""
+    beside = "" if where["input_finite"] else ", asked about a point that was not finite itself"
+    return (
+        f"the network's {half}{where['what']} was not finite at timestep {where['timestep']} "
+        f"(evaluation {where['evaluation']}{again}){beside}"
+    )
 
 
 class Predict:
@@ -123,7 +156,9 @@ class Predict:
         return p if clip is None else Prediction(p.x0.clamp(-clip, clip), p.eps)
 
     def _one(self, x: Tensor, i: int, condition: Condition, rows: Tensor | None) -> Tensor:
-        return self._network(x, i, condition if rows is None else condition.rows(rows), rows, 1)
+        two = self.unconditional is not None and self.unconditional is not self.condition
+        half = HALVES[condition is self.condition] if two else None
+        return self._network(x, i, condition if rows is None else condition.rows(rows), rows, 1, half)
 
     def _two(self, x: Tensor, i: int, unconditional: Condition, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         import torch
@@ -132,11 +167,32 @@ class Predict:
         both = self._network(torch.cat([x, x]), i, free.joined(bound), rows, 2)
         return both[: len(x)], both[len(x) :]
 
-    def _network(self, x: Tensor, i: int, condition: Condition, rows: Tensor | None, passes: int) -> Tensor:
+    def saw_gradient(self, gradient: Tensor, at: Tensor, i: int, rows: Tensor | None = None) -> None:
+        """Look at a gradient in `at` (B, ...) that came through the network at grid point i; `rows` as in a call."""
+        if not math.isfinite(gradient.sum().item()):
+            self._saw("gradient", gradient[None], at, i, range(len(at)) if rows is None else rows.tolist())
+
+    def _saw(
+        self, what: str, found: Tensor, x: Tensor, i: int, pictures: Sequence[int], half: str | None = None
+    ) -> None:
+        """Which pictures of `found` (halves, B, ...) are not finite; of a guided pair, which half."""
+        sound, asked = found.detach().flatten(2).isfinite().all(2).tolist(), x.detach().flatten(1).isfinite().all(1)
+        for n, k in enumerate(pictures):
+            failed = [name for name, row in zip(HALVES, sound, strict=False) if not row[n]]
+            if failed:
+                which = half if len(sound) == 1 else failed[0] if len(failed) == 1 else None
+                place = {"what": what, "timestep": self.grid.timesteps[i], "half": which}
+                self.cost.saw_nonfinite(k, **place, input_finite=bool(asked[n]))
+
+    def _network(
+        self, x: Tensor, i: int, condition: Condition, rows: Tensor | None, passes: int, half: str | None = None
+    ) -> Tensor:
         pictures = range(len(x) // passes) if rows is None else rows.tolist()
         for k in pictures:
             self.cost.nfe[k] += passes
         output = self.model.network(x, self.grid.timesteps[i], condition)
+        if not math.isfinite(output.detach().sum().item()):  # one number, so that a sound answer costs next to nothing
+            self._saw("answer", output.unflatten(0, (passes, -1)), x, i, pictures, half)
         if output.requires_grad:
 
             def count(_: Tensor) -> None:

@@ -140,7 +140,7 @@ class Adam:
             leaf = self.embeds.clone().requires_grad_()
             losses = target.losses(leaf, rows)
             total = torch.where(losses.isfinite(), losses, 0.0).sum()
-            gradient = gradient_of(total, leaf, target.predict)
+            gradient = gradient_of(total, leaf, target.predict, target.i)
         sound = losses.isfinite() & gradient[rows].flatten(1).isfinite().all(1)
         self._move(rows[sound], gradient[rows[sound]])
         return torch.where(sound, losses.detach(), torch.nan)

@@ -67,12 +67,12 @@ def _residual_and_gradient(
         at = guess.detach().requires_grad_(True)
         p = predict(at, j, rows)
         difference = target - (grid.alpha[i] * p.x0 + grid.sigma[i] * p.eps)
-        gradient = gradient_of(difference.square().sum(), at, predict)
+        gradient = gradient_of(difference.square().sum(), at, predict, j, rows)
     return rms(difference.detach()), gradient
 
 
-def gradient_of(total: Tensor, at: Tensor, predict: Any) -> Tensor:
-    """d total / d at, through the network; weights get none.
+def gradient_of(total: Tensor, at: Tensor, predict: Any, i: int, rows: Tensor | None = None) -> Tensor:
+    """d total / d at, through the network asked at grid point i about `rows` (None: all); weights get none.
 
     Raises:
         Incompatible: a network whose output carries no gradient.
@@ -86,6 +86,7 @@ def gradient_of(total: Tensor, at: Tensor, predict: Any) -> Tensor:
             "this method differentiates through the network, and the network's output carries no gradient (it runs "
             "under no_grad, or detaches); use a method without backward passes, such as fixed_point"
         )
+    predict.saw_gradient(gradient, at, i, rows)
     return gradient.detach()
 
 

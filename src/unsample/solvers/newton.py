@@ -41,7 +41,7 @@ def newton_invert(num_iters: int, weight: float, eta: float) -> Step:
             value = (at - image).flatten(1).abs().sum(1)
             if variance > 0:  # a step of zero length has nothing to be guided by
                 value = value + weight * torch.linalg.vector_norm((at - keep * x).flatten(1), dim=1) / variance
-            slope = gradient_of(value.sum(), at, predict)
+            slope = gradient_of(value.sum(), at, predict, j, rows)
         score = value.detach() / x[0].numel()
         return image.detach(), score, -score[:, None, None, None] / (slope + eta)
 
