@@ -107,8 +107,9 @@ class Watch:
 
 
 def warn_nonfinite(verb: str, cost: Cost, status: Sequence[str]) -> None:
-    """Name the pictures that the network failed, whatever became of them."""
-    failed = [f"picture {k} ({status[k]}): {spoken(where)}" for k, where in enumerate(cost.nonfinite) if where]
+    """Name the pictures that the network failed and that are finite all the same; of a lost one the result tells."""
+    told = [(f"picture {k} ({status[k]})", where) for k, where in enumerate(cost.nonfinite) if status[k] != "diverged"]
+    failed = [f"{name}: {spoken(where)}" for name, where in told if where]
     if failed:
         warnings.warn(f"{verb}: {'; '.join(failed)}", stacklevel=5)
 

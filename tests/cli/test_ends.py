@@ -72,6 +72,32 @@ def test_when_every_picture_diverged_nothing_is_written(
     assert "step 3 of 5 (timestep 400)" in ended.err
 
 
+def test_an_answer_that_was_not_finite_stands_in_the_row_of_a_picture_that_came_out(
+    run: Run, tmp_path: Path, tiny_ddpm: Path, at_the_network: Any
+) -> None:
+    draw(tmp_path / "bright.png", ground="white")
+    draw(tmp_path / "dark.png", ground="black")
+    asked: list[int] = []
+
+    def fail_once(output: Any, timestep: int, x: Any) -> None:
+        asked.append(timestep)
+        if len(asked) == 5:
+            output[x.mean((1, 2, 3)) > 0] = float("inf")
+
+    at_the_network(fail_once)
+    more = ("--method", "fixed_point", "--set", "num_iters=3", "--steps", 5, "--json")
+    ended = run("invert", "bright.png", "dark.png", "-m", tiny_ddpm, *more)
+    bright, dark = ended.json["images"]
+    place = {"what": "answer", "timestep": asked[4], "half": None, "input_finite": True, "evaluation": 5, "times": 1}
+    assert bright["status"] != "diverged"
+    assert bright["nonfinite_at"] == place
+    assert dark["nonfinite_at"] is None
+    said = f"bright.png ({bright['status']}): the network's answer was not finite at timestep {asked[4]} (evaluation 5)"
+    assert said in ended.err
+    shown = run("show", "out/bright.safetensors", "--json").json
+    assert shown["meta"]["nonfinite_at"] == [place]
+
+
 def test_a_diverged_reconstruction_and_sample_are_not_written(
     run: Run, scene: Path, tiny_ddpm: Path, at_the_network: Any
 ) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 
 import unsample
 from tests.problems import mixture, normal, smooth_network
 from unsample.errors import Incompatible
 from unsample.grid import grid_from_scheduler
+from unsample.methods import gradient
 from unsample.models.base import Condition
 from unsample.models.guidance import Predict
 
@@ -51,3 +55,50 @@ def test_frames_are_sampled_under_the_recorded_schedule() -> None:
     assert torch.allclose(frames.latents[:1], unsample.reconstruct(model, a).latents, atol=1e-9)
     with pytest.raises(Incompatible, match="sampling guidance"):
         unsample.interpolate(model, a, unsample.invert(model, **given), num_frames=2)
+
+
+def halves_that_fail(bound: float, free: float) -> Any:
+    """A network whose answer under embeddings of ones, or of zeros, is no number at timestep 500 for picture 1."""
+
+    def network(x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        output, of = torch.tanh(x), encoder_hidden_states.mean((1, 2))
+        bright = (x.flatten(1).mean(1) > 2) & (int(t) == 500)
+        for embedding, value in ((1, bound), (0, free)):
+            output[bright & (of == embedding)] *= value
+        return output
+
+    return unsample.wrap(network, DDIMScheduler(clip_sample=False), sample_shape=(3, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("bound", "free", "half"),
+    [(torch.nan, 1, "conditional"), (1, torch.inf, "unconditional"), (torch.inf, torch.nan, None)],
+)
+def test_the_half_of_a_guided_answer_that_was_not_finite_is_named(bound: float, free: float, half: str | None) -> None:
+    model = halves_that_fail(bound, free)
+    x = torch.cat([0.1 * normal(1, 3, 8, 8), normal(1, 3, 8, 8) + 9])
+    given = {"prompt_embeds": torch.ones(1, 2, 4), "negative_prompt_embeds": torch.zeros(1, 2, 4)}
+    for verb, start in ((unsample.invert, "latents"), (unsample.sample, "noise")):
+        found = verb(model, **{start: x}, **given, num_inference_steps=4, guidance_scale=2.0)
+        assert found.nonfinite_at[0] is None
+        assert found.nonfinite_at[1] is not None
+        assert found.nonfinite_at[1]["half"] == half
+        assert found.nonfinite_at[1]["timestep"] == 500
+    for w, of in ((1.0, bound), (0.0, free)):  # one half alone is asked
+        failed = unsample.invert(model, latents=x, **given, num_inference_steps=4, guidance_scale=w).nonfinite_at[1]
+        assert (failed and failed["half"]) == (None if of == 1 else "conditional" if w else "unconditional")
+
+
+def test_a_gradient_that_was_not_finite_is_named_as_one() -> None:
+    def network(x: Tensor, t: Tensor, encoder_hidden_states: Tensor | None = None) -> Tensor:
+        dark = (x.detach().flatten(1).mean(1) < 2).to(x)[:, None, None, None]
+        return 0.1 * x + (x - x.detach() + dark).sqrt()  # 0 where it is bright, of infinite slope
+
+    model = unsample.wrap(network, DDIMScheduler(clip_sample=False), sample_shape=(3, 8, 8))
+    x = torch.cat([0.1 * normal(1, 3, 8, 8), normal(1, 3, 8, 8) + 9])
+    with pytest.warns(UserWarning, match=r"picture 1 \(\w+\): the network's gradient was not finite at timestep"):
+        found = unsample.invert(model, latents=x, method=gradient(3), num_inference_steps=4)
+    assert found.nonfinite_at[0] is None
+    assert found.nonfinite_at[1] is not None
+    assert (found.nonfinite_at[1]["what"], found.nonfinite_at[1]["input_finite"]) == ("gradient", True)
