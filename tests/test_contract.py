@@ -407,7 +407,7 @@ def test_a_picture_that_is_lost_leaves_the_others_untouched(name: str) -> None:
 
 
 def failing(at_call: int, value: float, calls: list[int]) -> Any:
-    """A network whose answer to the picture marked in its embeddings is not finite at the `at_call`-th call (0: any)."""
+    """A network whose answer to a picture marked in its embeddings is not finite at the `at_call`-th call (0: any)."""
 
     def network(x: Tensor, t: Tensor, encoder_hidden_states: Tensor | None = None) -> Tensor:
         assert encoder_hidden_states is not None

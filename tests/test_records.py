@@ -186,3 +186,23 @@ def test_an_inversion_in_memory_is_looked_at_before_it_is_played(inverted: Calla
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         unsample.reconstruct(model, good)
+
+
+def test_where_the_network_failed_is_kept_in_the_file_and_older_files_say_nothing_of_it(tmp_path: Path) -> None:
+    model, path = mixture(), tmp_path / "a.safetensors"
+    inversion = unsample.invert(model, mixture_picture(model), PROMPTS[0], num_inference_steps=2)
+    place = {"what": "answer", "timestep": 500, "evaluation": 2, "half": None, "input_finite": True, "times": 1}
+    for meta in ({"nonfinite_at": [place]}, {"nonfinite_at": [None]}, None):
+        kept = {k: v for k, v in inversion.meta.items() if k != "nonfinite_at"} | (meta or {})
+        replace(inversion, meta=kept).save(path)
+        back = Inversion.load(path)
+        assert back.nonfinite_at == ((meta or {}).get("nonfinite_at") or [None])
+        assert unsample.reconstruct(model, back).nonfinite_at == [None]  # of its own walk
+
+
+def test_a_record_of_which_two_tensors_are_one_is_saved(tmp_path: Path) -> None:
+    """The one step of a belm hands the picture on: noise and the point before it are one tensor."""
+    model = mixture()
+    inversion = unsample.invert(model, mixture_picture(model), PROMPTS[0], method="belm", num_inference_steps=1)
+    inversion.save(tmp_path / "a.safetensors")
+    assert torch.equal(Inversion.load(tmp_path / "a.safetensors").state["cleaner"], inversion.state["cleaner"])
