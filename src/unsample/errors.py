@@ -6,11 +6,20 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+LONGEST = 2000  # letters of a message, which may quote others' text
+
 
 class UnsampleError(Exception):
-    """Root of our errors. `exit_code` is what the command line ends with."""
+    """Root of our errors. `exit_code` is what the command line ends with.
+
+    Of a message over 2,000 letters the middle is left out: what was asked stands first, what to do last.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        half = LONGEST // 2
+        super().__init__(message if len(message) <= LONGEST else f"{message[:half]} … {message[3 - half :]}")
 
 
 class BadOption(UnsampleError):
@@ -57,6 +66,15 @@ def first_line(error: BaseException, otherwise: str = "") -> str:
     return (str(error).strip().splitlines() or [otherwise])[0]
 
 
+def shown(value: object, longest: int = 200) -> str:
+    """A value as an error quotes it: its repr, cut; numbers of too many digits and endless nesting have none."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too long to be shown"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory was short, on the device or the machine; told without importing torch."""
     texts = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
@@ -69,4 +87,4 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     names = sorted(known)
     near = difflib.get_close_matches(str(name).lower(), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UnknownName(f"unknown {kind} {str(name)!r}; {hint}known: {', '.join(names)}")
+    return UnknownName(f"unknown {kind} {shown(str(name))}; {hint}known: {', '.join(names)}")

@@ -13,13 +13,14 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption, Incompatible
+from unsample.errors import BadOption, Incompatible, shown
 from unsample.numeric import is_whole
 from unsample.prediction import PREDICTION_TYPES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_STEPS = 10**6  # where no model says how many it was trained with
 # spacings of Euler and DPM-Solver configs that the conversion to DDIM leaves out
 RESPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 
@@ -54,13 +55,14 @@ class Grid:
 
 def check_steps(num_inference_steps: object, num_train_timesteps: int | None = None) -> int:
     """The number of steps as an int, or `BadOption`."""
-    highest = num_train_timesteps or math.inf
+    highest = num_train_timesteps or MAX_STEPS
     if not is_whole(num_inference_steps):
         raise BadOption(f"num_inference_steps must be a whole number; got {num_inference_steps!r}")
     count = int(num_inference_steps)
     if not 1 <= count <= highest:
-        limit = f" and at most {num_train_timesteps}, what the model was trained with" if num_train_timesteps else ""
-        raise BadOption(f"num_inference_steps must be at least 1{limit}; got {count}")
+        why = ", what the model was trained with" if num_train_timesteps else ""
+        limit = f" and at most {highest}{why}" if num_train_timesteps or count > 0 else ""
+        raise BadOption(f"num_inference_steps must be at least 1{limit}; got {shown(count)}")
     return count
 
 

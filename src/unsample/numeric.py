@@ -1,4 +1,4 @@
-"""What counts as a number: Python's and numpy's, and neither True nor False."""
+"""What counts as a number (Python's and numpy's, and neither True nor False), and what as a text."""
 
 from __future__ import annotations
 
@@ -14,3 +14,14 @@ def is_whole(value: object) -> TypeGuard[int]:
 def is_real(value: object) -> TypeGuard[float]:
     """Whether it is a real number by its type; nan and infinity are."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a text that can be written: a half of a surrogate pair, which JSON lets through, cannot."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

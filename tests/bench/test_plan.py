@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unsample.bench.cells import count_cells, estimated_nfe, tasks_of
-from unsample.bench.plan import SHIPPED, make_plan, methods_of, plan_file, read_plan
-from unsample.errors import BadInput, BadOption, UnknownName
+from unsample.bench.plan import SHIPPED, Plan, make_plan, methods_of, plan_file, read_plan
+from unsample.errors import LONGEST, BadInput, BadOption, UnknownName, UnsampleError
 
 PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "fixed_point[num_iters=3]"], "steps": 3}
 
@@ -83,3 +87,75 @@ def test_a_plan_of_a_file_can_be_changed_by_options_and_a_bad_file_is_said(tmp_p
     for wrong in ("bad.toml", "gone.toml"):
         with pytest.raises(BadInput, match="plan"):
             read_plan(str(tmp_path / wrong), {})
+
+
+WRONG = {  # TOML to the kinds of fields that take it, for which it is not wrong by its type
+    "1": ("int", "float"),
+    "1.5": ("float",),
+    "nan": ("float",),
+    "true": ("bool",),
+    "1979-05-27": (),
+    "07:32:00": (),
+    "{}": (),
+    "{ a = 1 }": (),
+    "[[1]]": (),
+    "[{}]": (),
+    "[true]": (),
+    "[1979-05-27]": (),
+    '"x"': ("str", "Fit"),
+    "1" * 400: (),
+    "-9223372036854775809": ("float",),
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize("field", fields(Plan), ids=lambda field: field.name)
+def test_a_value_of_another_type_is_refused_whatever_the_field(field: Any, text: str) -> None:
+    value = tomllib.loads(f"v = {text}")["v"]
+    if any(kind in field.type for kind in WRONG[text]):
+        return
+    for shape in [value, [value]] if "tuple" in field.type else [value]:
+        with pytest.raises(BadOption, match=f"^{field.name} of a plan must be|method"):
+            make_plan(PLAN | {field.name: shape})
+    if field.name == "inversion_guidance":
+        with pytest.raises(BadOption, match="^inversion_guidance of a plan must be float"):
+            make_plan(PLAN | {"methods": [{"name": "edict", "inversion_guidance": value}]})
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**5000) | st.floats() | st.dates()
+    | st.fixed_dictionaries({"name": st.just("ddim")}, optional={"inversion_guidance": st.floats() | st.integers()})
+    | st.text(st.characters(), max_size=8) | st.sampled_from(["ddim[", "ddim[x]", "\ud800", "\0", "a" * 100_000]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+KEYS = st.sampled_from([f.name for f in fields(Plan)] + ["model", "method", "", "\ud800", "b" * 5000])
+
+
+@settings(max_examples=200, deadline=None)
+@given(changes=st.dictionaries(KEYS, ANYTHING, min_size=1, max_size=2))
+def test_whatever_a_plan_holds_it_is_a_plan_or_refused_in_a_sentence(changes: dict[str, Any]) -> None:
+    try:
+        assert len(make_plan(PLAN | changes).fingerprint()) == 64
+    except UnsampleError as error:
+        assert 0 < len(str(error)) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    "text", ["v = " + "[" * 5000 + "]" * 5000, "v = " + "9" * 5000, 'v = "\\ud800"', "\ud800", "a" * 300 + "."]
+)
+def test_a_file_that_no_parser_bears_is_no_plan(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.toml").write_text(text, errors="surrogatepass")
+    with pytest.raises(BadInput, match="cannot read plan"):
+        read_plan(str(tmp_path / "bad.toml"), {})
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "\0", "", "\ud800"])
+def test_a_name_that_no_file_can_have_is_no_plan(name: str) -> None:
+    with pytest.raises(BadInput, match="no plan"):
+        plan_file(name)
+
+
+def test_a_plan_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mark.toml").write_text('dataset = "scenes:3"\nmethods = ["ddim"]\n', encoding="utf-8-sig")
+    assert read_plan(str(tmp_path / "mark.toml"), {}).methods == ("ddim",)

@@ -9,12 +9,14 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, unknown_name
+from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, shown, unknown_name
+from unsample.numeric import is_real, is_text, is_whole
 
 if TYPE_CHECKING:
     from unsample.pictures import Fit
@@ -23,6 +25,12 @@ FORMAT = 1  # of rows and keys; a change of numbers at the same settings makes i
 BASELINES = ("identity", "vae(source)", "vae(truth)", "fresh")
 SHIPPED = ("quick", "zeng", "easyinv", "editing", "pie_bench")
 OF_A_METHOD = ("inversion_guidance",)  # keys of a plan that a method may have its own value of
+_KINDS: dict[type, Callable[[object], bool]] = {  # what a value of a field's type is
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: is_whole(value) and abs(value) < 2**63,
+    float: lambda value: is_real(value) and (isinstance(value, float) or abs(value) < 2**63),
+    str: is_text,
+}
 _LABEL = re.compile(r"(\w+)(?:\[(.*)\])?", re.DOTALL)
 
 
@@ -73,8 +81,8 @@ def read_plan(name: str, changes: Mapping[str, Any]) -> Plan:
     """
     path = plan_file(name)
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, no TOML, a number of 5,000 digits
         raise BadInput(f"cannot read plan {name!r}: {error}; it is a TOML file such as plans/quick.toml") from error
     return make_plan({**found, **changes})
 
@@ -82,8 +90,9 @@ def read_plan(name: str, changes: Mapping[str, Any]) -> Plan:
 def plan_file(name: str) -> Path:
     """The file of a plan: a path, or the name of a shipped one (`quick`, `plans/quick.toml`)."""
     path = Path(name)
-    if path.is_file():
-        return path
+    with suppress(OSError):  # a name that is too long
+        if path.is_file():
+            return path
     shipped = Path(__file__).parent / "plans"
     for folder in (shipped, Path(__file__).parents[3] / "plans"):
         here = folder / f"{path.stem}.toml"
@@ -98,27 +107,40 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     Raises:
         BadOption, UnknownName: a key, method, metric, data set or number that cannot be.
     """
-    known = {f.name for f in fields(Plan)}
     values = dict(given)
     for singular, plural in (("model", "models"), ("method", "methods"), ("metric", "metrics")):
         if singular in values and plural not in values:
             values[plural] = values.pop(singular)
-    for key in values:
-        if key not in known:
-            raise unknown_name("key of a plan", key, known)
-    for key in ("models", "methods", "metrics", "guidance"):
-        if key in values:
-            kept = values[key]
-            values[key] = tuple(kept) if isinstance(kept, list | tuple) else (kept,)
-            values[key] = tuple(map(_label, values[key])) if key == "methods" else values[key]
-            if not values[key] or len(set(map(str, values[key]))) < len(values[key]):
-                raise BadOption(f"{key} must be different values, at least one; got {kept!r}")
+    if "methods" in values:
+        asked = values["methods"]
+        values["methods"] = [_label(m) for m in (asked if isinstance(asked, list | tuple) else [asked])]
+    values = {key: _typed(key, value) for key, value in values.items()}
+    for key, value in values.items():
+        if isinstance(value, tuple) and len({*value}) < (len(value) or 1):
+            raise BadOption(f"{key} must be different values, at least one; got {shown(list(value))}")
     for key in ("dataset", "methods"):
         if not values.get(key):
             raise BadOption(
                 f"a plan needs {key}, for example {'scenes:64' if key == 'dataset' else 'ddim,fixed_point'}"
             )
     return _checked(values)
+
+
+def _typed(key: str, value: Any) -> Any:
+    """A value as `Plan` declares its field; where that is a list, one value stands for a list of it.
+
+    Raises:
+        UnknownName: no such field. BadOption: a value of another type.
+    """
+    hints = get_type_hints(Plan, localns={"Fit": str})  # a word; which one is seen later
+    if key not in hints:
+        raise unknown_name("key of a plan", key, hints)
+    kind, *more = get_args(hints[key]) or (hints[key],)
+    values = tuple(value) if isinstance(value, list | tuple) and more else (value,)
+    if not all(_KINDS[kind](v) for v in values):
+        what = f"{kind.__name__} values" if more else kind.__name__
+        raise BadOption(f"{key} of a plan must be {what}; got {shown(value)}")
+    return values if more else value
 
 
 def _checked(values: dict[str, Any]) -> Plan:
@@ -129,11 +151,6 @@ def _checked(values: dict[str, Any]) -> Plan:
     from unsample.models.loading import DTYPES
     from unsample.pictures import Fit
 
-    for key, kind in (("edit", bool), ("quick", bool), ("seed", int), ("dataset", str), ("dtype", str), ("fit", str)):
-        if key in values and not (
-            isinstance(values[key], kind) and (kind is bool or not isinstance(values[key], bool))
-        ):
-            raise BadOption(f"{key} of a plan must be {kind.__name__}; got {values[key]!r}")
     for key, choices in (("dtype", DTYPES), ("fit", get_args(Fit))):
         if values.get(key, choices[0]) not in choices:
             raise unknown_name(key, values[key], choices)
@@ -161,12 +178,12 @@ def _label(entry: Any) -> Any:
     for key in entry:
         if key not in known:
             raise unknown_name("key of a method", key, known)
-    match = _LABEL.fullmatch(str(entry.get("name", "")).strip())
+    match = _LABEL.fullmatch(entry["name"].strip() if is_text(entry.get("name")) else "")
     if match is None:
         raise BadOption(
-            f"a method of a plan needs a name, such as {{name = 'edict', inversion_guidance = 3}}; got {entry}"
+            f"a method of a plan needs a name, such as {{name = 'edict', inversion_guidance = 3}}; got {shown(entry)}"
         )
-    own = [f"{key}={_short(entry[key])}" for key in OF_A_METHOD if key in entry]
+    own = [f"{key}={_short(_typed(key, entry[key]))}" for key in OF_A_METHOD if key in entry]
     inner = [*filter(None, [match[2]]), *own]
     return f"{match[1]}[{','.join(inner)}]" if inner else match[1]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption, Incompatible, unknown_name
+from unsample.errors import BadOption, Incompatible, shown, unknown_name
 from unsample.models.base import Condition, Model
 from unsample.numeric import is_real
 from unsample.prediction import Prediction, prediction_from_output
@@ -240,7 +241,7 @@ def schedule_name(schedule: Schedule) -> str:
 def check_guidance(guidance_scale: object, name: str = "guidance_scale") -> float:
     """The scale as a float, or `BadOption`."""
     if not is_real(guidance_scale):
-        raise BadOption(f"{name} must be a number; got {guidance_scale!r}")
-    if not math.isfinite(guidance_scale) or guidance_scale < 0:
-        raise BadOption(f"{name} must be a finite number of at least 0; got {guidance_scale}")
+        raise BadOption(f"{name} must be a number; got {shown(guidance_scale)}")
+    if not 0 <= guidance_scale <= sys.float_info.max:  # a nan is neither, and a whole number may be larger
+        raise BadOption(f"{name} must be a finite number of at least 0; got {shown(guidance_scale)}")
     return float(guidance_scale)
