@@ -17,11 +17,13 @@ from unsample.health import health
 from unsample.inputs import Prompts, as_generators, as_images, as_latents, generators_given, seeds_given
 from unsample.methods import Method, get_method
 from unsample.models.base import Model
+from unsample.models.calling import evaluating
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
 from unsample.numeric import is_real, is_whole
 from unsample.outcome import find_lost, residuals, status
 from unsample.playing import (
+    changes_of,
     check_model,
     drift,
     edit_guidance,
@@ -402,7 +404,7 @@ def interpolate(
     noise = torch.cat(
         [torch.cat([slerp(p[None], q[None], t) for t in ts]) for p, q in zip(a.noise, b.noise, strict=True)]
     )
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         grid = grid_of(a, model)
         scales = guidance_scales(w, schedule, grid) if scales is None else scales
         guided = max((v for v in scales if v != 1), default=1.0)
@@ -511,8 +513,10 @@ def _row_each(tensor: Tensor | None, count: int) -> Tensor | None:
 
 def _meta(model: Model, grid: Grid, stop: int, prompts: Prompts, count: int, seeds: list[int] | None) -> dict[str, Any]:
     lists = {n: list(getattr(grid, n)) for n in ("alpha", "sigma", "timesteps", "eval_alpha", "eval_sigma")}
+    told = {"changes": changes_of(model), "unread": list(getattr(model, "unread", ()))}
+    about = {"id": model.id, "family": model.family, "sha256": model.weights_sha256(), "dtype": str(model.dtype)}
     return {
-        "model": {"id": model.id, "family": model.family, "sha256": model.weights_sha256(), "dtype": str(model.dtype)},
+        "model": about | {name: value for name, value in told.items() if value},
         "num_inference_steps": grid.num_steps,
         "stop_index": stop,
         "grid": lists | {"prediction_type": grid.prediction_type, "clip": grid.clip, "meta": grid.meta},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from dataclasses import replace
@@ -13,11 +14,15 @@ from unsample.grid import Grid
 from unsample.inputs import Prompts
 from unsample.methods import Method, get_method
 from unsample.models.base import Condition, Model
+from unsample.models.calling import evaluating
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load
+from unsample.models.pixel import UNKNOWN
 from unsample.results import Images, Inversion, check_whole
 from unsample.running import Run, Watching, state_dtype
 from unsample.solvers.ddim import ddim_sample
+
+NOTHING = hashlib.sha256().hexdigest()  # stood for a plain function's weights in earlier inversions
 
 
 def play(
@@ -53,7 +58,7 @@ def play(
         check_state(method, inversion, run.condition)
         state = {name: value.to(model.device) for name, value in inversion.state.items()}
         if method.playback is not None:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(model):
                 source = (
                     run.condition if verb == "reconstruct" else prompts_of(inversion).conditions(model, len(x), 1)[0]
                 )
@@ -219,11 +224,31 @@ def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> 
             f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that model, "
             "or allow_other_model (--allow-other-model)"
         )
-    if allow_other_model or model.weights_sha256() == made_by["sha256"]:
+    sha256, unread = model.weights_sha256(), [*getattr(model, "unread", ()), *made_by.get("unread", ())]
+    unknown = sha256 == UNKNOWN or made_by["sha256"] in (UNKNOWN, NOTHING)
+    if allow_other_model or unknown or sha256 == made_by["sha256"]:
         if tuple(inversion.noise.shape[1:2]) != tuple(model.sample_shape[:1]):
             raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")
+        if not allow_other_model and (unknown or unread):
+            what = ", ".join(dict.fromkeys(unread)) or made_by["id"]
+            warnings.warn(
+                f"whether {model.id} is the network that inverted is not known: {what} cannot be read; give both "
+                "unsample.wrap(..., id='a name of yours') to have it compared",
+                stacklevel=4,
+            )
         return
     raise BadInput(
-        f"this inversion was made by {made_by['id']} (weights {made_by['sha256'][:12]}), not by {model.id} "
-        f"(weights {model.weights_sha256()[:12]}); use that model, or allow_other_model (--allow-other-model)"
+        f"this inversion was made by {made_by['id']} (weights {made_by['sha256'][:12]}{_with(made_by.get('changes'))})"
+        f", not by {model.id} (weights {sha256[:12]}{_with(changes_of(model))}); use that model, or allow_other_model "
+        "(--allow-other-model)"
     )
+
+
+def changes_of(model: Model) -> list[str]:
+    """What changes a model's predictions beside its weights, in words."""
+    weights = getattr(model, "weights", None)
+    return weights.changes() if weights is not None else []
+
+
+def _with(changes: list[str] | None) -> str:
+    return f", with {', '.join(changes)}" if changes else ""

@@ -13,6 +13,7 @@ from unsample.grid import Grid
 from unsample.inputs import Given, Prompts
 from unsample.methods import Method, Task
 from unsample.models.base import Model
+from unsample.models.calling import evaluating
 from unsample.models.guidance import Cost, Predict, spoken
 from unsample.results import Images
 from unsample.walk import State, Step, walk
@@ -131,7 +132,7 @@ def encoded(model: Model, given: Given | None, latents: Tensor | None) -> Tensor
     """The start of the walk: (B, C, h, w) on the model's device, in the state's dtype."""
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         x0 = latents if given is None else model.encode(given.images.to(model.device))
     assert x0 is not None
     return x0.to(model.device, state_dtype(model, latents, given.images if given else None), copy=latents is not None)
@@ -166,7 +167,7 @@ class Run:
         self.begin, self.model, self.grid, self.stop = time.perf_counter(), model, grid, stop
         self.asked, self.verb = asked, verb
         every = {*(w if isinstance(w, tuple) else [w]), *(sampling or ())}
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             self.condition, free = prompts.conditions(model, count, max((v for v in every if v != 1), default=1.0))
         self.predict = Predict(model, grid, self.condition, free, w, count)
         self.playback = self.predict
@@ -181,7 +182,7 @@ class Run:
         self.watch = Watch(self.model, self.grid, range(self.stop + 1), self.asked, self.verb)
         self.watch.pivots = None if method.fit is None else []
         task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, self.watch.progress)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.model):
             state = {} if method.begin is None else method.begin(task)
             noise, state = self.watch.run(method.invert_step, self.predict, x, state)
             if method.fit is not None:
@@ -192,7 +193,7 @@ class Run:
         import torch
 
         self.watch = Watch(self.model, self.grid, range(self.stop, -1, -1), self.asked, self.verb)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.model):
             latents, _ = self.watch.run(step, self.predict, x, state)
             images = self.model.decode(latents).float()
         status = ["diverged" if k in self.watch.lost_at else "ok" for k in range(len(x))]

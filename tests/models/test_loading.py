@@ -150,7 +150,7 @@ def test_the_hash_tells_weights_apart() -> None:
 def test_the_hash_is_computed_once(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(folders["ddpm"])
     expected = model.weights_sha256()
-    monkeypatch.setattr("unsample.models.pixel.state_dict_sha256", lambda tensors: "again")
+    monkeypatch.setattr("unsample.models.weights.state_dict_sha256", lambda tensors: "again")
     assert model.weights_sha256() == expected
 
 

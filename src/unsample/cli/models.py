@@ -22,7 +22,8 @@ def models(json: options.Json = False, debug: options.Debug = False) -> int:
 
     --model takes any diffusers folder or hub id of a supported kind as well.
     """
-    from unsample.models.loading import BUNDLED, FAMILIES, JUDGES
+    from unsample.models.families import FAMILIES
+    from unsample.models.loading import BUNDLED, JUDGES
 
     rows = [row(name, what) for name, what in {**BUNDLED, **JUDGES}.items()]
     if json:

@@ -40,7 +40,7 @@ class Model(Protocol):
         """Prompts to `prompt_embeds` (B, L, D)."""
 
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights, computed once."""
+        """SHA-256 of the weights and of what changes predictions beside them (`models.weights`)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def state_dict_sha256(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().to("cpu")
+        value = value.int_repr() if value.is_quantized else value
         value = value.float() if value.is_floating_point() else value
         digest.update(f"{name}:{tuple(value.shape)}".encode())
         digest.update(value.contiguous().numpy().tobytes())

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from unsample.errors import Incompatible
+from unsample.errors import Incompatible, UnsampleError, first_line, out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -13,11 +18,21 @@ if TYPE_CHECKING:
     from unsample.models.base import Condition
 
 
-def call_network(unet: Any, x: Tensor, timestep: int, condition: Condition, dtype: torch.dtype | None) -> Tensor:
-    """Ask a diffusers-like network: cast in, unwrap `.sample`, drop a learned variance, cast out."""
+OWN_ERRORS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError, AssertionError)
+
+
+def call_network(
+    unet: Any, x: Tensor, timestep: int, condition: Condition, dtype: torch.dtype | None, batched: bool = False
+) -> Tensor:
+    """Ask a diffusers-like network: cast in, unwrap `.sample`, drop a learned variance, cast out.
+
+    Raises:
+        Incompatible: the network cannot be asked so, or its answer is not one.
+    """
     import torch
 
     t = torch.tensor(timestep, dtype=torch.int64, device=x.device)
+    t = t.expand(len(x)) if batched else t
     more: dict[str, Tensor] = {}
     if condition.prompt_embeds is not None:
         more["encoder_hidden_states"] = condition.prompt_embeds.to(dtype or x.dtype)
@@ -25,11 +40,13 @@ def call_network(unet: Any, x: Tensor, timestep: int, condition: Condition, dtyp
         more["class_labels"] = condition.class_labels
     try:
         output = unet(x.to(dtype or x.dtype, copy=True), t, **more)  # it may write into what it is given
-    except TypeError as error:
+    except OWN_ERRORS as error:
+        if isinstance(error, UnsampleError) or out_of_memory(error):
+            raise
         missing = [name for name in more if f"unexpected keyword argument '{name}'" in str(error)]
         if missing:
             raise Incompatible(f"{missing[0]} was given, and the network takes no such argument: {error}") from error
-        raise
+        raise Incompatible(_not_so(error, x, t, more)) from error
     output = getattr(output, "sample", output)
     output = output[0] if isinstance(output, tuple) else output
     if not isinstance(output, torch.Tensor):
@@ -40,18 +57,92 @@ def call_network(unet: Any, x: Tensor, timestep: int, condition: Condition, dtyp
     return output.to(x.dtype)
 
 
+def _not_so(error: BaseException, x: Tensor, t: Tensor, more: dict[str, Tensor]) -> str:
+    """What a network was given when it stopped with an error of its own, and what can be wrong with it."""
+    given = [f"a sample {tuple(x.shape)}", "one timestep for all" if t.ndim == 0 else f"timesteps {tuple(t.shape)}"]
+    given += [f"{name} {tuple(value.shape)}" for name, value in more.items()]
+    said = first_line(error)
+    return (
+        f"the network stopped with {type(error).__name__}{f' ({said})' if said else ''} when it was given "
+        f"{', '.join(given)}; if the size is wrong, give pictures or latents of another; if it wants a time for every "
+        "picture, unsample.wrap(..., batched_timestep=True) gives (B,); another form, or more arguments, a function of "
+        "your own gives: lambda x, t: net(x, t.expand(len(x), 1))"
+    )
+
+
+def required_inputs(unet: Any, id: str) -> frozenset[str]:
+    """Which of `encoder_hidden_states` and `class_labels` a network cannot be asked without.
+
+    Raises:
+        Incompatible: it cannot be asked without something that nobody would give.
+    """
+    network = getattr(unet, "_orig_mod", unet)
+    try:
+        signature = inspect.signature(getattr(network, "forward", network))
+    except (TypeError, ValueError):
+        return frozenset()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [p for p in signature.parameters.values() if p.kind not in variable]
+    needed = [p.name for p in named[2:] if p.default is inspect.Parameter.empty]
+    strange = [name for name in needed if name not in ("encoder_hidden_states", "class_labels")]
+    if strange:
+        raise Incompatible(
+            f"{id} cannot be asked without {', '.join(strange)}; give unsample.wrap a function that gives them: "
+            f"lambda x, t: net(x, t, {strange[0]}=...)"
+        )
+    return frozenset(needed)
+
+
+def config_of(network: Any) -> dict[str, Any]:
+    """A diffusers network's config as its `forward` reads it (an IP-Adapter sets an attribute, not the entry)."""
+    config = getattr(network, "config", None)
+    return {name: getattr(config, name, value) for name, value in dict(config or {}).items()}
+
+
 def vae_factor(vae: Any) -> int:
     """Picture pixels per latent pixel."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 def vae_encode(vae: Any, images: Tensor) -> Tensor:
-    """The scaled posterior mean (never a sample) of pictures in [0, 1]."""
-    mean = vae.encode((images * 2 - 1).to(vae.dtype)).latent_dist.mode().to(images.dtype)
-    return (mean - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+    """The scaled posterior mean (never a sample) of pictures in [0, 1]; of a VAE without a posterior, what it makes."""
+    encoded = vae.encode((images * 2 - 1).to(vae.dtype))
+    mean = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    return (mean.to(images.dtype) - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
 
 
 def vae_decode(vae: Any, latents: Tensor) -> Tensor:
     """Latents to pictures, nominally in [0, 1]."""
     unscaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0)
     return vae.decode(unscaled.to(vae.dtype)).sample.to(latents.dtype) / 2 + 0.5
+
+
+_told: WeakSet[Any] = WeakSet()
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model's networks without dropout and the like; afterwards each layer is in the mode that it was in.
+
+    A network in train mode answers differently every time, and nothing can be inverted then: it is said once.
+    """
+    parts: list[Any] = [getattr(model, name, None) for name in ("unet", "vae", "text_encoder")]
+    parts += list(getattr(getattr(model, "identity", None), "networks", ()))
+    owners = [part for part in parts if hasattr(part, "modules")]
+    training = {part: [layer for layer in part.modules() if layer.training] for part in owners}
+    new = [part for part, layers in training.items() if layers and part not in _told]
+    if new:
+        _told.update(new)
+        names = ", ".join(type(part).__name__ for part in new)
+        warnings.warn(
+            f"{model.id}: {names} was in train mode (dropout and the like), in which it answers differently every "
+            "time; it is in evaluation mode for the call and put back afterwards; call .eval() on it",
+            stacklevel=5,
+        )
+    for layer in (layer for layers in training.values() for layer in layers):
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in (layer for layers in training.values() for layer in layers):
+            layer.training = True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import Incompatible
-from unsample.models.base import Condition, state_dict_sha256
-from unsample.models.calling import call_network, vae_decode, vae_encode, vae_factor
+from unsample.models.base import Condition
+from unsample.models.calling import call_network, config_of, vae_decode, vae_encode, vae_factor
+from unsample.models.families import check_unet
+from unsample.models.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +26,10 @@ class LatentModel:
     def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any, id: str) -> None:
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.scheduler, self.id = scheduler, id
-        if unet.config.in_channels != vae.config.latent_channels:
-            raise Incompatible(
-                f"{id}'s U-Net takes {unet.config.in_channels} channels and its VAE makes {vae.config.latent_channels} "
-                "(an inpainting or upscaling model?); a text-to-image model is needed"
-            )
+        self.weights = Weights(
+            lambda: {"unet.": self.unet, "vae.": self.vae, "text_encoder.": self.text_encoder}, foreign=True
+        )
+        self.check()
         self.factor = vae_factor(vae)
         size = unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -42,11 +41,12 @@ class LatentModel:
     @property
     def device(self) -> torch.device:
         """Where the pictures go: the device offload hooks run on, if there are any, else the U-Net's."""
-        hook = getattr(self.unet, "_hf_hook", None)
         import torch
 
-        device = getattr(hook, "execution_device", None)
-        return torch.device(device) if device is not None else torch.device(self.unet.device)
+        hooks = (vars(layer).get("_hf_hook") for layer in self.unet.modules()) if hasattr(self.unet, "_hf_hook") else ()
+        found = (getattr(hook, "execution_device", None) for hook in hooks)  # sequential offload: of the layers alone
+        device = next((d for d in found if d is not None), None)
+        return torch.device(self.unet.device if device is None else device)
 
     def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
         """The U-Net's raw output."""
@@ -62,7 +62,11 @@ class LatentModel:
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """The text encoder's last hidden state (B, L, D); what does not fit is dropped with a warning that names it."""
+        from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
+
         length = self.tokenizer.model_max_length
+        # a word that textual inversion taught in several vectors becomes as many tokens
+        prompts = TextualInversionLoaderMixin().maybe_convert_prompt(list(prompts), self.tokenizer)
         self._warn_truncated(prompts, length)
         tokens = self.tokenizer(
             list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
@@ -89,11 +93,11 @@ class LatentModel:
         if said:
             warnings.warn("; ".join(said), stacklevel=4)
 
-    @cached_property
-    def _sha256(self) -> str:
-        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
-        return state_dict_sha256({f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()})
+    def check(self) -> None:
+        """Refuse a U-Net, or what was put into it, that needs more than latents, time and prompt (`Incompatible`)."""
+        check_unet(self.id, config_of(self.unet), self.vae.config.latent_channels)
+        self.weights.check()
 
     def weights_sha256(self) -> str:
-        """SHA-256 of U-Net, VAE and text encoder."""
-        return self._sha256
+        """SHA-256 of U-Net, VAE and text encoder, and of what changes their predictions beside their weights."""
+        return self.weights.sha256()

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, UnsampleError, WeightsMissing, first_line
+from unsample.models.families import FAMILIES, VAES, check_pipeline
+from unsample.models.families import family as family_of
 
 if TYPE_CHECKING:
     from unsample.models.base import Model
@@ -28,7 +30,6 @@ JUDGES = {
 }
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
-FAMILIES = "UNet2DModel pipelines (DDPM, DDIM) and the Stable Diffusion 1.x/2.x layout"
 
 
 def quiet_libraries() -> None:
@@ -157,17 +158,30 @@ def locate(name: str, local_files_only: bool = False) -> Path:
     return folder
 
 
-def wrap(unet: Any, scheduler: Any, vae: Any = None, sample_shape: tuple[int, int, int] | None = None) -> Model:
+def wrap(
+    unet: Any,
+    scheduler: Any,
+    vae: Any = None,
+    sample_shape: tuple[int, int, int] | None = None,
+    *,
+    id: str | None = None,
+    batched_timestep: bool = False,
+) -> Model:
     """Wrap any callable network.
 
     Args:
-        unet: `unet(sample, timestep)`, or `unet(sample, timestep, encoder_hidden_states=prompt_embeds)` when
-            `prompt_embeds` are given to a verb; `timestep` is an int64 scalar tensor; returns `.sample` or a tensor.
+        unet: `unet(sample, timestep)`, with `encoder_hidden_states=prompt_embeds` and `class_labels=...` where those
+            are given to a verb; `timestep` is an int64 scalar tensor, (B,) for networks of diffusers; returns `.sample`
+            or a tensor.
         scheduler: a diffusers scheduler with a discrete table.
-        vae: a diffusers `AutoencoderKL`, if the network works on latents.
+        vae: an `AutoencoderKL`, `AsymmetricAutoencoderKL`, `AutoencoderTiny` or `VQModel` of diffusers, if the network
+            works on latents.
         sample_shape: (C, H, W) of the network's input; default: from `unet.config`.
+        id: the network's identity, in place of what can be read of it. By default a network with weights is told by
+            them, a function by its source, constants, and what it closes over or names (`models.identity`).
+        batched_timestep: give the timestep as (B,) to other networks too.
 
-    Guidance other than 0 or 1 needs `negative_prompt_embeds`.
+    Guidance other than 0 or 1 needs `negative_prompt_embeds` or `negative_class_labels`.
     """
     from unsample.models.pixel import CallableModel
 
@@ -175,7 +189,11 @@ def wrap(unet: Any, scheduler: Any, vae: Any = None, sample_shape: tuple[int, in
         raise Incompatible(f"wrap needs a callable network; got {type(unet).__name__}")
     if not hasattr(scheduler, "alphas_cumprod"):
         raise Incompatible(f"wrap needs a diffusers scheduler with a discrete table; got {type(scheduler).__name__}")
-    return CallableModel(unet, scheduler, vae, sample_shape)
+    if id is not None and (not isinstance(id, str) or not id):
+        raise BadOption(f"id must be a text that names the network; got {id!r}")
+    if vae is not None and type(vae).__name__ not in VAES:
+        raise Incompatible(f"wrap takes a VAE of class {', '.join(VAES)}; got {type(vae).__name__}")
+    return CallableModel(unet, scheduler, vae, sample_shape, id, batched_timestep)
 
 
 def resolve_dtype(dtype: Any) -> Any:
@@ -244,26 +262,13 @@ def _load_folder(folder: Path, id: str) -> Any:
     try:
         index = json.loads((folder / "model_index.json").read_text())
         kinds = {part: kind[1] for part, kind in index.items() if isinstance(kind, list)}
-        family = _family(kinds)
-        if family:
-            return (_pixel if family == "pixel" else _latent)(folder, kinds, id)
+        family = check_pipeline(id, index.get("_class_name"), kinds)
+        return (_pixel if family == "pixel" else _latent)(folder, kinds, id)
     except UnsampleError:
         raise
     except Exception as error:  # whatever the readers of json, safetensors and configs raise
         reason = first_line(error, type(error).__name__)
         raise WeightsMissing(f"model {id} at {folder.name} could not be read: {reason}; fetch it again") from error
-    raise Incompatible(f"{id} is a {index.get('_class_name')}; supported are {FAMILIES}")
-
-
-def _family(kinds: dict[str, str]) -> str | None:
-    """Which adapter stands for a pipeline with these parts (name to class), if any."""
-    present = {part for part, kind in kinds.items() if kind}
-    if kinds.get("unet") == "UNet2DModel" and not present & {"vae", "vqvae"}:
-        return "pixel"
-    texts = kinds.get("text_encoder"), kinds.get("text_encoder_2")
-    if kinds.get("unet") == "UNet2DConditionModel" and texts == ("CLIPTextModel", None) and "vae" in present:
-        return "latent"
-    return None
 
 
 def _part(folder: Path, name: str, cls: Any) -> Any:
@@ -293,14 +298,15 @@ def _pixel(folder: Path, kinds: dict[str, str], id: str) -> Any:
 
 
 def _latent(folder: Path, kinds: dict[str, str], id: str) -> Any:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    import diffusers
+    from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from unsample.models.latent import LatentModel
 
     return LatentModel(
         _part(folder, "unet", UNet2DConditionModel),
-        _part(folder, "vae", AutoencoderKL),
+        _part(folder, "vae", getattr(diffusers, kinds["vae"])),
         _part(folder, "text_encoder", CLIPTextModel),
         CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         _scheduler(folder, kinds),
@@ -314,16 +320,23 @@ def _adapt(pipeline: Any, id: str) -> Any:
     from unsample.models.pixel import PixelModel
 
     if hasattr(pipeline, "network") and hasattr(pipeline, "sample_shape"):
+        if hasattr(pipeline, "check"):
+            pipeline.check()  # what was put into it since it was loaded
         return pipeline
-    parts = getattr(pipeline, "components", {})
-    family = _family({name: type(part).__name__ for name, part in parts.items() if part is not None})
+    parts = getattr(pipeline, "components", None)
+    kinds = {name: _kind(part) for name, part in (parts or {}).items() if part is not None}
+    if parts is None or family_of(kinds) is None:
+        raise Incompatible(f"{type(pipeline).__name__} is not supported; supported are {FAMILIES}, and unsample.wrap")
     name = Path(str(id)).name
-    if family == "pixel":
+    if check_pipeline(name, type(pipeline).__name__, kinds) == "pixel":
         return PixelModel(parts["unet"], parts["scheduler"], name)
-    if family == "latent":
-        texts = (parts["text_encoder"], parts["tokenizer"])
-        return LatentModel(parts["unet"], parts["vae"], *texts, parts["scheduler"], name)
-    raise Incompatible(f"{type(pipeline).__name__} is not supported; supported are {FAMILIES}, and unsample.wrap")
+    texts = (parts["text_encoder"], parts["tokenizer"])
+    return LatentModel(parts["unet"], parts["vae"], *texts, parts["scheduler"], name)
+
+
+def _kind(part: Any) -> str:
+    """The class of a pipeline's part; torch.compile wraps it."""
+    return type(getattr(part, "_orig_mod", part)).__name__
 
 
 def _place(adapter: Any, device: Any, dtype: Any, offload: str, vae_tiling: bool, gradient_checkpointing: bool) -> Any:
@@ -333,11 +346,11 @@ def _place(adapter: Any, device: Any, dtype: Any, offload: str, vae_tiling: bool
     latent = adapter.family == "latent"
     if vae_tiling and not latent:
         raise BadOption(f"vae_tiling was asked for, and {adapter.id} has no VAE; leave it out")
-    networks = [adapter.unet, *([adapter.text_encoder] if latent else [])]
+    networks, on_disk = [adapter.unet, *([adapter.text_encoder] if latent else [])], None
     for module in [*networks, *([adapter.vae] if latent else [])]:
         module.requires_grad_(False)
     if dtype != torch.float32 or offload != "none":
-        adapter.weights_sha256()  # of the weights as they are on disk, before they are rounded or moved away
+        on_disk = adapter.weights_sha256()  # before they are rounded or moved away
     for module in networks:
         if module.dtype != dtype:
             module.to(dtype)
@@ -353,6 +366,8 @@ def _place(adapter: Any, device: Any, dtype: Any, offload: str, vae_tiling: bool
         _offload(adapter, offload, device)
     if not latent:
         adapter.device = device
+    if on_disk is not None:
+        adapter.weights.adopt(on_disk)
     return adapter
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
-from unsample.models.base import Condition, state_dict_sha256
-from unsample.models.calling import call_network, vae_decode, vae_encode, vae_factor
+from unsample.models.base import Condition
+from unsample.models.calling import call_network, config_of, required_inputs, vae_decode, vae_encode, vae_factor
+from unsample.models.families import check_pixel_unet, check_unet
+from unsample.models.identity import identity
+from unsample.models.weights import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+UNKNOWN = "unknown"  # in place of a hash
 
 
 class PixelModel:
@@ -24,6 +30,7 @@ class PixelModel:
         import torch
 
         self.unet, self.scheduler, self.id = unet, scheduler, id
+        self.weights = self.make_weights()
         config = getattr(unet, "config", None)
         if sample_shape is None:
             if config is None or config.get("sample_size") is None:
@@ -40,7 +47,20 @@ class PixelModel:
         parameter = next(unet.parameters(), None) if hasattr(unet, "parameters") else None
         self.device = torch.device("cpu") if parameter is None else parameter.device
         self.dtype = None if parameter is None else parameter.dtype
-        self.num_classes: int | None = config.get("num_class_embeds") if config else None
+        classes = config_of(unet)
+        # DiT counts its classes without the one that stands for none, which is the one after the last
+        self.null_class: int | None = classes.get("num_embeds_ada_norm")
+        self.num_classes: int | None = classes.get("num_class_embeds") or self.null_class
+        self.check()
+
+    def make_weights(self) -> Weights:
+        """What its hash is made of."""
+        return Weights(lambda: {"": self.unet}, foreign=True)
+
+    def check(self) -> None:
+        """Refuse a network, or what was put into it, that needs more than it would be given (`Incompatible`)."""
+        check_pixel_unet(self.id, config_of(self.unet))
+        self.weights.check()
 
     def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
         """The network's raw output."""
@@ -66,13 +86,9 @@ class PixelModel:
         """Refuses: there is no text encoder."""
         raise Incompatible(f"{self.id} takes no prompt; leave prompt out, or use a text model such as scenes-sd")
 
-    @cached_property
-    def _sha256(self) -> str:
-        return state_dict_sha256(self.unet.state_dict() if hasattr(self.unet, "state_dict") else {})
-
     def weights_sha256(self) -> str:
-        """SHA-256 of the network's weights (of nothing for a plain function)."""
-        return self._sha256
+        """SHA-256 of the network's weights and of what changes its predictions beside them."""
+        return self.weights.sha256()
 
 
 class CallableModel(PixelModel):
@@ -81,20 +97,59 @@ class CallableModel(PixelModel):
     family = "callable"
 
     def __init__(
-        self, unet: Any, scheduler: Any, vae: Any = None, sample_shape: tuple[int, int, int] | None = None
+        self,
+        unet: Any,
+        scheduler: Any,
+        vae: Any = None,
+        sample_shape: tuple[int, int, int] | None = None,
+        id: str | None = None,
+        batched_timestep: bool = False,
     ) -> None:
-        super().__init__(unet, scheduler, f"wrap({type(unet).__name__})", sample_shape)
-        self.vae = vae
+        self.vae, self.given_id = vae, id
+        told = hasattr(unet, "state_dict") and (len(unet.state_dict()) > 0 or id is not None)
+        self.identity = None if told or id is not None else identity(unet)
+        super().__init__(unet, scheduler, f"wrap({id or type(unet).__name__})", sample_shape)
+        self.needs = required_inputs(unet, self.id)
+        self.batched_timestep = batched_timestep or _is_diffusers(unet)
         if vae is not None:
             self.factor = vae_factor(vae)
             self.picture_size = (self.sample_shape[2] * self.factor, self.sample_shape[1] * self.factor)
             self.multiple *= self.factor
 
-    @cached_property
-    def _sha256(self) -> str:
-        parts = {"": self.unet, "vae.": self.vae}
-        named = {p: part.state_dict() for p, part in parts.items() if hasattr(part, "state_dict")}
-        return state_dict_sha256({f"{p}{k}": v for p, state in named.items() for k, v in state.items()})
+    def make_weights(self) -> Weights:
+        """Of network and VAE, and of the networks that a function holds."""
+        held = self.identity.networks if self.identity else ()
+        return Weights(lambda: {"": self.unet, "vae.": self.vae, **{f"held.{k}.": n for k, n in enumerate(held)}})
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """What of a plain function could not be read, so that its hash does not tell it from others."""
+        return self.identity.unread if self.identity else ()
+
+    def check(self) -> None:
+        """Refuse a network that needs more than it would be given (`Incompatible`)."""
+        config = config_of(self.unet)
+        latent = config_of(self.vae).get("latent_channels") if self.vae is not None else None
+        if type(self.unet).__name__ == "UNet2DConditionModel":
+            check_unet(self.id, config, latent)
+        elif "block_out_channels" in config:
+            check_pixel_unet(self.id, config)
+        self.weights.check()
+
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights, of a plain function's source and what it holds, and of the id that was given.
+
+        "unknown" for a function of which nothing can be read.
+        """
+        sha256 = self.weights.sha256()
+        if self.identity is not None and not self.identity.known:
+            return UNKNOWN
+        own = self.identity.sha256 if self.identity else self.given_id
+        return sha256 if own is None else hashlib.sha256(f"{sha256}\n{own}".encode()).hexdigest()
+
+    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
+        """The network's raw output."""
+        return call_network(self.unet, x, timestep, condition, self.dtype, self.batched_timestep)
 
     def encode(self, images: Tensor) -> Tensor:
         """By the VAE where there is one."""
@@ -107,3 +162,8 @@ class CallableModel(PixelModel):
         if self.vae is None:
             return super().decode(latents)
         return vae_decode(self.vae, latents)
+
+
+def _is_diffusers(unet: Any) -> bool:
+    """Whether it is a network of diffusers: they all take a time for every picture."""
+    return type(getattr(unet, "_orig_mod", unet)).__module__.startswith("diffusers.")
