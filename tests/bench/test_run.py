@@ -292,6 +292,29 @@ def test_generated_pictures_have_a_known_noise(tmp_path: Path) -> None:
             assert rows["oracle", item][f"recovered.{name}"]["value"] < 1e-6
 
 
+def test_a_method_is_inverted_at_its_own_guidance_and_what_drifts_is_marked(tmp_path: Path) -> None:
+    from unsample.report import write_report
+
+    methods = ["edict", {"name": "edict", "inversion_guidance": 3}]
+    given = {"dataset": "scenes:2,split=tune", "models": ["scenes-mixture"], "methods": methods, "metrics": ["psnr"]}
+    run_plan(make_plan(given | {"steps": 4, "guidance": [3.0]}), tmp_path, replace(HOW, artefacts="none"))
+    rows = {(r["method"], r["item"]): r for r in read_run(tmp_path).rows}
+    assert len({r["key"] for r in rows.values()}) == 4
+    for item in ("tune-0", "tune-1"):
+        drifts, holds = rows["edict", item], rows["edict[inversion_guidance=3]", item]
+        assert (drifts["inversion_guidance"], holds["inversion_guidance"]) == (1.0, 3.0)
+        assert (drifts["exact_by_construction"], holds["exact_by_construction"]) == (False, True)
+        assert holds["nfe"] == 2 * drifts["nfe"]
+        psnr = [row["values"]["record.psnr"] for row in (drifts, holds)]
+        assert psnr[1]["exact"] or psnr[1]["value"] > psnr[0]["value"] + 20
+    write_report(tmp_path)
+    text = (tmp_path / "report.md").read_text().replace("\\", "")
+    assert "edict drifts by guidance: edict accounts for guidance only if it is the same both ways" in text
+    assert text.count("| edict (drifts by guidance) |") >= 2
+    assert "edict[inversion_guidance=3] (drifts" not in text
+    assert "edict[inversion_guidance=3] (exact by construction)" in text
+
+
 def test_exports_hold_every_row_and_value(whole: Path, tmp_path: Path) -> None:
     found = read_run(whole)
     lines = as_text(found, "csv").splitlines()

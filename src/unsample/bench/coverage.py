@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from unsample.bench.ledger import FINISHED, NOT_APPLICABLE, Apart, Part, RunData, Standing, cell_name
 from unsample.bench.plan import Plan, make_plan, methods_of
@@ -68,6 +69,12 @@ class Covered:
     baseline: bool
     counts: Counts
     apart: Apart | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        whose = {"model": self.model, "method": self.method, "guidance": self.guidance, "baseline": self.baseline}
+        why = {"kind": self.apart.kind, "reason": self.apart.reason} if self.apart else {"kind": None, "reason": None}
+        return whose | self.counts.plain() | why
 
 
 def coverage(run: RunData) -> list[Covered]:

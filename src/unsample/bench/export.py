@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unsample.bench.coverage import coverage, total
 from unsample.bench.ledger import RunData
 from unsample.errors import BadOption
 from unsample.files import atomic_write
@@ -36,7 +37,9 @@ def flat_rows(run: RunData) -> list[dict[str, Any]]:
 def as_text(run: RunData, form: str) -> str:
     """The rows as `csv` or `json`."""
     if form == "json":
-        whole = {"plan": run.plan, "rows": run.rows, "broken": run.broken}
+        parts = coverage(run)
+        far = {"cells": total(part.counts for part in parts).plain(), "parts": [part.plain() for part in parts]}
+        whole = {"plan": run.plan, **far, "rows": run.rows, "broken": run.broken}
         return json.dumps(whole, indent=1, allow_nan=False) + "\n"
     rows, lines = flat_rows(run), io.StringIO()
     writer = csv.DictWriter(lines, list(dict.fromkeys(k for row in rows for k in row)), lineterminator="\n")

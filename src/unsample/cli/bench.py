@@ -261,10 +261,14 @@ def export(
     forms = [form for form, asked in (("csv", csv), ("json", json), ("parquet", parquet)) if asked]
     if len(forms) != 1:
         raise BadOption(f"give one of --csv, --json and --parquet; got {' '.join(f'--{f}' for f in forms) or 'none'}")
+    from unsample.bench.coverage import coverage, total
     from unsample.bench.export import as_text, write
     from unsample.bench.ledger import read_run
 
     found = read_run(run)
+    counts = total(part.counts for part in coverage(found))
+    if counts.missing:
+        talk.warn(f"the run is not complete: {counts.told()}")
     if output is None and not parquet:
         print(as_text(found, forms[0]), end="", flush=True)
         return 0
