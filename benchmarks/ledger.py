@@ -8,14 +8,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+
+from unsample.files import atomic_write, lock
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path("docs/methods.md")
@@ -43,11 +43,13 @@ def finished(table: str, row: str, about: Mapping[str, Any], make: Callable[[], 
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     on = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     RESULTS.mkdir(exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # several processes may fill one table
+    taken = lock(RESULTS, f"{table}.lock", wait=True)  # several processes may fill one table
+    assert taken is not None
+    with taken:
         rows = json.loads(path.read_text()) if path.exists() else {}
         rows[row] = {"key": key, "date": date, "on": on, "about": dict(about), "figures": figures}
-        path.with_suffix(".tmp").write_text(json.dumps(rows, indent=1, default=str))
-        os.replace(path.with_suffix(".tmp"), path)
+        text = json.dumps(rows, indent=1, default=str)
+        atomic_write(path, lambda temporary: temporary.write_text(text))
     return figures
 
 
@@ -72,4 +74,4 @@ def write_section(name: str, text: str) -> None:
     _, found, after = rest.partition(end)
     if not found:
         raise SystemExit(f"{DOCS} has no markers {begin} ... {end}")
-    DOCS.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    atomic_write(DOCS, lambda temporary: temporary.write_text(f"{before}{begin}\n{text}\n{end}{after}"))

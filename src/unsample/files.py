@@ -4,12 +4,16 @@ A file is written beside its place under a temporary name, flushed to the disk, 
 (`os.replace`), so that a full disk, an error or Ctrl-C leaves the old file or none. Whatever the system says
 becomes `BadInput`: what was to be written, what is in the way, what to do.
 
+A name that stands in a file is somebody else's word: `inside` and `open_inside` hold it to one folder and follow no
+link.
+
 Settings that are kept in a file pass through `plain_settings`: JSON's own types, and no folder of the user's.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -19,7 +23,7 @@ import stat
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from unsample.errors import BadInput
 
@@ -44,7 +48,8 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
     """Let `write` fill a temporary file in the folder of `path`, then move it to `path` in one step.
 
     Args:
-        path: where the file shall be; an ordinary file there is replaced.
+        path: where the file shall be; an ordinary file there is replaced and its permissions are kept. A link is
+            replaced itself; what it points to stays as it is.
         write: called once with the temporary path, an empty file that exists already and ends in `.tmp`.
 
     Raises:
@@ -52,13 +57,15 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
     """
     target = Path(path)
     try:
-        _check_replaceable(target)
+        mode = _check_replaceable(target)
         temporary = target.with_name(_temporary_name())
         try:
-            os.close(_create(temporary))
+            os.close(_create(temporary, 0o666 if mode is None else mode & 0o666 | stat.S_IWUSR))
             write(temporary)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
+            if mode is not None and stat.S_IMODE(temporary.stat().st_mode) != mode:
+                temporary.chmod(mode)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -87,6 +94,103 @@ def check_writable_folder(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise cannot_write(path, error, kind="folder") from error
     return folder
+
+
+class Outside(BadInput):
+    """A name in a file leads out of the folder that it must stay in."""
+
+
+def name_parts(name: object) -> list[str]:
+    """The parts of a file's name as a file gives it: relative, with forward slashes, leading nowhere else.
+
+    Raises:
+        Outside: it is absolute, has a drive or `..` in it. BadInput: it is no such name.
+    """
+    said = f"{str(name)[:100]!r}"
+    if not isinstance(name, str) or not name:
+        raise BadInput(f"{said} is no name of a file")
+    if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
+        raise Outside(f"{said} leads out of its folder, which is not followed")
+    parts = name.split("/")
+    if re.search(r"[\\\x00-\x1f\x7f\ud800-\udfff]", name) or any(part in ("", ".") for part in parts):
+        raise BadInput(f"{said} is no name of a file: plain parts with forward slashes between them are wanted")
+    return parts
+
+
+def inside(folder: str | os.PathLike[str], name: object) -> Path:
+    """Where in a folder a file lies that another file names; it need not be there yet.
+
+    Args:
+        folder: it may be a link itself: the user named it.
+        name: as `name_parts` takes it. Links are looked for now; whoever changes the folder between
+            this call and the next is not guarded against.
+
+    Raises:
+        Outside: the name is absolute, has a drive or `..` in it, or goes through a link.
+        BadInput: it is no such name, or something else than a file or folder lies there.
+    """
+    parts, said = name_parts(name), f"{str(name)[:100]!r}"
+    place = Path(folder)
+    for number, part in enumerate(parts, 1):
+        place = place / part
+        try:
+            mode = place.lstat().st_mode
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            raise BadInput(f"{said} cannot be looked at: {error.strerror or error}") from error
+        if stat.S_ISLNK(mode):
+            raise Outside(f"{said} goes through a link, which is not followed")
+        if not (stat.S_ISREG(mode) if number == len(parts) else stat.S_ISDIR(mode)):
+            raise BadInput(f"{said} is no ordinary file")
+    return Path(folder, *parts)
+
+
+def open_inside(folder: str | os.PathLike[str], name: object) -> io.BufferedReader:
+    """The same file, opened for reading.
+
+    Raises:
+        FileNotFoundError: there is none. BadInput, Outside: as `inside`, or it cannot be read.
+    """
+    place = inside(folder, name)
+    try:
+        return os.fdopen(_open_itself(place, os.O_RDONLY), "rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadInput(f"{name!r} cannot be read: {error.strerror or error}") from error
+
+
+def lock(folder: str | os.PathLike[str], name: str, wait: bool) -> IO[bytes] | None:
+    """A lock that goes with its process or the file's closing; what stands in the file is left alone.
+
+    Args:
+        folder: where it lies.
+        name: of the file; made when missing, opened as it is, never through a link.
+        wait: until another process lets go of it.
+
+    Returns:
+        The open file, or None where another process has it and `wait` is false. Without `fcntl` (Windows) nothing is
+        locked.
+
+    Raises:
+        BadInput, Outside: it cannot be opened, is a link or no ordinary file.
+    """
+    place = inside(folder, name)
+    try:
+        file = os.fdopen(_open_itself(place, os.O_RDWR | os.O_CREAT), "rb+")
+    except OSError as error:
+        raise cannot_write(place, error) from error
+    try:
+        import fcntl
+    except ImportError:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 def cannot_write(path: str | os.PathLike[str], error: Exception, kind: str = "file") -> BadInput:
@@ -150,26 +254,38 @@ def _shortened(value: Any, limit: int) -> Any:
     return [_shortened(item, limit) for item in value] if isinstance(value, list) else value
 
 
-def _check_replaceable(target: Path) -> None:
-    """Refuse a folder, and a device or pipe: `os.replace` would put an ordinary file in place of /dev/null."""
+def _check_replaceable(target: Path) -> int | None:
+    """Refuse a folder, and a device or pipe: `os.replace` would put an ordinary file in place of /dev/null.
+
+    Returns:
+        The permissions of the file that is there; None where there is none.
+    """
     if not target.name:
         raise BadInput(f"cannot write file {str(target)!r}: it is a folder; add a file name to it")
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
-        return
+        return None
     except ValueError as error:  # a NUL character in the path
         raise cannot_write(target, error) from error
     if stat.S_ISDIR(mode):
         raise BadInput(f"cannot write file {str(target)!r}: it is a folder; add a file name to it")
     if not stat.S_ISREG(mode):
         raise BadInput(f"cannot write file {str(target)!r}: it is a device or a pipe; give an ordinary path")
+    return mode & 0o777
 
 
 def _temporary_name() -> str:
     return f".unsample-{secrets.token_hex(6)}.tmp"
 
 
-def _create(path: Path) -> int:
+def _create(path: Path, mode: int = 0o666) -> int:
     """A new file with the user's usual permissions (`tempfile` would make it readable by its owner alone)."""
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), mode)
+
+
+def _open_itself(path: Path, flags: int) -> int:
+    """Open a file, not what it links to, and without waiting for the other end of a pipe."""
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    return os.open(path, flags, 0o666)

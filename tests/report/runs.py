@@ -52,6 +52,7 @@ def value(number: float | None, exact: bool = False, reason: str | None = None) 
 def row(item: str, method: str, **more: Any) -> dict[str, Any]:
     """A row without figures, `ok` unless said otherwise."""
     return {
+        "order": 0,
         "key": hashlib.sha256(f"{item}/{method}/{more.get('guidance')}".encode()).hexdigest(),
         "item": item,
         "dataset": "scenes:8,split=report",
@@ -81,7 +82,7 @@ def row(item: str, method: str, **more: Any) -> dict[str, Any]:
         "seed": 7,
         "batch_size": 8,
         "engine": "local",
-        "worker": "0",
+        "workers": 1,
         "threads": 1,
         "artefacts": [],
         "started": "2026-01-01T00:00:00Z",

@@ -221,7 +221,8 @@ def test_a_large_picture_is_shrunk(tmp_path: Path) -> None:
     rows = values_of("a", [20.0])
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
-    rows[0]["artefacts"] = [{"kind": k, "path": "large.png", "sha256": ""} for k in ("source", "noise")]
+    sha256 = hashlib.sha256((tmp_path / "large.png").read_bytes()).hexdigest()
+    rows[0]["artefacts"] = [{"kind": k, "path": "large.png", "sha256": sha256} for k in ("source", "noise")]
     html = texts(run_of(rows, tmp_path))[0]
     kept = re.findall(r'src="data:image/\w+;base64,([^"]+)"', html)
     assert len(kept) == 3

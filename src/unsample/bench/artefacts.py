@@ -1,19 +1,21 @@
-"""The pictures and inversions of a run: written in one step, on the disk and hashed before their row is committed."""
+"""The pictures and inversions of a run: written in one step, on the disk and hashed before their row is committed.
+
+What a row says of them is read here and nowhere else: a file of the run folder, reached through no link.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unsample.bench.ledger import ARTEFACTS
+from unsample.bench.rows import ARTEFACTS
 from unsample.errors import BadInput
-from unsample.files import atomic_write, cannot_write
-from unsample.metrics.pixels import as_pil
+from unsample.files import atomic_write, cannot_write, inside, open_inside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,34 +43,68 @@ def _safe(name: str) -> str:
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def write_picture(path: Path, picture: Tensor) -> str:
-    """One picture (3, H, W) in [0, 1] as an 8-bit PNG; its SHA-256."""
+def write_picture(folder: Path, name: Path, picture: Tensor) -> str:
+    """One picture (3, H, W) in [0, 1] as an 8-bit PNG in a run folder; its SHA-256."""
+    from unsample.metrics.pixels import as_pil
+
     buffer = io.BytesIO()
     as_pil(picture[None])[0].save(buffer, format="PNG")
-    with _kept(path):
+    with _kept(folder, name) as path:
         atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def write_inversion(path: Path, inversion: Inversion) -> str:
-    """A saved inversion; its SHA-256."""
-    with _kept(path):
+def write_inversion(folder: Path, name: Path, inversion: Inversion) -> str:
+    """A saved inversion in a run folder; its SHA-256."""
+    with _kept(folder, name) as path:
         inversion.save(path)
-    return hash_of(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def damage(folder: Path, artefact: Mapping[str, str]) -> str | None:
+    """Why a file of a row is not what was written; None where it is."""
+    try:
+        with open_inside(folder, artefact["path"]) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"{artefact['path']} is missing"
+    except BadInput as error:
+        return str(error)
+    return None if found == artefact["sha256"] else f"{artefact['path']} is not what was written"
+
+
+def copy(folder: Path, artefact: Mapping[str, str], into: Path) -> None:
+    """Copy a file of a row to another run folder; nothing is put there unless it is what was written.
+
+    Raises:
+        BadInput: it is not, or it cannot be written.
+    """
+
+    def write(temporary: Path) -> None:
+        content = hashlib.sha256()
+        try:
+            with open_inside(folder, artefact["path"]) as source, temporary.open("wb") as target:
+                while block := source.read(2**20):
+                    content.update(block)
+                    target.write(block)
+        except FileNotFoundError as error:
+            raise BadInput(f"{artefact['path']} is missing") from error
+        if content.hexdigest() != artefact["sha256"]:
+            raise BadInput(f"{artefact['path']} is not what was written")
+
+    with _kept(into, Path(artefact["path"])) as path:
+        atomic_write(path, write)
 
 
 @contextmanager
-def _kept(path: Path) -> Iterator[None]:
-    """The folder made, and whatever hinders the writing told apart from what is wrong with a batch."""
+def _kept(folder: Path, name: Path) -> Iterator[Path]:
+    """The place of a file, its folder made, and whatever hinders the writing told apart from a batch's own faults."""
     try:
+        path = inside(folder, name.as_posix())
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        yield path
     except OSError as error:
-        raise CannotKeep(str(cannot_write(path.parent, error, kind="folder"))) from error
+        raise CannotKeep(str(cannot_write(folder / name.parent, error, kind="folder"))) from error
     except BadInput as error:
         raise CannotKeep(str(error)) from error

@@ -25,7 +25,7 @@ from unsample.bench.ledger import (
     read_standing,
 )
 from unsample.bench.local import Event, InProcess, Processes, Workplace
-from unsample.bench.plan import Plan, differing, methods_of, plain
+from unsample.bench.plan import FORMAT, Plan, differing, methods_of, plain
 from unsample.errors import BadInput
 from unsample.files import atomic_write, check_writable_folder
 from unsample.models.loading import locate
@@ -131,7 +131,7 @@ def run_plan(
     data = open_dataset(plan.dataset)
     ids, broken = list(data.ids), dict(data.broken)
     tasks = list(tasks_of(plan, ids, how.batch_size or AUTO, how.shard))
-    if (folder / PLAN).is_file() and (folder / FILE).is_file():
+    if os.path.lexists(folder / PLAN) and os.path.lexists(folder / FILE):
         _check_plan(plan, folder)
         standing = read_standing(folder)
         summary, waiting, _ = _left(tasks, standing, broken, apart)
@@ -293,9 +293,10 @@ def _check_plan(plan: Plan, folder: Path) -> None:
 
 def _claim(plan: Plan, folder: Path, command: Sequence[str]) -> None:
     """Write the plan into a new folder; refuse a folder that holds another one."""
-    if (folder / PLAN).exists():
+    if os.path.lexists(folder / PLAN):
         return _check_plan(plan, folder)
-    kept = {"fingerprint": plan.fingerprint(), "plan": plain(plan), "versions": versions(), "command": list(command)}
+    kept = {"format": FORMAT, "fingerprint": plan.fingerprint(), "plan": plain(plan)}
+    kept |= {"versions": versions(), "command": list(command)}
     text = json.dumps(kept, indent=1) + "\n"
     atomic_write(folder / PLAN, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

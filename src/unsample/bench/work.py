@@ -168,10 +168,10 @@ def _kept(worker: Worker, batch: Batch, made: Made, n: int) -> list[dict[str, st
         inversion = None
     else:
         pictures += [(stage, own / f"{stage}.png", picture[n]) for stage, picture in sorted(made.pictures.items())]
-    written = [(kind, path, write_picture(worker.folder / path, picture)) for kind, path, picture in pictures]
+    written = [(kind, path, write_picture(worker.folder, path, picture)) for kind, path, picture in pictures]
     if worker.artefacts == "all" and inversion is not None:
         path = own / "inversion.safetensors"
-        written.append(("inversion", path, write_inversion(worker.folder / path, inversion[n])))
+        written.append(("inversion", path, write_inversion(worker.folder, path, inversion[n])))
     return [{"kind": kind, "path": path.as_posix(), "sha256": sha256} for kind, path, sha256 in written]
 
 

@@ -1,12 +1,13 @@
 """The pictures to look at: each method's worst, median and best item, as data URIs, so that the page stands alone.
 
-Nothing that a ledger says of a picture is trusted: a path that leaves the run folder, a file that is gone or that is no
-picture becomes a sentence in its place.
+Nothing that a ledger says of a picture is trusted: a path that leaves the run folder or goes through a link, a file
+that is gone, that is not what was written or that is no picture becomes a sentence in its place.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,24 +66,28 @@ class Album:
     """The pictures of a run folder, each opened once."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
-        self._opened: dict[str, Image | str] = {}
+        self.folder = folder
+        self._opened: dict[tuple[str, str], Image | str] = {}
 
-    def open(self, path: str) -> Image | str:
-        """A picture, small enough for the page, or why there is none."""
-        if path not in self._opened:
-            self._opened[path] = self._read(path)
-        return self._opened[path]
+    def open(self, file: tuple[str, str]) -> Image | str:
+        """A picture by its path and SHA-256, small enough for the page, or why there is none."""
+        if file not in self._opened:
+            self._opened[file] = self._read(*file)
+        return self._opened[file]
 
-    def _read(self, path: str) -> Image | str:
-        from unsample.pictures import open_picture
+    def _read(self, path: str, sha256: str) -> Image | str:
+        from unsample.files import Outside, open_inside
+        from unsample.pictures import MAX_BYTES, from_bytes
 
         try:
-            place = (self.folder / path).resolve()
-            if not place.is_relative_to(self.folder):
-                return "outside of the run folder"
-            image = open_picture(place).pixels
-        except (BadInput, OSError, ValueError):  # ValueError: a NUL character in the path
+            with open_inside(self.folder, path) as file:
+                content = file.read(MAX_BYTES + 1)
+            if hashlib.sha256(content).hexdigest() != sha256:
+                return "missing or damaged"
+            image = from_bytes(content, path).pixels
+        except Outside:
+            return "outside of the run folder"
+        except (BadInput, OSError):
             return "missing or damaged"
         image.thumbnail((LARGEST, LARGEST))
         return image
@@ -116,8 +121,8 @@ def _picked(method: Method, cell: Cell, by: Column) -> list[tuple[str, Mapping[s
     return [(name, rows[order[place]]) for place, name in sorted(taken.items())]
 
 
-def _paths(row: Mapping[str, Any]) -> dict[str, str]:
-    return {str(a["kind"]): str(a["path"]) for a in row.get("artefacts") or ()}
+def _paths(row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return {str(a["kind"]): (str(a["path"]), str(a["sha256"])) for a in row.get("artefacts") or ()}
 
 
 def _compared(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -163,7 +168,7 @@ def _pick(
     return Pick(place, item, text, [*pictures, _difference(row, whose, factor, album)])
 
 
-def _shown(title: str, alt: str, path: str | None, row: Mapping[str, Any], album: Album) -> Shown:
+def _shown(title: str, alt: str, path: tuple[str, str] | None, row: Mapping[str, Any], album: Album) -> Shown:
     if path is None:
         return Shown(title, alt, note="diverged" if row["status"] == "diverged" else "none")
     image = album.open(path)
