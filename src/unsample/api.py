@@ -60,6 +60,7 @@ def sample(
     prompt_embeds: Tensor | None = None,
     negative_prompt_embeds: Tensor | None = None,
     class_labels: Any = None,
+    negative_class_labels: Any = None,
     num_images_per_prompt: int = 1,
     height: int | None = None,
     width: int | None = None,
@@ -83,6 +84,8 @@ def sample(
             a picture is drawn and recorded in `meta`.
         negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, num_images_per_prompt, height, width,
             callback_on_step_end: as in diffusers; `height` and `width` in pixels of the picture.
+        negative_class_labels: the class that guidance leads away from (the one that stands for none), one, or one a
+            picture; default: the model's own, where its config tells of one (DiT).
         keep_trajectory: keep every latent, on the CPU.
         clip: "off", or "config" to clamp the predicted x0 as the scheduler's config says.
         progress: show a bar; default: on a terminal.
@@ -107,7 +110,9 @@ def sample(
     model = load(model)
     w = check_guidance(guidance_scale)
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip)
-    prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
+    prompts = Prompts(
+        prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
+    )
     seeds: list[int] | None = None
     if not isinstance(num_images_per_prompt, Integral) or num_images_per_prompt < 1:
         raise BadOption(f"num_images_per_prompt must be a whole number of at least 1; got {num_images_per_prompt!r}")
@@ -153,6 +158,7 @@ def invert(
     prompt_embeds: Tensor | None = None,
     negative_prompt_embeds: Tensor | None = None,
     class_labels: Any = None,
+    negative_class_labels: Any = None,
     keep_trajectory: bool = False,
     callback_on_step_end: Callback | None = None,
     fit: Fit = "aspect",
@@ -179,6 +185,7 @@ def invert(
         trajectory: (N + 1, B, C, H, W), noisiest first, as `sample(keep_trajectory=True)` gives: for the methods that
             need the sampling run which made the pictures (`oracle`).
         negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, callback_on_step_end: as in diffusers.
+        negative_class_labels: as in `sample`.
         keep_trajectory: keep every latent, on the CPU.
         fit: "aspect" keeps a picture's aspect ratio at the model's pixel count; "crop" or "pad" makes a square.
         clip: "off", or "config" to clamp the predicted x0 as the scheduler's config says (not invertible).
@@ -203,8 +210,9 @@ def invert(
     configured = get_method(method)
     w = check_guidance(guidance_scale)
     if sampling_guidance_scale is None:
-        guidable = model.takes_prompt or negative_prompt_embeds is not None
-        own = configured.sampling_guidance_scale if guidable else None  # without text there is nothing to guide
+        null = negative_class_labels is not None or getattr(model, "null_class", None) is not None
+        guidable = model.takes_prompt or negative_prompt_embeds is not None or null
+        own = configured.sampling_guidance_scale if guidable else None  # else there is nothing to guide away from
         sampling = w if own is None else own
     else:
         sampling = check_guidance(sampling_guidance_scale, "sampling_guidance_scale")
@@ -213,7 +221,9 @@ def invert(
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
     stop = _stop(grid, strength)
     scales = guidance_scales(sampling, guidance_schedule, grid)
-    prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
+    prompts = Prompts(
+        prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
+    )
     if (images is None) is (latents is None):
         raise BadInput("give images or latents, one of the two")
     _check_needs(configured, model, prompts, trajectory, scales, w)
@@ -270,6 +280,7 @@ def invert(
         prompt_embeds=_row_each(prompt_embeds, count),
         negative_prompt_embeds=_row_each(negative_prompt_embeds, count),
         class_labels=run.condition.class_labels,
+        negative_class_labels=prompts.negative_labels(count),
         latents=x0,
         trajectory=run.watch.kept(),
     )
@@ -325,6 +336,7 @@ def edit(
     prompt_embeds: Tensor | None = None,
     negative_prompt_embeds: Tensor | None = None,
     class_labels: Any = None,
+    negative_class_labels: Any = None,
     allow_other_model: bool = False,
     keep_trajectory: bool = False,
     callback_on_step_end: Callback | None = None,
@@ -336,9 +348,10 @@ def edit(
         model: the one that inverted.
         inversion: from `invert`, or the path of a saved one.
         prompt: what the pictures shall show; one, or one a picture.
-        guidance_scale: of sampling; default: the method's own for edits, else 5 (1 under class labels).
+        guidance_scale: of sampling; default: the method's own for edits, else 5 (1 under class labels without
+            `negative_class_labels`).
         guidance_schedule: as in `sample`; default: the inversion's.
-        negative_prompt, negative_prompt_embeds: as in `sample`; default: the inversion's.
+        negative_prompt, negative_prompt_embeds, negative_class_labels: as in `sample`; default: the inversion's.
         prompt_embeds, class_labels, keep_trajectory, callback_on_step_end, progress: as in `sample`.
         allow_other_model: play back with other weights.
 
@@ -346,7 +359,9 @@ def edit(
         Incompatible: a model that takes no condition, a method that cannot edit, or guidance other than that which the
             record was fitted with. BadInput: made by another model.
     """
-    prompts = Prompts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels)
+    prompts = Prompts(
+        prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
+    )
     if prompt is None and prompt_embeds is None and class_labels is None:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
     inversion = opened(inversion)
@@ -354,7 +369,9 @@ def edit(
     method = method_of(inversion)
     if method.refuses_edit:
         raise Incompatible(f"{method.name} cannot edit: {method.refuses_edit}")
-    guidance = guidance_of(inversion, edit_guidance(inversion, guidance_scale), guidance_schedule)
+    guidance = guidance_of(
+        inversion, edit_guidance(inversion, guidance_scale, negative_class_labels), guidance_schedule
+    )
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     return play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
 
@@ -393,9 +410,10 @@ def interpolate(
         raise BadOption(f"num_frames must be a whole number of at least 2; got {num_frames!r}")
     a, b = opened(inversion_a), opened(inversion_b)
     check_pair((tuple(a.noise.shape), a.meta), (tuple(b.noise.shape), b.meta), guidance_scale)
-    labels = [None if i.class_labels is None else i.class_labels.tolist() for i in (a, b)]
-    if labels[0] != labels[1]:
-        raise Incompatible(f"cannot interpolate between class_labels {labels[0]} and {labels[1]}; invert with the same")
+    for name in ("class_labels", "negative_class_labels"):
+        p, q = (None if (t := getattr(i, name)) is None else t.tolist() for i in (a, b))
+        if p != q:
+            raise Incompatible(f"cannot interpolate between {name} {p} and {q}; invert with the same")
     model = load(model)
     w, schedule, scales = guidance_of(a, guidance_scale, None)
     for inversion in (a, b):
@@ -411,9 +429,10 @@ def interpolate(
         conditions = [prompts_of(i).conditions(model, len(i), guided) for i in (a, b)]
     embeds = _blend([c.prompt_embeds for c, _ in conditions], ts)
     negative = _blend([None if u is None else u.prompt_embeds for _, u in conditions], ts)
-    repeated = None if a.class_labels is None else a.class_labels.repeat_interleave(num_frames)
+    labels = {n: getattr(a, n) for n in ("class_labels", "negative_class_labels")}
+    repeated = {n: None if t is None else t.repeat_interleave(num_frames) for n, t in labels.items()}
     x = noise.to(model.device, state_dtype(model, noise))
-    prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, class_labels=repeated)
+    prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, **repeated)
     watching = Watching(callback=callback_on_step_end, progress=progress)
     run = Run(model, grid, prompts, len(x), scales, a.meta["stop_index"], watching, "interpolate")
     about = {key: value for key, value in a.meta.items() if key not in PER_PICTURE_META}
@@ -490,8 +509,13 @@ def _repeat(prompts: Prompts, times: int) -> Prompts:
     }
     names = ("prompt_embeds", "negative_prompt_embeds")
     tensors = {n: None if (t := getattr(prompts, n)) is None else t.repeat_interleave(times, 0) for n in names}
-    labels = None if prompts.class_labels is None else prompts.labels().repeat_interleave(times)
-    return Prompts(**texts, **tensors, class_labels=labels)  # type: ignore[arg-type]
+    labels = {
+        n: prompts.labels(n).repeat_interleave(times)
+        for n in ("class_labels", "negative_class_labels")
+        if getattr(prompts, n) is not None and prompts.labels(n).numel() > 1
+    }
+    alone = {n: getattr(prompts, n) for n in ("class_labels", "negative_class_labels")}
+    return Prompts(**texts, **tensors, **alone | labels)  # type: ignore[arg-type]
 
 
 def _blend(pair: list[Tensor | None], ts: list[float]) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,7 @@ class Prompts:
     prompt_embeds: Tensor | None = None
     negative_prompt_embeds: Tensor | None = None
     class_labels: Tensor | Sequence[int] | int | None = None
+    negative_class_labels: Tensor | Sequence[int] | int | None = None
 
     def count(self) -> int:
         """How many pictures it speaks of; 1 if of any number.
@@ -150,16 +151,17 @@ class Prompts:
             raise BadOption(f"prompt must be a string or a list of them, one a picture; got {self.prompt!r}")
         return len(self.prompt)
 
-    def labels(self) -> Tensor:
-        """`class_labels`, one a picture: int64."""
+    def labels(self, name: str = "class_labels") -> Tensor:
+        """`class_labels` or `negative_class_labels`, one a picture: int64."""
         import torch
 
+        given = getattr(self, name)
         try:
-            labels = torch.as_tensor(self.class_labels).reshape(-1)
+            labels = torch.as_tensor(given).reshape(-1)
         except (TypeError, ValueError, RuntimeError):
             labels = torch.empty(0)
-        if labels.is_floating_point() or labels.dtype is torch.bool or len(labels) == 0:
-            raise BadOption(f"class_labels must be whole numbers, one a picture; got {self.class_labels!r}")
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype is torch.bool or len(labels) == 0:
+            raise BadOption(f"{name} must be whole numbers, one a picture; got {given!r}")
         return labels.long()
 
     def texts(self, count: int) -> list[str | None]:
@@ -183,15 +185,51 @@ class Prompts:
             raise BadOption("give prompt or prompt_embeds, not both")
         if not model.takes_prompt and (self.prompt or self.negative_prompt):
             raise Incompatible(f"{model.id} takes no prompt; leave prompt out, or use a text model such as scenes-sd")
-        if self.class_labels is not None:
-            if not model.num_classes:
-                raise Incompatible(f"{model.id} takes no class_labels")
-            labels = self.labels()
-            if not bool(((labels >= 0) & (labels < model.num_classes)).all()):
-                raise BadOption(f"class_labels of {model.id} are 0 to {model.num_classes - 1}; got {labels.tolist()}")
-            return Condition(class_labels=_rows("class_labels", labels.to(model.device), count)), None
-        if model.num_classes:
-            raise BadOption(f"{model.id} draws classes; give class_labels, 0 to {model.num_classes - 1}, one a picture")
+        labels, null = self._labels(model, count)
+        condition, free = self._texts(model, count, guidance_scale)
+        if labels is not None:
+            if free is not None and null is None and condition.prompt_embeds is not None:
+                null = labels  # guidance is over the text then, and the class is the same on both sides
+            free = None if null is None else Condition(None if free is None else free.prompt_embeds, null)
+            condition = replace(condition, class_labels=labels)
+        return condition, free
+
+    def _labels(self, model: Model, count: int) -> tuple[Tensor | None, Tensor | None]:
+        """The class of each picture, and the class that stands for none, if one was given or the model has one."""
+        null: int | None = getattr(model, "null_class", None)
+        if self.class_labels is None:
+            if model.num_classes:
+                last = model.num_classes - 1
+                raise BadOption(f"{model.id} draws classes; give class_labels, 0 to {last}, one a picture")
+            if "class_labels" in getattr(model, "needs", ()):
+                raise BadOption(f"the network of {model.id} cannot be asked without class_labels; give them")
+            if self.negative_class_labels is not None:
+                raise BadOption("negative_class_labels were given without class_labels; give both")
+            return None, None
+        labels = [self._class(model, "class_labels", model.num_classes, count)]
+        if self.negative_class_labels is not None:
+            most = None if model.num_classes is None else model.num_classes + (null is not None)
+            labels.append(self._class(model, "negative_class_labels", most, count))
+        elif null is not None:
+            labels.append(labels[0].new_full((count,), null))
+        return labels[0], labels[1] if len(labels) > 1 else None
+
+    def _class(self, model: Model, name: str, classes: int | None, count: int) -> Tensor:
+        labels = self.labels(name)
+        if not classes and not getattr(model, "takes_labels", False):
+            raise Incompatible(f"{model.id} takes no class_labels")
+        if int(labels.min()) < 0 or (classes and int(labels.max()) >= classes):
+            most = f"0 to {classes - 1}" if classes else "at least 0"
+            raise BadOption(f"{name} of {model.id} are {most}; got {labels.tolist()}")
+        return _rows(name, labels.to(model.device), count)
+
+    def negative_labels(self, count: int) -> Tensor | None:
+        """`negative_class_labels`, if any were given, one a picture."""
+        given = self.negative_class_labels
+        return None if given is None else _rows("negative_class_labels", self.labels("negative_class_labels"), count)
+
+    def _texts(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
+        """The part of the conditions that is text."""
         if not model.takes_prompt:
             return self._embeds(model, count, guidance_scale)
         embeds, negative = self.prompt_embeds, self.negative_prompt_embeds
@@ -203,6 +241,12 @@ class Prompts:
 
     def _embeds(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
         """A model without text of its own: embeddings or nothing."""
+        if self.prompt_embeds is None and "encoder_hidden_states" in getattr(model, "needs", ()):
+            width = config_width(model) or "width"
+            raise BadOption(
+                f"the network of {model.id} cannot be asked without encoder_hidden_states; give prompt_embeds "
+                f"(B, length, {width}) of its text encoder"
+            )
         if self.prompt_embeds is None and self.negative_prompt_embeds is None:
             nothing = Condition()
             return nothing, nothing if guidance_scale == 0 else None
@@ -235,10 +279,16 @@ def _check_width(model: Model, name: str, embeds: Tensor | None) -> None:
 
     if not isinstance(embeds, torch.Tensor | None):
         raise BadOption(f"{name} must be a tensor (B, length, width); got {type(embeds).__name__}")
+    width = config_width(model)
+    if embeds is not None and width is not None and (embeds.ndim != 3 or embeds.shape[2] != width):
+        raise BadOption(f"{name} of {model.id} are (B, length, {width}); got {tuple(embeds.shape)}")
+
+
+def config_width(model: Model) -> int | None:
+    """The width of embeddings that a network's config names."""
     config = getattr(getattr(model, "unet", None), "config", None) or {}
     width = config.get("cross_attention_dim")
-    if embeds is not None and isinstance(width, int) and (embeds.ndim != 3 or embeds.shape[2] != width):
-        raise BadOption(f"{name} of {model.id} are (B, length, {width}); got {tuple(embeds.shape)}")
+    return width if isinstance(width, int) else None
 
 
 def _embed(model: Model, prompts: list[str]) -> Tensor:

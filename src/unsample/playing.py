@@ -102,13 +102,16 @@ def guidance_of(
     )
 
 
-def edit_guidance(inversion: Inversion, guidance_scale: float | None) -> float:
-    """The guidance of an edit: what was given, else the method's own for edits, else 5; 1 under class labels."""
+def edit_guidance(inversion: Inversion, guidance_scale: float | None, negative_class_labels: Any = None) -> float:
+    """The guidance of an edit: what was given, else the method's own for edits, else 5.
+
+    1 under class labels where none was said to stand for no class, at inversion or now.
+    """
     method = method_of(inversion)
     if guidance_scale is not None:
         return check_guidance(guidance_scale)
-    if inversion.class_labels is not None:
-        return 1.0  # there is no class that stands for none
+    if inversion.class_labels is not None and inversion.negative_class_labels is None and negative_class_labels is None:
+        return 1.0
     if method.edits_as_fitted:
         return float(inversion.meta["sampling_guidance_scale"])
     return 5.0 if method.edit_guidance_scale is None else method.edit_guidance_scale
@@ -196,14 +199,17 @@ def prompts_of(inversion: Inversion) -> Prompts:
         inversion.prompt_embeds,
         inversion.negative_prompt_embeds,
         inversion.class_labels,
+        inversion.negative_class_labels,
     )
 
 
 def with_negatives(prompts: Prompts, inversion: Inversion) -> Prompts:
     """The prompts of an edit; what it says nothing of is negative as it was at inversion."""
+    kept = prompts_of(inversion)
+    if prompts.negative_class_labels is None and prompts.class_labels is not None:
+        prompts = replace(prompts, negative_class_labels=kept.negative_class_labels)
     if prompts.negative_prompt is not None or prompts.negative_prompt_embeds is not None:
         return prompts
-    kept = prompts_of(inversion)
     return replace(prompts, negative_prompt=kept.negative_prompt, negative_prompt_embeds=kept.negative_prompt_embeds)
 
 

@@ -37,6 +37,7 @@ TENSORS: dict[str, tuple[int | None, tuple[str, ...]]] = {  # number of dimensio
     "prompt_embeds": (None, FLOATS),
     "negative_prompt_embeds": (None, FLOATS),
     "class_labels": (1, ("I64",)),
+    "negative_class_labels": (1, ("I64",)),
 }
 EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
 KINDS = {  # of torch, as safetensors calls them
@@ -97,8 +98,8 @@ class Inversion:
     `noise` (B, C, H, W), at the noisiest grid point reached; `nfe`, `backward`, `status` ("ok", "not_converged",
     "diverged") and `health` one entry a picture; `seconds` of the whole call; `meta` how it was made; `state` what the
     method stored beside the noise; `source` the pictures as the model saw them, 8 bit (B, H, W, 3); `prompt_embeds`,
-    `negative_prompt_embeds` and `class_labels` if they were given as such; `latents` (not saved) the start of the walk;
-    `trajectory` (N + 1, B, C, H, W), clean first, if kept.
+    `negative_prompt_embeds`, `class_labels` and `negative_class_labels` if they were given as such; `latents` (not
+    saved) the start of the walk; `trajectory` (N + 1, B, C, H, W), clean first, if kept.
     """
 
     noise: Tensor
@@ -113,6 +114,7 @@ class Inversion:
     prompt_embeds: Tensor | None = None
     negative_prompt_embeds: Tensor | None = None
     class_labels: Tensor | None = None
+    negative_class_labels: Tensor | None = None
     latents: Tensor | None = None
     trajectory: Tensor | None = None
 
@@ -131,7 +133,7 @@ class Inversion:
             raise IndexError(index)
         meta = self.meta | {k: self.meta[k][rows] for k in PER_PICTURE_META if isinstance(self.meta.get(k), list)}
         lists = {name: getattr(self, name)[rows] for name in PER_PICTURE}
-        optional = ("source", "prompt_embeds", "negative_prompt_embeds", "class_labels", "latents")
+        optional = ("source", *EMBEDS, "class_labels", "negative_class_labels", "latents")
         tensors = {name: None if (t := getattr(self, name)) is None else t[rows] for name in optional}
         kept = None if self.trajectory is None else self.trajectory[:, rows]
         state = {name: value[rows] for name, value in self.state.items()}

@@ -59,12 +59,13 @@ class Condition:
         """This batch and another one below it."""
         import torch
 
-        def join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        def join(name: str) -> Tensor | None:
+            a, b = getattr(self, name), getattr(other, name)
             if (a is None) is not (b is None):
-                raise Incompatible("guidance needs both halves conditioned alike; give negative_prompt_embeds too")
+                raise Incompatible(f"guidance needs both halves conditioned alike; give negative_{name} too")
             return None if a is None or b is None else torch.cat([a, b])
 
-        return Condition(join(self.prompt_embeds, other.prompt_embeds), join(self.class_labels, other.class_labels))
+        return Condition(join("prompt_embeds"), join("class_labels"))
 
 
 def state_dict_sha256(tensors: dict[str, Tensor]) -> str:

@@ -70,8 +70,8 @@ def _not_so(error: BaseException, x: Tensor, t: Tensor, more: dict[str, Tensor])
     )
 
 
-def required_inputs(unet: Any, id: str) -> frozenset[str]:
-    """Which of `encoder_hidden_states` and `class_labels` a network cannot be asked without.
+def inputs_of(unet: Any, id: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Which of `encoder_hidden_states` and `class_labels` a network cannot be asked without, and all that it names.
 
     Raises:
         Incompatible: it cannot be asked without something that nobody would give.
@@ -80,7 +80,7 @@ def required_inputs(unet: Any, id: str) -> frozenset[str]:
     try:
         signature = inspect.signature(getattr(network, "forward", network))
     except (TypeError, ValueError):
-        return frozenset()
+        return frozenset(), frozenset()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     named = [p for p in signature.parameters.values() if p.kind not in variable]
     needed = [p.name for p in named[2:] if p.default is inspect.Parameter.empty]
@@ -90,7 +90,7 @@ def required_inputs(unet: Any, id: str) -> frozenset[str]:
             f"{id} cannot be asked without {', '.join(strange)}; give unsample.wrap a function that gives them: "
             f"lambda x, t: net(x, t, {strange[0]}=...)"
         )
-    return frozenset(needed)
+    return frozenset(needed), frozenset(p.name for p in named)
 
 
 def config_of(network: Any) -> dict[str, Any]:

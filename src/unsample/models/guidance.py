@@ -94,9 +94,16 @@ class Predict:
         self.scales = tuple([check_guidance(guidance_scale)] * (grid.num_steps + 1) if one else guidance_scale)  # type: ignore[arg-type]
         if unconditional is None and any(w != 1 for w in self.scales):
             asked = next(w for w in self.scales if w != 1)
+            labelled, embedded = condition.class_labels is not None, condition.prompt_embeds is not None
+            names = [n for n, there in (("embeds", embedded or not labelled), ("labels", labelled)) if there]
+            kinds = {
+                "embeds": "negative_prompt_embeds",
+                "labels": "negative_class_labels (the class that stands for none)",
+            }
+            lacking = " and ".join(kinds[n] for n in names)
             raise Incompatible(
                 f"guidance_scale={asked:g} needs an unconditional prediction, and {model.id} was given none; "
-                "use guidance_scale=1 or give negative_prompt_embeds"
+                f"use guidance_scale=1 or give {lacking}"
             )
         self.model, self.grid, self.condition, self.unconditional = model, grid, condition, unconditional
         self.unclamped = grid if grid.clip is None else replace(grid, clip=None)

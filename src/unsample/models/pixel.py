@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
 from unsample.models.base import Condition
-from unsample.models.calling import call_network, config_of, required_inputs, vae_decode, vae_encode, vae_factor
+from unsample.models.calling import call_network, config_of, inputs_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_pixel_unet, check_unet
 from unsample.models.identity import identity
 from unsample.models.weights import Weights
@@ -109,7 +109,8 @@ class CallableModel(PixelModel):
         told = hasattr(unet, "state_dict") and (len(unet.state_dict()) > 0 or id is not None)
         self.identity = None if told or id is not None else identity(unet)
         super().__init__(unet, scheduler, f"wrap({id or type(unet).__name__})", sample_shape)
-        self.needs = required_inputs(unet, self.id)
+        self.needs, named = inputs_of(unet, self.id)
+        self.takes_labels = "class_labels" in named and (self.num_classes or not config_of(unet))
         self.batched_timestep = batched_timestep or _is_diffusers(unet)
         if vae is not None:
             self.factor = vae_factor(vae)
