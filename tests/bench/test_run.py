@@ -326,3 +326,56 @@ def test_exports_hold_every_row_and_value(whole: Path, tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "rows.parquet")
     assert table.num_rows == 35
     assert table["record.psnr"][0].as_py() == found.rows[0]["values"]["record.psnr"]["value"]
+
+
+def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    child = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    worker = int(child.stdout.readline())
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (tmp_path / "busy").exists():
+        time.sleep(0.05)
+    assert (tmp_path / "busy").exists()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    until = time.monotonic() + 10  # its batch would take two minutes
+    while time.monotonic() < until and _alive(worker):
+        time.sleep(0.05)
+    assert not _alive(worker)
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from unsample.bench.cells import Task
+from unsample.bench.local import Processes, Workplace
+
+class Slow:
+    def do(self, task):
+        Path(sys.argv[1], "busy").touch()
+        time.sleep(120)
+
+class Place(Workplace):
+    def worker(self):
+        return Slow()
+
+if __name__ == "__main__":
+    from unsample.bench.plan import make_plan
+    plan = make_plan({"dataset": "scenes:1", "methods": ["ddim"]})
+    engine = Processes(Place(plan, Path(sys.argv[1])), 1)
+    engine.submit(Task("scenes-mixture", "ddim", 1.0, (0,), ("report-0",), 0))
+    print(engine.pids()[0], flush=True)
+    time.sleep(120)
+"""
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process is there and is no zombie that nobody waited for."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False

@@ -1,7 +1,7 @@
 """The local engine: batches done in this process, or in worker processes that are replaced when they die.
 
-A worker loads its models once. Only the parent writes the ledger; a worker that loses its parent finds the pipe closed
-and ends.
+A worker loads its models once. Only the parent writes the ledger; a worker that loses its parent ends at once, also in
+the middle of a batch: nobody would take what it makes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from unsample.bench.cells import Task
@@ -150,8 +151,16 @@ class Processes:
             worker.process.join()
 
 
+def end_with(parent: Any) -> None:
+    """End this process, whatever it is doing, when its parent has ended: `parent` is what `parent_process()` gives."""
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _serve(pipe: Connection, place: Workplace) -> None:
     """A worker's life: batches in, rows out, until the pipe closes."""
+    Thread(target=end_with, args=(parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
