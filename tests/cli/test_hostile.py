@@ -133,3 +133,52 @@ def test_a_model_that_only_a_file_names_is_taken_from_the_cache_and_never_fetche
     assert asked == [True]
     assert run("invert", scene, "-m", "evil/hub", "--steps", 1, "-o", "o").code == 0
     assert asked == [True, False]  # what the user names may be fetched
+
+
+@pytest.mark.parametrize("name", ["tiny-ddpm", "./tiny-ddpm", "{folder}", "evil/hub", 7, ["tiny-ddpm"], ""])
+def test_a_folder_that_a_picture_names_is_not_loaded_and_that_is_said(
+    run: Run, tmp_path: Path, tiny_ddpm: Path, monkeypatch: pytest.MonkeyPatch, name: object
+) -> None:
+    from unsample.cli import checks, session
+    from unsample.datasets import Scenes
+    from unsample.metrics.pixels import as_pil
+    from unsample.pictures import write_png
+
+    asked: list[str] = []
+
+    def load(known: checks.KnownModel, where: object) -> None:
+        asked.append(known.name)
+        raise KeyboardInterrupt
+
+    (tmp_path / "evil").mkdir()
+    for link in ("tiny-ddpm", "evil/hub"):  # a folder of that name is here, beside a hub id that is in the cache
+        (tmp_path / link).symlink_to(tiny_ddpm)
+    monkeypatch.setattr(checks, "cached", lambda name: tiny_ddpm if name == "evil/hub" else None)
+    monkeypatch.setattr(session, "load", load)
+    named = str(tiny_ddpm) if name == "{folder}" else name
+    picture = as_pil(Scenes("tune", 1)[0].image[None])[0]
+    write_png(picture, Path("a.png"), {"verb": "sample"})
+    write_png(picture, Path("b.png"), {"model": named, "verb": "sample"})
+    verbs = (("invert",), ("compare",), ("edit", "--target-prompt", "a star"))
+    for verb, *more in verbs:
+        for file, notes in (("a.png", 0), ("b.png", 1)):
+            ended = run(verb, file, *more, "--steps", 1, "-o", f"{verb}.png" if verb == "edit" else verb)
+            assert ended.err.count("was not followed") == notes
+            assert ended.err.count("scenes-sd is used") == notes
+    assert asked == ["scenes-sd"] * 6
+
+
+@pytest.mark.parametrize("name", ["./tiny-sd", "{folder}", "../tiny-sd", "evil/hub"])
+def test_a_path_that_a_saved_inversion_names_is_not_followed(
+    run: Run, saved: str, tmp_path: Path, tiny_sd: Path, name: str
+) -> None:
+    (tmp_path / "evil").mkdir()
+    for link in ("tiny-sd", "evil/hub"):
+        (tmp_path / link).symlink_to(tiny_sd)
+    sha = {"sha256": run("show", saved, "--json").json["meta"]["model"]["sha256"]}
+    evil = rewritten(saved, meta={"model": {"id": name.format(folder=tiny_sd), **sha}})
+    for arguments in (("reconstruct", evil), ("edit", evil, "--target-prompt", "a star"), ("interpolate", evil, evil)):
+        ended = run(*arguments, "-o", "x.png" if arguments[0] == "edit" else "x")
+        assert ended.code == 3
+        assert "--model" in ended.err
+    assert run("reconstruct", saved, "-o", "x").code == 0  # its own bare name, of a folder that is here

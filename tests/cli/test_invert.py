@@ -174,15 +174,18 @@ def test_model_and_prompt_come_from_the_pictures_own_metadata(run: Run, tiny_sd:
 def test_pictures_of_several_models_are_inverted_each_with_its_own(
     run: Run, scene: Path, tiny_ddpm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from unsample.cli import checks
+    from unsample.models import loading
     from unsample.pictures import write_png
 
-    monkeypatch.chdir(tiny_ddpm.parent)  # where the name in the metadata is a folder
-    write_png(Image.open(scene), scene.with_name("pixels.png"), {"model": "tiny-ddpm"})
+    monkeypatch.setattr(checks, "cached", lambda name: tiny_ddpm if name == "tiny/ddpm" else None)
+    monkeypatch.setattr(loading, "_download", lambda name, local_files_only: tiny_ddpm)
+    write_png(Image.open(scene), scene.with_name("pixels.png"), {"model": "tiny/ddpm"})
     write_png(Image.open(scene), scene.with_name("mixture.png"), {"model": "scenes-mixture"})
     files = [scene.with_name(n) for n in ("mixture.png", "pixels.png")]
     document = run("invert", *files, "--steps", 2, "-o", scene.with_name("several"), "--json").json
     assert document["model"] is None
-    assert [row["model"] for row in document["images"]] == ["scenes-mixture", "tiny-ddpm"]
+    assert [row["model"] for row in document["images"]] == ["scenes-mixture", "tiny/ddpm"]
 
 
 def test_what_was_done_to_a_picture_is_said(run: Run, tmp_path: Path, tiny_ddpm: Path) -> None:

@@ -215,23 +215,40 @@ def known_model(name: str) -> KnownModel:
     return KnownModel(name)
 
 
+def named_by_file(name: object, folders: bool = False) -> KnownModel | None:
+    """The model that a file names, or None. A file is others' text: nothing is fetched for it, and no path is followed.
+
+    Args:
+        name: what stands in the file.
+        folders: whether a folder of that very name in the current one will do, as a saved inversion records it. A name
+            with a slash is a hub id that the local cache holds, or nothing.
+    """
+    from unsample.models.loading import BUNDLED
+
+    if not isinstance(name, str):
+        return None
+    try:
+        beside = folders and not re.search(r"[/\\:]", name) and name not in ("", ".", "..", "~") and Path(name).is_dir()
+        if name in BUNDLED or beside or (cached(name) and not os.path.lexists(name)):
+            return replace(known_model(name), from_file=True)
+    except (WeightsMissing, OSError, ValueError):
+        pass
+    return None
+
+
 def recorded_model(name: object, where: str) -> KnownModel:
-    """A model that a file names. A file is others' text: it may name what is here, but have nothing fetched.
+    """The model that a saved inversion names; its weights' hash is compared before anything is played.
 
     Raises:
         WeightsMissing: not here.
     """
-    from unsample.models.loading import BUNDLED
-
-    try:
-        if isinstance(name, str) and (name in BUNDLED or Path(name).is_dir() or cached(name)):
-            return replace(known_model(name), from_file=True)
-    except (WeightsMissing, OSError, ValueError):
-        pass
-    raise WeightsMissing(
-        f"{where} was made with the model {name!r}, which is not here under that name; "
-        "give the model with --model (a bundled name, a diffusers folder or a hub id)"
-    )
+    known = named_by_file(name, folders=True)
+    if known is None:
+        raise WeightsMissing(
+            f"{where} was made with the model {name!r}, which is not here under that name; "
+            "give the model with --model (a bundled name, a diffusers folder or a hub id)"
+        )
+    return known
 
 
 def playing_model(named: KnownModel | None, name: str, where: str, allow_other: bool) -> KnownModel:

@@ -60,11 +60,8 @@ def check_sizes(jobs: Sequence[Job], fit: Fit) -> None:
 
 
 def own_model(source: Source) -> KnownModel:
-    """The model that a picture's metadata names, else the default."""
-    name = source.metadata.get("model")
-    if name is None:
-        return checks.known_model(checks.DEFAULT_MODEL)
-    return checks.recorded_model(name, source.path)
+    """The model that a picture's metadata names, where it may be taken from there, else the default."""
+    return checks.named_by_file(source.metadata.get("model")) or checks.known_model(checks.DEFAULT_MODEL)
 
 
 def own_prompt(source: Source, model: KnownModel) -> str | None:
@@ -81,9 +78,18 @@ def own_prompt(source: Source, model: KnownModel) -> str | None:
 def from_metadata(jobs: Sequence[Job], model: bool, prompt: bool) -> Iterator[tuple[str, str]]:
     """What was taken from the pictures' own metadata, as (file, what) to be said."""
     for job in jobs:
-        if model and "model" in job.source.metadata:
-            yield job.source.path, f"model {job.model.name}, as its own metadata says"
+        if model and (name := job.source.metadata.get("model")) is not None:
+            yield job.source.path, _model_said(job.model, name)
     for job in jobs:
         if prompt and job.prompt is not None:
             shown = job.prompt if len(job.prompt) <= SHOWN else f"{job.prompt[:SHOWN]}..."
             yield job.source.path, f"prompt {shown!r}, as its own metadata says"
+
+
+def _model_said(model: KnownModel, name: object) -> str:
+    if model.name == name:
+        return f"model {name}, as its own metadata says"
+    return (
+        f"its own metadata name the model {str(name)[:SHOWN]!r}, which was not followed: only a bundled model, or a hub id "
+        f"in the local cache, is taken from a picture; {model.name} is used, so give another with --model"
+    )
