@@ -254,6 +254,7 @@ def invert(
         "source_sizes": [list(s) for s in sizes],
         "names": given.names if given else [f"latents-{k}" for k in range(count)],
         "notes": given.notes if given else [""] * count,
+        "source_sha256": given.sha256 if given else [None] * count,
         "fit": fit,
         "residual": residuals(state),
         "stored": {

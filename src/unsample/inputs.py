@@ -30,6 +30,7 @@ class Given:
     sizes: list[tuple[int, int]]  # width, height of the originals
     names: list[str]
     notes: list[str]
+    sha256: list[str | None]  # of the pictures as they were given; None for tensors
 
 
 def as_images(model: Model, images: Any, fit: Fit = "aspect") -> Given:
@@ -89,7 +90,9 @@ def _from_pictures(model: Model, pictures: Sequence[Any], fit: Fit) -> Given:
     pixels = torch.stack([torch.from_numpy(np.asarray(image).copy()) for image, _ in fitted])  # (B, H, W, 3)
     notes = ["; ".join([*p.notes, *([note] if note else [])]) for p, (_, note) in zip(pictures, fitted, strict=True)]
     sizes = [p.pixels.size for p in pictures]
-    return Given(pixels.permute(0, 3, 1, 2).float() / 255, sizes, [p.name for p in pictures], notes)
+    return Given(
+        pixels.permute(0, 3, 1, 2).float() / 255, sizes, [p.name for p in pictures], notes, [p.sha256 for p in pictures]
+    )
 
 
 def _from_tensor(model: Model, images: Tensor) -> Given:
@@ -107,7 +110,7 @@ def _from_tensor(model: Model, images: Tensor) -> Given:
         raise BadInput(f"sides of a tensor must be multiples of {model.multiple} for {model.id}; got {width}x{height}")
     images = images.expand(-1, 3, -1, -1)
     count = len(images)
-    return Given(images, [(width, height)] * count, [f"image-{k}" for k in range(count)], [""] * count)
+    return Given(images, [(width, height)] * count, [f"image-{k}" for k in range(count)], [""] * count, [None] * count)
 
 
 def as_latents(model: Model, latents: Any) -> Tensor:

@@ -22,6 +22,7 @@ PER_PICTURE_META = (
     "negative_prompt",
     "seeds",
     "source_sizes",
+    "source_sha256",
     "names",
     "notes",
     "nfe",

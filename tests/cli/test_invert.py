@@ -14,7 +14,7 @@ from tests.cli.conftest import Run, draw
 
 KEYS = {
     *("input", "inversion", "reconstruction", "psnr", "exact", "ssim", "ceiling_psnr", "nfe", "backward", "seconds"),
-    *("status", "out_of_domain", "health", "notes"),
+    *("status", "nonfinite_at", "out_of_domain", "health", "notes", "skipped"),
 }
 
 
@@ -42,7 +42,7 @@ def test_the_json_document_has_the_keys_of_the_contract(run: Run, scene: Path, t
         "invert", scene, "-m", tiny_sd, "--steps", 4, "--method", "fixed_point", "--set", "num_iters=2", "--json"
     )
     document = ended.json
-    assert set(document) == {"version", "model", "method", "images"}
+    assert set(document) == {"version", "model", "method", "images", "skipped"}
     assert (document["model"], document["method"]) == ("tiny-sd", "fixed_point")
     (row,) = document["images"]
     assert set(row) == KEYS

@@ -102,6 +102,7 @@ def compare(
     walks = [checks.checked_walk(n, s, asked) for n, s in chosen(methods, set or [], quick).items()]
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
+    image = places.the_one(image)
     named = None if model is None else checks.known_model(model)
     job = plan(places.open_pictures([image]), named, prompts, Path(output))[0]
     talk.notes(from_metadata([job], model is None, prompt is None))

@@ -84,6 +84,7 @@ def edit(
         places.png_path(output),
         allow_other_model,
     )
+    input = places.the_one(input)
     recorded = places.is_inversion(input)
     if not recorded:
         given = given.fitted_to(wanted_scales)  # options before files

@@ -62,7 +62,7 @@ def interpolate(
     if guidance_scale is not None:
         checks.guidance("--guidance-scale", guidance_scale)
     named = None if model is None else checks.known_model(model)
-    inputs = [inversion_a, inversion_b]
+    inputs = [places.the_one(inversion_a), places.the_one(inversion_b)]
     ends = [places.open_one_inversion(path) for path in inputs]
     a, b = ((noise_shape(end.path), end.meta) for end in ends)
     check_pair(a, b, guidance_scale)

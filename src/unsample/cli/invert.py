@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unsample.cli import checks, options, places, talk
+from unsample.cli import checks, options, places, resume, talk
 from unsample.cli.checks import Walk
 from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
 from unsample.cli.options import Place, examples
+from unsample.cli.resume import Found
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
     commands = (
         "unsample invert scene.png --prompt 'a red circle' -o out",
-        "unsample invert *.png --method fixed_point --set num_iters=5 --json",
+        "unsample invert '*.png' --method fixed_point --set num_iters=5 --json",
     )
     app.command("invert", epilog=examples(*commands))(invert)
 
@@ -62,7 +63,8 @@ def invert(
 
     For each picture it writes DIR/STEM.safetensors, the inversion, and
     DIR/STEM.png, the picture that the model makes of it again. Pictures with
-    equal names get -2, -3 and so on.
+    equal names get -2, -3 and so on. What this very command wrote before it was
+    stopped is skipped.
     """
     asked: dict[str, Any] = {
         "steps": steps,
@@ -79,6 +81,7 @@ def invert(
     named = None if model is None else checks.known_model(model)
     if named is not None:
         named.check(steps, prompt, scales)
+    images = places.expanded(images)
     jobs = plan(places.open_pictures(images), named, prompts, Path(output))
     talk.notes(from_metadata(jobs, model is None, prompt is None))
     for job in jobs:
@@ -86,9 +89,22 @@ def invert(
         job.model.check_method(walk.method, job.prompt)
     check_sizes(jobs, fit)
     recorded = places.open_trajectory(trajectory, walk.method.needs_trajectory, walk.method.name, len(jobs))
-    places.check_outputs([f for job in jobs for f in (job.inversion, job.picture)], overwrite, images)
-    done = list(_all(jobs, walk, where, batch_size, recorded))
+    found = _found(jobs, walk, overwrite or recorded is not None, images)
+    places.check_outputs(_files(jobs, found.whole | found.half), overwrite, images)
+    done = list(_all(jobs, found, walk, where, batch_size, recorded))
     return _report(done, walk, Path(output), json)
+
+
+def _files(jobs: Sequence[Job], but: frozenset[int] = frozenset()) -> list[Path]:
+    return [file for job in jobs if job.index not in but for file in (job.inversion, job.picture)]
+
+
+def _found(jobs: Sequence[Job], walk: Walk, anew: bool, images: Sequence[str]) -> Found:
+    """What is done already; nothing is looked for where all is made anew (a trajectory is not recorded)."""
+    if anew or not any(job.inversion.exists() for job in jobs):
+        return Found()
+    places.check_outputs(_files(jobs), True, images)
+    return resume.find(jobs, walk)
 
 
 @dataclass(frozen=True)
@@ -100,18 +116,26 @@ class Done:
     row: dict[str, Any]
 
 
-def _all(jobs: Sequence[Job], walk: Walk, where: Place, batch_size: int, trajectory: Tensor | None) -> Iterator[Done]:
+def _all(
+    jobs: Sequence[Job], found: Found, walk: Walk, where: Place, batch_size: int, trajectory: Tensor | None
+) -> Iterator[Done]:
     """Model by model, size by size, a batch at a time."""
     from unsample.cli import session
 
     for known in dict.fromkeys(job.model for job in jobs):
         model = session.load(known, where)
-        found: list[tuple[str, Figures]] = []
-        for batch in _batches(model, [job for job in jobs if job.model == known], walk.fit, batch_size):
+        own = [job for job in jobs if job.model == known]
+        resume.check_model(model, own, found)
+        seen: list[tuple[str, Figures]] = []
+        for job in (job for job in own if job.index in found.whole):
+            row, figures = resume.skipped(model, job)
+            seen.append((job.source.path, figures))
+            yield Done(job, model.id, row)
+        for batch in _batches(model, [job for job in own if job.index not in found.whole], walk.fit, batch_size):
             for job, row, figures in _run(model, batch, walk, trajectory):
-                found.append((job.source.path, figures))
+                seen.append((job.source.path, figures))
                 yield Done(job, model.id, row)
-        session.warn_out_of_domain(model, found)
+        session.warn_out_of_domain(model, seen)
 
 
 def _batches(model: Model, jobs: Sequence[Job], fit: Fit, batch_size: int) -> Iterator[list[Job]]:
@@ -204,20 +228,7 @@ def _kept(model: Model, job: Job, inversion: Inversion, picture: Tensor) -> tupl
     about = record.settings("invert", inversion.meta, 0, input=job.source.path, size=image.size, notes=notes)
     inversion.save(job.inversion)
     write_png(image, job.picture, about)
-    row = record.row(
-        "reconstruction",
-        input=job.source.path,
-        inversion=job.inversion,
-        picture=job.picture,
-        figures=figures,
-        nfe=inversion.nfe[0],
-        backward=inversion.backward[0],
-        seconds=inversion.seconds,
-        status=inversion.status[0],
-        nonfinite_at=inversion.nonfinite_at[0],
-        health=inversion.health[0],
-        notes=notes,
-    )
+    row = record.inverted(job.source.path, job.inversion, job.picture, inversion, figures, skipped=False)
     for text in notes:
         talk.note(f"{job.source.path}: {text}")
     cost = f"{inversion.nfe[0]} nfe, {inversion.seconds:.1f} s"
@@ -246,6 +257,7 @@ def _lost(
         nonfinite_at=at,
         diverged_at=where,
         notes=list(job.source.notes),
+        skipped=False,
     )
     return job, row, Figures()
 
@@ -256,9 +268,12 @@ def _report(done: Sequence[Done], walk: Walk, folder: Path, as_json: bool) -> in
     done = sorted(done, key=lambda d: d.job.index)
     rows = [d.row for d in done]
     lost = record.diverged(rows)
-    kept = len(rows) - sum(r["status"] == "diverged" for r in rows)
+    skipped = sum(r["skipped"] for r in rows)
+    kept = len(rows) - skipped - sum(r["status"] == "diverged" for r in rows)
+    if skipped:
+        talk.say(f"skipped {skipped} of {len(rows)}: done before by the same command (--overwrite makes them again)")
     if kept:
         talk.say(f"wrote {kept} inversion{'s' * (kept > 1)} and reconstruction{'s' * (kept > 1)} to {folder}/")
     if as_json:
-        talk.document(record.document([d.model_id for d in done], walk.method.name, rows, **lost))
+        talk.document(record.document([d.model_id for d in done], walk.method.name, rows, skipped=skipped, **lost))
     return 5 if lost else 0

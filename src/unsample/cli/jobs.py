@@ -90,6 +90,6 @@ def _model_said(model: KnownModel, name: object) -> str:
     if model.name == name:
         return f"model {name}, as its own metadata says"
     return (
-        f"its own metadata name the model {str(name)[:SHOWN]!r}, which was not followed: only a bundled model, or a hub id "
-        f"in the local cache, is taken from a picture; {model.name} is used, so give another with --model"
+        f"its own metadata name the model {str(name)[:SHOWN]!r}, which was not followed: only a bundled model, or a "
+        f"hub id in the local cache, is taken from a picture; {model.name} is used, so give another with --model"
     )

@@ -118,7 +118,8 @@ def measure(
     checks.place(Place(device, "float32", "none"))
     settings = Settings(weights_dir=weights_dir, clip=clip, device=device)
     asked = [resolve(name, METRICS, settings) for name in names(metrics)]
-    sides = {"images": a, "reference": b, "truth": truth, "mask": mask}
+    given_paths = {"images": a, "reference": b, "truth": truth, "mask": mask}
+    sides = {side: places.the_one(path) if path else path for side, path in given_paths.items()}
     matched = matched_files(sides, dataset)
     given = {
         "prompts": checks.text("--prompt", prompt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,38 @@ class Recorded:
         """A recorded prompt."""
         values = self.meta.get(name)
         return values[index] if isinstance(values, list) and len(values) > index else None
+
+
+def expanded(paths: Sequence[str]) -> list[str]:
+    """File names, with the files of a pattern such as `*.jpg` in the place of one that no shell has expanded.
+
+    Raises:
+        BadInput: a pattern that nothing matches.
+    """
+    found: list[str] = []
+    for path in paths:
+        if not glob.has_magic(path) or os.path.lexists(path):
+            found.append(path)
+            continue
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise BadInput(f"no file matches the pattern {path!r}; check the folder and the ending of the names")
+        found += matches
+    return found
+
+
+def the_one(path: str) -> str:
+    """The same of an argument that is one file.
+
+    Raises:
+        BadInput: nothing, or more than one file.
+    """
+    found = expanded([path])
+    if len(found) > 1:
+        raise BadInput(
+            f"the pattern {path!r} matches {len(found)} files, and one is wanted: {', '.join(found[:SHOWN])}"
+        )
+    return found[0]
 
 
 def open_pictures(paths: Sequence[str]) -> list[Source]:

@@ -54,6 +54,7 @@ def reconstruct(
     if guidance_scale is not None:
         checks.guidance("--guidance-scale", guidance_scale)
     named = None if model is None else checks.known_model(model)
+    inversions = places.expanded(inversions)
     found = places.open_inversions(inversions)
     jobs = plan(found, named, Path(output), allow_other_model)
     places.check_outputs([f for job in jobs for f in job.pictures], overwrite, inversions)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unsample import __version__
 from unsample.cli.session import Figures
+
+if TYPE_CHECKING:
+    from unsample.results import Inversion
 
 HEALTH = ("mean", "std", "kl", "lag1_correlation")
 
@@ -81,6 +84,27 @@ def row(
         "health": {name: None if health is None else health.get(name) for name in HEALTH},
         **more,
     }
+
+
+def inverted(
+    input: str, inversion: object, picture: object, made: Inversion, figures: Figures, *, skipped: bool
+) -> dict[str, Any]:
+    """The row of one picture that `invert` did, now or (`skipped`) before."""
+    return row(
+        "reconstruction",
+        input=input,
+        inversion=inversion,
+        picture=picture,
+        figures=figures,
+        nfe=made.nfe[0],
+        backward=made.backward[0],
+        seconds=made.seconds,
+        status=made.status[0],
+        nonfinite_at=made.nonfinite_at[0],
+        health=made.health[0],
+        notes=[n for n in made.meta.get("notes") or [] if n],
+        skipped=skipped,
+    )
 
 
 def document(models: Sequence[str], method: str | None, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:

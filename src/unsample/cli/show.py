@@ -29,6 +29,7 @@ def show(
     debug: options.Debug = False,
 ) -> int:
     """Print the settings in a PNG, or how an inversion was made and its health."""
+    file = places.the_one(file)
     found = of_inversion(file) if places.is_inversion(file) else of_picture(file)
     if json:
         talk.document(found)
