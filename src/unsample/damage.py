@@ -122,7 +122,8 @@ def _whole_jpeg(data: bytes) -> bytes:
 
 def _scans(data: bytes) -> tuple[int, bytes, list[tuple[bytes, range, int]], int]:
     """A JPEG's kind (its SOF marker), its components, each scan's components, coefficients and bits left, its end."""
-    kind, components, scans, at = 0, b"", [], 2
+    kind, components, at = 0, b"", 2
+    scans: list[tuple[bytes, range, int]] = []
     while len(scans) <= _MAX_SCANS and (found := _MARKER.search(data, at)):
         marker, at = data[found.end() - 1], found.end()
         if marker == _END:

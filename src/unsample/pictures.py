@@ -1,6 +1,6 @@
 """Pictures in and out, without torch: opened and checked, fitted to a model's size, written with their settings.
 
-Everything a file can hold is brought to one form, an upright 8-bit RGB picture, and every change is said in
+Everything a file can hold is brought to one form, an upright 8-bit sRGB picture, and every change is said in
 `Picture.notes`. A file is untrusted: its size is checked from the header before anything is decoded, and
 whatever Pillow throws becomes `BadInput`. The text in a PNG is data: parsed as JSON of bounded size, no more.
 """
@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Literal
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from unsample.colour import to_srgb
 from unsample.damage import load_whole, strictly
 from unsample.errors import BadInput, BadOption
 from unsample.files import as_json, atomic_write, base_name, plain_settings
@@ -76,13 +77,14 @@ class Picture:
 def open_picture(path: str | os.PathLike[str]) -> Picture:
     """Open a PNG, JPEG, WEBP, BMP, TIFF or GIF file as an upright 8-bit RGB picture.
 
-    16-bit, CMYK, palette, greyscale and 1-bit pictures are converted, transparency is composited on white, the
-    first frame of an animation is taken, EXIF orientation is applied; `notes` says which of these happened.
+    16-bit, CMYK, palette, greyscale and 1-bit pictures are converted, colours are brought to sRGB from what the file
+    says of them (a profile, gamma), transparency is composited on white, the first frame of an animation is taken, EXIF
+    orientation is applied; `notes` says which of these happened.
 
     Raises:
         BadInput: missing, a folder, empty, damaged, not such a picture, over 64 MB or 36 megapixels, a side under 8.
     """
-    with _opened(path, FORMATS) as image:
+    with opened(path, FORMATS) as image:
         return _picture(image, os.fspath(path), _stem(Path(path).stem), f"picture {os.fspath(path)!r}")
 
 
@@ -199,7 +201,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         BadInput: not a readable PNG, a text over 64 kB, or an `unsample` text that is not a JSON object.
     """
-    with _opened(path, ("PNG",)) as image:
+    with opened(path, ("PNG",)) as image:
         load_whole(image)  # texts may stand behind the pixels
         texts = image.info
         try:
@@ -213,9 +215,11 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """The picture file with its header read and checked, nothing decoded yet."""
-    what = f"picture {os.fspath(path)!r}"
+def opened(
+    path: str | os.PathLike[str], formats: tuple[str, ...] = FORMATS, kind: str = "picture"
+) -> Iterator[Image.Image]:
+    """The picture file with its header read and checked, nothing decoded yet; what is raised inside is `BadInput`."""
+    what = f"{kind} {os.fspath(path)!r}"
     _check_file(path, what)
     with _only_bad_input(what), open(path, "rb") as file:
         yield _identified(file, formats, what)
@@ -323,8 +327,19 @@ def _looks_like(head: bytes, formats: tuple[str, ...]) -> str:
     return "not a picture of a kind that is read here"
 
 
-def _picture(image: Image.Image, path: str | None, name: str, what: str) -> Picture:
-    """Decode and convert; each step that changes something adds a note."""
+@dataclass(frozen=True)
+class Decoded:
+    """A picture as it is stored, whole, in Pillow's mode for it."""
+
+    image: Image.Image
+    sixteen: bool  # 16 bits a sample are stored; of colour Pillow keeps the upper 8
+    turn: Image.Transpose | None  # to make it upright
+    turned: bool  # it is not upright as stored, or Pillow has turned it already
+    notes: tuple[str, ...] = ()
+
+
+def decoded(image: Image.Image) -> Decoded:
+    """Decode; whatever is raised here is for `opened` to put into words."""
     notes: list[str] = []
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
@@ -334,37 +349,66 @@ def _picture(image: Image.Image, path: str | None, name: str, what: str) -> Pict
         notes.append(f"its frame covers a part of its {_by(image.size)}")
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
     sixteen = any(re.search(r"(?<!BGR);16", mode) for mode in raw_modes)  # BGR;16 is 5 + 6 + 5 bits
-    turned = _orientation(image) if image.format == "TIFF" else 1  # Pillow turns a TIFF while it loads it
+    before = _orientation(image) if image.format == "TIFF" else 1  # Pillow turns a TIFF while it loads it
     with _silent_libtiff() if image.format == "TIFF" else nullcontext():
         load_whole(image)
-    upright = _UPRIGHT.get(_orientation(image))
+    turn = _UPRIGHT.get(_orientation(image))
+    return Decoded(image, sixteen, turn, turn is not None or before in _UPRIGHT, tuple(notes))
+
+
+def _picture(image: Image.Image, path: str | None, name: str, what: str) -> Picture:
+    """Decode and convert; each step that changes something adds a note."""
+    found = decoded(image)
+    image, notes = found.image, list(found.notes)
     metadata = _own_metadata(image)
     if image.mode.startswith("I") or image.mode == "F":
         notes.append("float converted to 8-bit" if image.mode == "F" else "16-bit converted to 8-bit")
         image = _eight_bits(image, what)
-    elif sixteen:
+    elif found.sixteen:
         notes.append("16-bit converted to 8-bit")
         image = _eight_bit_key(image)
-    rgb = _to_rgb(image, notes)
-    if upright is not None:
-        rgb = rgb.transpose(upright)
-    if upright is not None or turned in _UPRIGHT:
+    rgb = _to_rgb(image, _colours(found.image), notes)
+    if found.turn is not None:
+        rgb = rgb.transpose(found.turn)
+    if found.turned:
         notes.append("turned by its EXIF orientation")
     rgb.info = {}
     return Picture(rgb, path, name, tuple(notes), metadata)
 
 
-def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """From any 8-bit mode to RGB on white."""
+def _to_rgb(image: Image.Image, info: Mapping[str, Any], notes: list[str]) -> Image.Image:
+    """From any 8-bit mode to sRGB on white; `info` is what the file says of its colours."""
     if image.mode not in ("RGB", "RGBA", "RGBX", "RGBa"):
         notes.append(f"converted from {_KINDS.get(image.mode, image.mode)}")
-    if not image.has_transparency_data:
+    if image.has_transparency_data:
+        grey = image.mode in ("L", "LA", "La")
+        image = (image.convert("LA") if grey else image).convert("LA" if grey else "RGBA")
+    elif image.mode not in ("L", "CMYK"):
+        own = image.mode in ("1", "P", "RGBX")
+        info, image = (
+            info if own or image.mode == "RGB" else {},
+            image.convert("RGB"),
+        )  # of LAB and the like: no profile
+    image, note = to_srgb(image, info)
+    if note is not None:
+        notes.append(note)
+    if image.mode not in ("LA", "RGBA"):
         return image.convert("RGB")
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    rgba = image.convert("RGBA")
     if rgba.getchannel("A").getextrema() == (255, 255):
         return rgba.convert("RGB")
     notes.append("transparency composited on white")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _colours(image: Image.Image) -> Mapping[str, Any]:
+    """What a decoded picture says of its colours: Pillow's `info`, and "adobe_rgb" where EXIF says so as cameras do."""
+    try:
+        exif = image.getexif()
+        adobe = exif.get_ifd(0x8769).get(0xA001) == 0xFFFF and exif.get_ifd(0xA005).get(1) == "R03"
+    except Exception:  # a broken EXIF block is no reason to refuse a good picture
+        adobe = False
+    return {**{str(key): value for key, value in image.info.items()}, "adobe_rgb": adobe}
 
 
 def _eight_bits(image: Image.Image, what: str) -> Image.Image:

@@ -285,6 +285,29 @@ def test_masks_truths_and_a_table_of_prompts_belong_to_their_pictures(run: Run, 
     assert run("measure", a, b, "--metrics", "clip_text", "--prompts", "bad.csv").code == 4
 
 
+def test_masks_of_every_encoding_give_the_same_and_are_said(run: Run, folders: tuple[Path, Path]) -> None:
+    a, b = (folder / "1.png" for folder in folders)
+    inside = np.zeros((24, 24), dtype=np.uint8)
+    inside[4:12, 4:20] = 1
+    red = np.zeros((24, 24, 4), dtype=np.uint8)
+    red[..., 0], red[..., 3] = 255, inside * 255
+    kinds = {"white": inside * 255, "ones": inside, "sixteen": inside.astype(np.uint16), "paint": red}
+    said = {"ones": "1, on 0, is to be", "sixteen": "1, on 0, is to be", "paint": "painted on transparency"}
+    values = {}
+    for name, levels in kinds.items():
+        Image.fromarray(levels).save(f"{name}.png")
+        ended = run("measure", a, b, "--metrics", "masked_psnr,pie_psnr", "--mask", f"{name}.png", "--json")
+        assert ended.code == 0, ended.err
+        values[name] = ended.json["pairs"][0]["values"]
+        assert (f"note: {name}.png: " in ended.err) == (name in said)
+        assert said.get(name, "") in " ".join(ended.json["notes"])
+    assert all(found == values["white"] for found in values.values())
+    Image.fromarray(np.arange(576, dtype=np.uint8).reshape(24, 24)).save("photograph.png")
+    ended = run("measure", a, b, "--metrics", "masked_psnr", "--mask", "photograph.png")
+    assert ended.code == 4
+    assert "is no mask: it has" in ended.err
+
+
 def test_a_data_set_brings_the_source_the_truth_and_the_prompts(run: Run, tmp_path: Path) -> None:
     from unsample.datasets import open_dataset
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import unsample
+from unsample.errors import BadInput
 from unsample.metrics import Subject
 from unsample.metrics.pixels import ssim
 
@@ -109,12 +110,38 @@ def test_pictures_that_agree_outside_are_exact_there(subject: Subject) -> None:
     assert ssim(images[1:2], images[1:2]) == [1.0]
 
 
-def test_a_mask_that_is_not_of_zeros_and_ones_or_of_another_size_is_refused(subject: Subject) -> None:
-    for mask, words in ((subject.mask * 255, "0 (to be kept) and 1"), (subject.mask[:, :, :16], "one size")):  # type: ignore[index,operator]
-        wrong = Subject(images=subject.images, reference=subject.reference, mask=mask)
-        score = unsample.measure(["masked_mse"], wrong)["masked_mse"]
-        assert score.values == [None] * 3
-        assert words in str(score.reasons[0])
+def test_a_mask_of_another_size_is_refused(subject: Subject) -> None:
+    wrong = Subject(images=subject.images, reference=subject.reference, mask=subject.mask[:, :, :16])  # type: ignore[index]
+    score = unsample.measure(["masked_mse"], wrong)["masked_mse"]
+    assert score.values == [None] * 3
+    assert "one size" in str(score.reasons[0])
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64, torch.float64])
+@pytest.mark.parametrize("high", [1, 255])
+def test_a_mask_of_two_values_is_a_mask_in_every_type_and_form(subject: Subject, kind: torch.dtype, high: int) -> None:
+    names = ["masked_mse", "pie_psnr", "masked_ssim"]
+    wanted = {name: score.values for name, score in unsample.measure(names, subject).items()}
+    mask = ((subject.mask * high) if kind != torch.bool else subject.mask).to(kind)  # type: ignore[operator,union-attr]
+    for form in (mask, mask[:, 0], mask.numpy(), mask[:, 0].numpy(), mask[:, 0, :, :, None].numpy()):
+        again = Subject(images=subject.images, reference=subject.reference, mask=form)
+        assert torch.equal(again.mask, subject.mask)  # type: ignore[arg-type]
+        assert {name: score.values for name, score in unsample.measure(names, again).items()} == wanted
+
+
+def test_a_mask_of_one_picture_may_be_its_rows_alone(subject: Subject) -> None:
+    mask = subject.mask[0, 0].numpy()  # type: ignore[index]
+    assert torch.equal(Subject(mask=mask * 255).mask[0, 0], subject.mask[0, 0])  # type: ignore[index]
+
+
+def test_a_mask_of_many_values_is_refused_and_one_of_odd_values_is_said(subject: Subject) -> None:
+    with pytest.raises(BadInput, match="mask 1 is no mask: it has .* values"):
+        Subject(mask=torch.stack([torch.zeros(1, 32, 32), torch.rand(1, 32, 32)]))
+    for bad in (torch.rand(3, 3, 32, 32), "mask.png", torch.full((1, 1, 8, 8), torch.nan)):
+        with pytest.raises(BadInput):
+            Subject(mask=bad)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="mask 0: 7, on 0, is to be edited"):
+        Subject(mask=subject.mask[:1] * 7)  # type: ignore[index]
 
 
 def test_a_metric_of_masks_without_a_mask_says_so() -> None:

@@ -89,11 +89,13 @@ def _masks(batch: Batch) -> Tensor | None:
     import torch
     from PIL import Image
 
+    from unsample.masks import mask_of_array
+
     masks = batch.all("mask")
     if masks is None:
         return None
     size = (batch.model.picture_size[1], batch.model.picture_size[0])
     if all(tuple(m.shape[-2:]) == size for m in masks):
         return torch.stack(masks)
-    grey = [Image.fromarray((m[0] * 255).byte().numpy()).convert("RGB") for m in masks]
+    grey = [Image.fromarray(mask_of_array(m[0]).where).convert("RGB") for m in masks]
     return (fitted(batch, grey)[:, :1] >= 0.5).float()

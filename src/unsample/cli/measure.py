@@ -62,7 +62,12 @@ def measure(
     ] = None,
     mask: Annotated[
         str | None,
-        Option(metavar="PATH", help="White is to be edited.", rich_help_panel=MEASURING, show_default="not known"),
+        Option(
+            metavar="PATH",
+            help="What is not black in it is to be edited.",
+            rich_help_panel=MEASURING,
+            show_default="not known",
+        ),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -192,10 +197,13 @@ def check_sizes(asked: Sequence[Asked], pair: Pair) -> None:
     Raises:
         BadInput: naming the sizes.
     """
+    from unsample.masks import open_mask
     from unsample.pictures import open_picture
 
     files = {side: path for side, path in pair.files.items() if path.suffix != ".safetensors"}
-    sizes = {str(path): open_picture(path).pixels.size for path in files.values()}
+    sizes = {str(path): open_picture(path).pixels.size for side, path in files.items() if side != "mask"}
+    if "mask" in files:
+        sizes[str(files["mask"])] = open_mask(files["mask"]).where.shape[::-1]
     if len(set(sizes.values())) > 1 and not any(one.facts.any_size for one in asked):
         listed = ", ".join(f"{path} is {w}x{h}" for path, (w, h) in sizes.items())
         raise BadInput(f"pictures of one size are compared; {listed}; resize one, or use ssim_global, which resizes")
@@ -221,9 +229,11 @@ def measured(asked: Sequence[Asked], pairs: Sequence[Pair], settings: Settings) 
 
         quiet_libraries()
     measuring = Measuring(left, settings)
+    notes: list[tuple[str, str]] = []
     with progress(len(pairs)) as step:
         for batch in batches(pairs):
             found.files += batch.names
+            notes += batch.notes
             scores = measuring.add(batch.subject) if batch.subject is not None else {}
             if batch.reason is not None:
                 found.failed[batch.names[0]] = batch.reason
@@ -235,6 +245,8 @@ def measured(asked: Sequence[Asked], pairs: Sequence[Pair], settings: Settings) 
             if batch.subject is not None:
                 _note_sizes(found, batch.names, batch.subject)
             step(len(batch.names))
+    talk.notes(notes)
+    found.notes = [f"{file}: {note}" for file, note in notes]
     found.sets = measuring.finish()
     return found
 

@@ -27,6 +27,7 @@ class Batch:
     names: Sequence[str]
     subject: Subject | None
     reason: str | None = None
+    notes: Sequence[tuple[str, str]] = ()  # file and what was done to it
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Read:
     name: str
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
+    notes: Sequence[tuple[str, str]] = ()
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -80,14 +82,16 @@ def _joined(waiting: Sequence[Read]) -> Batch:
     if count > len(names):  # one file of tensors holds several samples
         names = [f"{names[0]}[{k}]" for k in range(count)]
     values: dict[str, Any] = {side: [read.values[side] for read in waiting] for side in waiting[0].values}
-    return Batch(names, Subject(**tensors, **values))
+    return Batch(names, Subject(**tensors, **values), notes=[note for read in waiting for note in read.notes])
 
 
 def _read(pair: Pair) -> Read:
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
+    notes: list[tuple[str, str]] = []
     if pair.item is not None:
         item = pair.item()
+        notes = [(item.id, note) for note in item.extra.get("notes", ())]
         values = {side: getattr(item, name) for side, name in ITEM.items() if getattr(item, name) is not None}
         known = {"reference": item.image, "truth": item.truth, "mask": item.mask}
         tensors = {side: _as_tensor(value) for side, value in known.items() if value is not None}
@@ -95,12 +99,13 @@ def _read(pair: Pair) -> Read:
         if path.suffix == ".safetensors":
             tensors |= read_tensors(path, truth=side != "images")
         else:
-            tensors[side] = _picture(path, grey=side == "mask")
+            tensors[side], said = _mask(path) if side == "mask" else _picture(path)
+            notes += [(str(path), note) for note in said]
     lengths = {len(tensor) for tensor in tensors.values()}
     if len(lengths) > 1:
         counts = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items())
         raise BadInput(f"{pair.name}: the files hold different numbers of samples ({counts})")
-    return Read(pair.name, tensors, {**values, **pair.texts})
+    return Read(pair.name, tensors, {**values, **pair.texts}, notes)
 
 
 def _as_tensor(picture: Any) -> Tensor:
@@ -113,17 +118,22 @@ def _as_tensor(picture: Any) -> Tensor:
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
 
 
-def _picture(path: Path, grey: bool) -> Tensor:
-    """(1, 3, H, W) in [0, 1], or (1, 1, H, W) of 0 and 1."""
-    import numpy as np
-    import torch
-
+def _picture(path: Path) -> tuple[Tensor, Sequence[str]]:
+    """(1, 3, H, W) in [0, 1], and what was done to get there."""
     from unsample.pictures import open_picture
 
-    pixels = open_picture(path).pixels
-    if grey:
-        return torch.from_numpy(np.asarray(pixels.convert("L")) >= 128)[None, None].float()
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+    picture = open_picture(path)
+    return _as_tensor(picture.pixels), picture.notes
+
+
+def _mask(path: Path) -> tuple[Tensor, Sequence[str]]:
+    """(1, 1, H, W) of 0 and 1, and what was taken as 1."""
+    import torch
+
+    from unsample.masks import open_mask
+
+    mask = open_mask(path)
+    return torch.from_numpy(mask.where.astype("float32"))[None, None], mask.notes
 
 
 def read_tensors(path: Path, truth: bool) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ class Measured:
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # file to reason
     lacking: dict[str, str] = field(default_factory=dict)  # metric to reason
+    notes: list[str] = field(default_factory=list)  # what was done to which file
 
     @property
     def code(self) -> int:
@@ -107,7 +108,7 @@ def report(found: Measured, matched: Matched, as_json: bool) -> None:
 def _left(found: Measured, matched: Matched) -> dict[str, Any]:
     from unsample import __version__
 
-    return {"unmatched": dict(matched.unmatched), "failed": found.failed, "unsample": __version__}
+    return {"unmatched": dict(matched.unmatched), "failed": found.failed, "notes": found.notes, "unsample": __version__}
 
 
 def rows(found: Measured) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """`folder`: a folder of pictures, and what a table in it (prompts.csv or prompts.jsonl) says of them.
 
-Columns: file, source_prompt, target_prompt, mask (a greyscale picture: over 127 is to be edited). Pictures without a
-row have no prompt; a row may also name a picture further down in the folder.
+Columns: file, source_prompt, target_prompt, mask (a picture that `unsample.masks` reads). Pictures without a row have
+no prompt; a row may also name a picture further down in the folder.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from unsample.datasets.spec import Spec
 from unsample.errors import BadInput
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
+
+    from unsample.masks import Mask
 
 TABLES = ("prompts.csv", "prompts.jsonl")
 COLUMNS = ("file", "source_prompt", "target_prompt", "mask")
@@ -72,33 +73,33 @@ def is_picture(name: str) -> bool:
 
 def read_shot(id: str, shot: Shot) -> Item:
     """The item of a picture file."""
+    from unsample.masks import open_mask
     from unsample.pictures import open_picture
 
     picture = open_picture(shot.path)
-    mask = None if shot.mask is None else mask_of(open_picture(shot.mask).pixels, picture.pixels.size)
+    mask = None if shot.mask is None else open_mask(shot.mask)
     return Item(
         id=id,
         image=picture.pixels,
         prompt=shot.prompt,
         target_prompt=shot.target_prompt,
-        mask=mask,
-        extra=noted(picture),
+        mask=None if mask is None else as_mask(mask, picture.pixels.size),
+        extra=noted(picture, mask),
     )
 
 
-def mask_of(picture: Image, size: tuple[int, int]) -> Tensor:
-    """A mask from a greyscale picture of the same size: (1, H, W), 1 where it is over 127.
+def as_mask(mask: Mask, size: tuple[int, int]) -> Tensor:
+    """A mask for a picture of that size: (1, H, W) of 0 and 1.
 
     Raises:
         BadInput: another size.
     """
-    import numpy as np
     import torch
 
-    if picture.size != size:
-        found, wanted = (f"{w}x{h}" for w, h in (picture.size, size))
-        raise BadInput(f"its mask is {found} and its picture {wanted}; they must be of one size")
-    return torch.from_numpy(np.asarray(picture.convert("L")) > 127)[None].float()
+    height, width = mask.where.shape
+    if (width, height) != size:
+        raise BadInput(f"its mask is {width}x{height} and its picture {size[0]}x{size[1]}; they must be of one size")
+    return torch.from_numpy(mask.where.astype("float32"))[None]
 
 
 def _check(folder: Path, row: Mapping[str, Any] | BadInput) -> Shot:

@@ -17,6 +17,7 @@ from unsample.datasets.item import Item
 from unsample.errors import BadInput
 
 if TYPE_CHECKING:
+    from unsample.masks import Mask
     from unsample.pictures import Picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -145,6 +146,7 @@ def needed(row: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def noted(picture: Picture) -> dict[str, Any]:
-    """What was done to a picture to bring it to 8-bit RGB, for `Item.extra`."""
-    return {"notes": list(picture.notes)} if picture.notes else {}
+def noted(picture: Picture, mask: Mask | None = None) -> dict[str, Any]:
+    """What was done to a picture to bring it to 8-bit RGB, and what was taken as its mask, for `Item.extra`."""
+    notes = [*picture.notes, *(f"mask: {note}" for note in (mask.notes if mask else ()))]
+    return {"notes": notes} if notes else {}

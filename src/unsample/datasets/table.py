@@ -62,7 +62,7 @@ DATASETS: dict[str, DatasetFacts] = {
 pictures/
   cat.png                  PNG, JPEG, WEBP, BMP, TIFF or GIF
   prompts.csv              optional; or prompts.jsonl. Columns: file, source_prompt, target_prompt, mask
-  masks/cat.png            greyscale, of the picture's size; over 127 is to be edited""",
+  masks/cat.png            of the picture's size; what is not black is to be edited""",
         reference="none",
         licence=OWN,
     ),

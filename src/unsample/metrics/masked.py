@@ -27,7 +27,7 @@ def kept_pixels(subject: Subject) -> Tensor:
     """1 outside the mask: (B, 1, H, W), float64.
 
     Raises:
-        BadInput: a mask of another size, or one that is not 0 and 1.
+        BadInput: a mask of another size.
     """
     images, reference = pair(subject)
     mask = subject.mask
@@ -35,8 +35,6 @@ def kept_pixels(subject: Subject) -> Tensor:
     if images.shape != reference.shape or mask.shape != (len(images), 1, *images.shape[2:]):
         shapes = ", ".join(str(tuple(t.shape)) for t in (images, reference, mask))
         raise BadInput(f"image, reference and mask must be of one size, the mask (B, 1, H, W); got {shapes}")
-    if bool(((mask != 0) & (mask != 1)).any()):
-        raise BadInput("a mask holds 0 (to be kept) and 1 (to be edited); this one holds other values")
     return 1 - mask.double()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +25,7 @@ class Subject:
     images: Tensor | None = None  # the result
     reference: Tensor | None = None  # the source
     truth: Tensor | None = None  # the true edit
-    mask: Tensor | None = None  # (B, 1, H, W), 1 where the picture is to be edited
+    mask: Tensor | None = None  # (B, 1, H, W) of 0 and 1, 1 is to be edited; others are read by `unsample.masks`
     prompts: Sequence[str] | None = None  # what the source shows
     target_prompts: Sequence[str] | None = None  # what the result should show
     targets: Sequence[Scene] | None = None  # scenes only: the scene after the edit
@@ -34,10 +37,43 @@ class Subject:
     played: Tensor | None = None  # what playing back gave
     between: Tensor | None = None  # what sampling from slerp(true_noise, noise, 1/2) gave
 
+    def __post_init__(self) -> None:
+        """Bring the mask to 0 and 1.
+
+        Raises:
+            BadInput: it is none.
+        """
+        if self.mask is not None:
+            object.__setattr__(self, "mask", _zeros_and_ones(self.mask))
+
     def __len__(self) -> int:
         """How many pictures."""
         known = (getattr(self, f.name) for f in fields(self) if f.name != "start_kind")
         return next((len(value) for value in known if value is not None), 0)
+
+
+def _zeros_and_ones(mask: Any) -> Tensor:
+    """Masks (B, 1, H, W) as floats of 0 and 1; from tensors and arrays, also (B, H, W, 1), (B, H, W) or (H, W)."""
+    import numpy as np
+    import torch
+
+    from unsample.masks import RULE, mask_of_array
+
+    if isinstance(mask, torch.Tensor):
+        if mask.ndim == 4 and mask.is_floating_point() and bool(((mask == 0) | (mask == 1)).all()):
+            return mask
+        mask = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
+    array = np.asarray(mask)
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
+        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.size == 0:
+        raise BadInput(f"masks are (B, 1, H, W); got {array.shape} {array.dtype}; {RULE}")
+    found = [mask_of_array(one, f"mask {k}") for k, one in enumerate(array)]
+    for k, read in enumerate(found):
+        if read.notes and 0 < read.where.mean() < 1:
+            warnings.warn(f"mask {k}: {read.notes[0]}", stacklevel=4)
+    return torch.from_numpy(np.stack([read.where for read in found])[:, None].astype("float32"))
 
 
 @dataclass(frozen=True, kw_only=True)
