@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.draws import draw_noise
 from unsample.errors import BadInput, BadOption, Incompatible
-from unsample.grid import Grid, grid_from_scheduler
+from unsample.grid import Grid, check_end, grid_from_scheduler
 from unsample.health import health
 from unsample.inputs import Prompts, as_generators, as_images, as_latents, generators_given, seeds_given
 from unsample.methods import Method, get_method
@@ -110,6 +110,7 @@ def sample(
     model = load(model)
     w = check_guidance(guidance_scale)
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip)
+    check_end(grid, grid.num_steps, sampling=True)
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
     )
@@ -220,6 +221,9 @@ def invert(
     spacing = configured.timestep_spacing
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
     stop = _stop(grid, strength)
+    if configured.check_grid is not None:
+        configured.check_grid(grid, stop)
+    check_end(grid, stop)
     scales = guidance_scales(sampling, guidance_schedule, grid)
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, shown
 from unsample.numeric import is_whole
-from unsample.prediction import PREDICTION_TYPES
+from unsample.prediction import PREDICTION_TYPES, says_nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,6 +139,47 @@ def grid_from_scheduler(
         clip=float(config.clip_sample_range) if clip == "config" and config.clip_sample else None,
         meta=meta,
     )
+
+
+MOST_LEAP = 50.0  # linear and sigmoid schedules make at most 12 in 5 steps, a cosine that ends near 0 158 in 200
+
+
+def leap(grid: Grid, stop: int) -> float:
+    """The factor by which the step into the noisiest point reached makes alpha smaller."""
+    return grid.alpha[stop - 1] / grid.alpha[stop] if grid.alpha[stop] > 0 else math.inf
+
+
+def end_of(grid: Grid, stop: int, *, sampling: bool = False) -> str:
+    """The step into the noisiest point in words, where it leaps, and what to do."""
+    spacing = "timestep_spacing='leading', which ends at a lower timestep"
+    kept = math.ceil(1000 * (stop - 1) / grid.num_steps) / 1000
+    ways = [spacing] if grid.meta.get("timestep_spacing") != "leading" else []
+    ways += [f"strength={kept:g}, a step less"] if stop > 1 and not sampling else []
+    return (
+        f"between timesteps {grid.timesteps[stop - 1]} and {grid.timesteps[stop]} alpha goes from "
+        f"{grid.alpha[stop - 1]:.2g} to {grid.alpha[stop]:.2g}, a factor of {leap(grid, stop):.0f}; use "
+        f"{', or '.join(ways) or 'a schedule that does not end at 0'}"
+    )
+
+
+def check_end(grid: Grid, stop: int, *, sampling: bool = False) -> None:
+    """Say before any work that an epsilon-predicting network cannot be used at the noisiest point, or hardly.
+
+    Its x0 is (x - sigma eps) / alpha, so a sampling step from there magnifies every error of eps by `leap`.
+
+    Raises:
+        Incompatible: alpha is 0.
+    """
+    if grid.prediction_type != "epsilon":
+        return
+    if grid.alpha[stop] == 0:
+        raise Incompatible(says_nothing(grid.timesteps[stop]))
+    if leap(grid, stop) > MOST_LEAP:
+        warnings.warn(
+            f"sampling magnifies what an epsilon-predicting network gets wrong by the last leap of alpha: "
+            f"{end_of(grid, stop, sampling=sampling)}",
+            stacklevel=3,
+        )
 
 
 def as_ddim(scheduler: Any) -> Any:

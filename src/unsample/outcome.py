@@ -35,7 +35,8 @@ def find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure
             stacklevel=3,
         )
     if len(watch.lost_at) == len(noise):
-        message = f"invert with {watch.model.id} diverged: {method.name} lost every picture at {end}"
+        message = f"invert with {watch.model.id} diverged: {method.name} lost every picture at {watch.lost_at[0]}"
+        message += "; try guidance 1, strength below 1, or another timestep_spacing" if method.reversible else ""
         raise Diverged(f"{message}{watch.cost.because(0)}", watch.cost.nonfinite)
 
 

@@ -27,6 +27,14 @@ class Prediction:
     eps: Tensor
 
 
+def says_nothing(timestep: int) -> str:
+    """Of an epsilon-predicting network at alpha = 0."""
+    return (
+        f"an epsilon-predicting network says nothing at alpha = 0 (zero terminal SNR, timestep {timestep}); use a "
+        "v_prediction model, or rescale_betas_zero_snr=False"
+    )
+
+
 def prediction_from_output(output: Tensor, x: Tensor, grid: Grid, i: int) -> Prediction:
     """Convert a network output at grid point i.
 
@@ -37,10 +45,7 @@ def prediction_from_output(output: Tensor, x: Tensor, grid: Grid, i: int) -> Pre
     alpha, sigma = grid.eval_alpha[i], grid.eval_sigma[i]
     if grid.prediction_type == "epsilon":
         if alpha == 0:
-            raise Incompatible(
-                "an epsilon-predicting network says nothing at alpha = 0 (zero terminal SNR, timestep "
-                f"{grid.timesteps[i]}); use a v_prediction model, or rescale_betas_zero_snr=False"
-            )
+            raise Incompatible(says_nothing(grid.timesteps[i]))
         x0, eps = (x - sigma * output) / alpha, output
     elif grid.prediction_type == "v_prediction":
         x0, eps = alpha * x - sigma * output, alpha * output + sigma * x

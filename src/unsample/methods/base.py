@@ -124,6 +124,7 @@ class Method:
     sample_step: Step = ddim_sample
     passes: Callable[[Walked], int] = lambda walked: walked.steps * walked.pair  # without early stopping
     backward: Callable[[Walked], int] = nothing  # passes backward through the network
+    check_grid: Callable[[Grid, int], None] | None = None  # refuses a grid and a stop, or warns, before any work
     begin: Callable[[Task], State] | None = None
     fit: Callable[[Task, list[Tensor], State], State] | None = None  # pivots: clean first, stop + 1 of them
     playback: Callable[[Predict, Condition], Predict] | None = None  # given the source's condition

@@ -8,6 +8,7 @@ for x_(i+1), from a first step of plain DDIM. The record is the noise and the po
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption
@@ -22,7 +23,6 @@ SAFE = 0.9  # below, (1 / gamma)^50 passes 1e3 and reaches 1e15 at .5
 
 
 def _begin(task: Task) -> State:
-    check_reversible("bdia", task.grid, task.stop)
     return {"cleaner": task.x0}
 
 
@@ -66,6 +66,7 @@ def bdia(gamma: float = 1.0) -> Method:
         {"gamma": gamma},
         up,
         down,
+        check_grid=partial(check_reversible, "bdia"),
         begin=_begin,
         keeps={"cleaner": Kept("the point before the noise"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the point before it",

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from unsample.errors import Incompatible
+from unsample.grid import MOST_LEAP, Grid, end_of, leap
 from unsample.methods.base import Kept, Method, Task, Walked, choice
 from unsample.solvers.belm import belm_weights, first_step_stays
 from unsample.solvers.reversible import check_reversible, two_point_steps
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
 SPACINGS = ("leading", "linspace", "trailing")
 
 
+def _check_grid(grid: Grid, stop: int) -> None:
+    check_reversible("belm", grid, stop)
+    if leap(grid, stop) > MOST_LEAP:
+        raise Incompatible(
+            f"belm divides by the squared ratio of its last two steps, and would lose the noise: {end_of(grid, stop)}"
+        )
+
+
 def _begin(task: Task) -> State:
-    check_reversible("belm", task.grid, task.stop)
     return {"cleaner": task.x0}
 
 
@@ -40,7 +49,8 @@ def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "
 
     Raises:
         BadOption: another spacing.
-        Incompatible: when inverting, a grid that ends at alpha = 0, or `clip`.
+        Incompatible: when inverting, a grid that ends at alpha = 0 or nearly so (a cosine schedule under "linspace" or
+            "trailing"), or `clip`.
 
     Reference:
         Wang et al., 2024, arXiv:2410.07273, O-BELM. The authors' code sets alpha = 1 at the clean end whatever the
@@ -66,6 +76,7 @@ def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "
         up,
         down,
         passes=passes,
+        check_grid=_check_grid,
         begin=_begin,
         keeps={"cleaner": Kept("the point before the noise"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the point before it",

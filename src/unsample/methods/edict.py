@@ -16,13 +16,14 @@ from unsample.solvers.edict import edict_steps
 from unsample.solvers.reversible import check_reversible
 
 if TYPE_CHECKING:
+    from unsample.grid import Grid
     from unsample.walk import State
 
+MOST_GAP = 1e5  # 0.93 makes 1e3 in 50 steps, 1e5 in 80 and 1e12 in 200, where the noise is lost
 SAFE = 0.9  # below, what inverting magnifies no longer fits into a float: (1 / .9^2)^50 is 4e4, (1 / .5^2)^50 is 1e30
 
 
 def _begin(task: Task) -> State:
-    check_reversible("edict", task.grid, task.stop)
     return {"second": task.x0}  # both start as the picture
 
 
@@ -68,6 +69,16 @@ def edict(p: float = 0.93, leapfrog: bool = True) -> Method:
             "inversion; the noise will be useless and the round trip not exact; use p from 0.9 to 1",
             stacklevel=2,
         )
+
+    def check_grid(grid: Grid, stop: int) -> None:
+        check_reversible("edict", grid, stop)
+        if p >= SAFE and p ** (-2 * stop) > MOST_GAP:
+            warnings.warn(
+                f"edict: over {stop} steps p={p:g} magnifies the gap between its two latents {p ** (-2 * stop):.0e} "
+                f"times, and the noise is of little use; use p={0.93 ** (50 / stop):.3f}, or fewer steps",
+                stacklevel=3,
+            )
+
     up, down = edict_steps(p, leapfrog)
     return Method(
         "edict",
@@ -75,6 +86,7 @@ def edict(p: float = 0.93, leapfrog: bool = True) -> Method:
         up,
         down,
         passes=lambda walked: 2 * walked.steps * walked.pair,
+        check_grid=check_grid,
         begin=_begin,
         keeps={"second": Kept("the second, coupled latent"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the second, coupled latent",

@@ -31,8 +31,9 @@ def weights(grid: Grid, i: int, j: int, previous: int | None) -> tuple[float, fl
         return ratio, b, 0.0
     before = _log_snr(grid, i) - _log_snr(grid, previous)
     ahead = _log_snr(grid, j) - _log_snr(grid, i)
-    # a step of zero length has no slope; a previous point with alpha = 0 is infinitely far, which gives 0 too
-    return ratio, b, 0.0 if ahead == 0 or before == 0 else ahead / before / 2
+    # a step of zero length has no slope, nor has one into alpha = 0, whose length has no end; a previous point with
+    # alpha = 0 is infinitely far, which gives 0 too
+    return ratio, b, 0.0 if before == 0 or ahead in (0, -math.inf) else ahead / before / 2
 
 
 def _log_snr(grid: Grid, i: int) -> float:
