@@ -51,6 +51,7 @@ def sample(
     model: Any,
     prompt: str | list[str] | None = None,
     *,
+    method: str | Method | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float = 1.0,
     guidance_schedule: Schedule = "constant",
@@ -69,11 +70,19 @@ def sample(
     clip: str = "off",
     progress: bool | None = None,
 ) -> Images:
-    """Generate pictures with deterministic DDIM.
+    """Generate pictures with deterministic DDIM, or with the sampler that a method of inversion has of its own.
+
+    A picture that `edict`, `bdia` or `belm` made is one whose inversion by the same method comes back to it, as any
+    picture does. The noise found then is another than the one it was sampled from, because a sampling run ends in two
+    latents (`edict`) or two points (`bdia`, `belm`), of which the picture is one. `dpm_solver` solves for that very
+    noise: of order 1 it finds it, of order 2 as near as its anchors are.
 
     Args:
         model: from `load` or `wrap`, or anything that `load` takes.
         prompt: one, or one a picture.
+        method: None is DDIM; or `edict` (its two latents both start as the noise), `bdia` or `belm` (their first step
+            is DDIM), `dpm_solver`: by name, or configured. Others are refused: they are played back by DDIM, or need
+            what they stored of a picture.
         num_inference_steps: 1 to what the model was trained with.
         guidance_scale: w >= 0, `eps_u + w (eps_c - eps_u)`; 1 is one pass (conditional only).
         guidance_schedule: how w runs from the noisiest step (s = 0) to the last (s = 1): "constant", "linear"
@@ -107,9 +116,13 @@ def sample(
         >>> unsample.sample(model, "a red circle", num_inference_steps=5, generator=g).images.shape
         torch.Size([1, 3, 32, 32])
     """
+    sampler = get_method("ddim" if method is None else method)
+    start, spacing = sampler.check_fresh(), sampler.timestep_spacing
     model = load(model)
     w = check_guidance(guidance_scale)
-    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip)
+    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
+    if sampler.check_grid is not None:
+        sampler.check_grid(grid, grid.num_steps)
     check_end(grid, grid.num_steps, sampling=True)
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
@@ -134,8 +147,11 @@ def sample(
     x = noise.to(model.device, state_dtype(model, noise), copy=True)
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     scales = guidance_scales(w, guidance_schedule, grid)
-    made = Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample").sample(x, ddim_sample)
+    run = Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample")
+    made = run.sample(x, sampler.sample_step, start(x))
     about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds)
+    if method is not None:
+        about["method"] = {"name": sampler.name, "settings": dict(sampler.settings)}
     return replace(
         made, meta=made.meta | about | {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)}
     )

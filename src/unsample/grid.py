@@ -145,7 +145,9 @@ MOST_LEAP = 50.0  # linear and sigmoid schedules make at most 12 in 5 steps, a c
 
 
 def leap(grid: Grid, stop: int) -> float:
-    """The factor by which the step into the noisiest point reached makes alpha smaller."""
+    """The factor by which the step into the noisiest point reached makes alpha smaller; 1 out of the picture itself."""
+    if grid.timesteps[stop - 1] == 0:
+        return 1.0  # one step, or two of which the first has no length: there is nothing between that it leaps over
     return grid.alpha[stop - 1] / grid.alpha[stop] if grid.alpha[stop] > 0 else math.inf
 
 

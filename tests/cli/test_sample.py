@@ -63,3 +63,22 @@ def test_a_sample_is_recorded(run: Run, tiny_sd: Path) -> None:
     expected = {"verb": "sample", "prompt": "a red circle", "negative_prompt": "blue", "guidance_scale": 2}
     expected |= {"num_inference_steps": 2, "model": "tiny-sd", "seed": 0, "size": [16, 16]}
     assert {name: settings.get(name) for name in expected} == expected
+
+
+def test_another_sampler_is_recorded_in_the_picture_and_its_cost_in_the_row(run: Run, tiny_ddpm: Path) -> None:
+    arguments = ("sample", "-m", tiny_ddpm, "--steps", 3, "--json")
+    ended = run(*arguments, "--method", "edict", "--set", "p=0.98", "-o", "a.png")
+    assert (ended.json["method"], ended.json["images"][0]["nfe"]) == ("edict", 6)
+    recorded = run("show", "a.png", "--json").json["unsample"]
+    assert (recorded["method"], recorded["method_settings"]["p"]) == ("edict", 0.98)
+    assert "inversion_guidance_scale" not in recorded
+    assert run(*arguments, "-o", "b.png").json["method"] == "ddim"
+    assert not np.array_equal(pixels("a.png"), pixels("b.png"))
+    for method, code, said in (
+        ("null_text", 2, "null_text does not sample: it plays back what it stored of a picture"),
+        ("fixed_point", 2, "fixed_point does not sample: it finds noise"),
+        ("edcit", 2, "did you mean 'edict'"),
+    ):
+        refused = run(*arguments, "--method", method, "-o", "c.png")
+        assert (refused.code, os.path.exists("c.png")) == (code, False)
+        assert said in refused.err

@@ -1,4 +1,4 @@
-"""`unsample sample`: pictures from seeds, by deterministic DDIM."""
+"""`unsample sample`: pictures from seeds, by deterministic DDIM or another method's own sampler."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from unsample.cli.options import OUTPUT, Place, examples
 from unsample.errors import BadInput, Diverged
 
 if TYPE_CHECKING:
+    from unsample.methods import Method
     from unsample.models.base import Model
     from unsample.results import Images
 
@@ -25,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     commands = (
         "unsample sample --prompt 'a large red circle at the left' -o scene.png",
         "unsample sample --model scenes-ddpm --num-images 4 --seed 7 -o samples",
+        "unsample sample --model scenes-ddpm --method edict --set p=0.98 -o edict.png",
     )
     app.command("sample", epilog=examples(*commands))(sample)
 
@@ -42,6 +44,20 @@ def sample(
     negative_prompt: Annotated[
         str | None,
         Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=SAMPLING, show_default="empty"),
+    ] = None,
+    method: Annotated[
+        str,
+        Option(metavar="NAME", help="ddim, edict, bdia, belm or dpm_solver: whose sampler.", rich_help_panel=SAMPLING),
+    ] = "ddim",
+    set: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the method; may be repeated. 'unsample methods NAME' lists them.",
+            rich_help_panel=SAMPLING,
+            show_default="the method's own",
+        ),
     ] = None,
     num_images: Annotated[int, Option(metavar="N", help="How many.", rich_help_panel=SAMPLING)] = 1,
     seed: Annotated[
@@ -100,6 +116,8 @@ def sample(
     with checks.option("--steps"):
         check_steps(steps)
     checks.guidance("--guidance-scale", guidance_scale)
+    sampler = checks.configured_method(method, set)
+    sampler.check_fresh()
     checks.at_least("--num-images", num_images, highest=MAX_IMAGES)
     checks.at_least("--batch-size", batch_size)
     checks.seed(seed, num_images)
@@ -116,10 +134,10 @@ def sample(
     from unsample.cli import session
 
     loaded = session.load(known, where)
-    wanted = Wanted(*prompts, steps, guidance_scale, guidance_schedule, clip, keep_trajectory)
+    wanted = Wanted(*prompts, sampler, steps, guidance_scale, guidance_schedule, clip, keep_trajectory)
     starts = range(0, num_images, batch_size)
     rows = [row for start in starts for row in _run(loaded, jobs[start : start + batch_size], wanted)]
-    return _report(loaded.id, rows, json)
+    return _report(loaded.id, sampler.name, rows, json)
 
 
 @dataclass(frozen=True)
@@ -136,6 +154,7 @@ class Wanted:
 
     prompt: str | None
     negative_prompt: str | None
+    method: Method
     steps: int
     guidance_scale: float
     guidance_schedule: str
@@ -165,6 +184,7 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
             made = api.sample(
                 model,
                 wanted.prompt,
+                method=wanted.method,
                 num_inference_steps=wanted.steps,
                 guidance_scale=wanted.guidance_scale,
                 guidance_schedule=wanted.guidance_schedule,
@@ -197,7 +217,11 @@ def _write(made: Images, k: int, job: Job, wanted: Wanted) -> None:
     image = session.as_pil(made.images[k : k + 1])
     if made.trajectory is not None:
         places.write_trajectory(made.trajectory[:, k : k + 1], job.file)
-    write_png(image, job.file, record.settings("sample", made.meta, k, method="ddim", seed=job.seed, size=image.size))
+    write_png(
+        image,
+        job.file,
+        record.settings("sample", made.meta, k, inversion_guidance_scale=None, seed=job.seed, size=image.size),
+    )
 
 
 def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -207,10 +231,10 @@ def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
     return record.row("image", status="diverged", nonfinite_at=at, diverged_at=where, seed=job.seed)
 
 
-def _report(model: str, rows: list[dict[str, Any]], as_json: bool) -> int:
+def _report(model: str, method: str, rows: list[dict[str, Any]], as_json: bool) -> int:
     from unsample.cli import record
 
     lost = record.diverged(rows)
     if as_json:
-        talk.document(record.document([model] * len(rows), "ddim", rows, **lost))
+        talk.document(record.document([model] * len(rows), method, rows, **lost))
     return 5 if lost else 0

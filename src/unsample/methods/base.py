@@ -128,6 +128,7 @@ class Method:
     begin: Callable[[Task], State] | None = None
     fit: Callable[[Task, list[Tensor], State], State] | None = None  # pivots: clean first, stop + 1 of them
     playback: Callable[[Predict, Condition], Predict] | None = None  # given the source's condition
+    fresh: Callable[[Tensor], State] | None = None  # the state with which `sample_step` starts from fresh noise
     edit_step: Step | None = None  # where an edit plays the record otherwise than a reconstruction
     keeps: Mapping[str, Kept] = field(default_factory=dict)  # the state that is saved with the noise
     stores: str = "noise"  # what the record holds, in words
@@ -156,6 +157,24 @@ class Method:
     def stepwise(self) -> bool:
         """Whether it is a way up alone: noise in, plain DDIM back. Only such a method can be another's base."""
         return self.sample_step is ddim_sample and not self.keeps and self.fit is None and self.playback is None
+
+    def check_fresh(self) -> Callable[[Tensor], State]:
+        """`fresh`, or why it cannot sample from fresh noise.
+
+        Raises:
+            Incompatible: a method that is played back by DDIM, or that needs what it stored of a picture.
+        """
+        if self.name == "ddim":  # which needs none; what is made around it is not itself a sampler
+            return lambda x: {}
+        if self.fresh is not None:
+            return self.fresh
+        if self.stepwise:
+            why = "it finds noise, and its noise is played back by ddim, which sample uses without a method"
+        elif self.fitted or self.playback is not None:
+            why = f"it plays back what it stored of a picture ({self.stores}), and of fresh noise there is none"
+        else:
+            why = f"it needs more than noise to start from ({self.stores})"
+        raise Incompatible(f"{self.name} does not sample: {why}; leave it out, or use edict, bdia, belm or dpm_solver")
 
     @property
     def solves_guidance(self) -> bool:

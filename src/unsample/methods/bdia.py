@@ -68,6 +68,7 @@ def bdia(gamma: float = 1.0) -> Method:
         down,
         check_grid=partial(check_reversible, "bdia"),
         begin=_begin,
+        fresh=lambda x: {},  # the first step is DDIM
         keeps={"cleaner": Kept("the point before the noise"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the point before it",
         exact=gamma >= SAFE,

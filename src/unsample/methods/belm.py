@@ -78,6 +78,7 @@ def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "
         passes=passes,
         check_grid=_check_grid,
         begin=_begin,
+        fresh=lambda x: {},  # the first step is DDIM
         keeps={"cleaner": Kept("the point before the noise"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the point before it",
         exact=True,

@@ -78,6 +78,7 @@ def dpm_solver(
         dpm_sample(order),
         passes=lambda walked: _passes(walked, order, max_iters, fine_step) if exact else walked.steps * walked.pair,
         begin=_stop if exact else None,
+        fresh=lambda x: {},
         handles_guidance=exact,
     )
 

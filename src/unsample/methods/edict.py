@@ -88,6 +88,7 @@ def edict(p: float = 0.93, leapfrog: bool = True) -> Method:
         passes=lambda walked: 2 * walked.steps * walked.pair,
         check_grid=check_grid,
         begin=_begin,
+        fresh=lambda x: {"second": x},  # both start as the noise
         keeps={"second": Kept("the second, coupled latent"), "rest": Kept("what rounding took off the noise")},
         stores="noise to double precision and the second, coupled latent",
         exact=p >= SAFE,

@@ -74,8 +74,8 @@ def two_point_steps(weights: Weights, passed: Callable[[Grid], bool] = nothing_p
     """The pair (up, down) of a two-point recursion. Its state up is `cleaner`, the point before the one reached.
 
     Up, the first step has no point before it and is DDIM with eps at its own start. Down, the first step is the kept
-    point and costs nothing. `passed` says whether the step between points 0 and 1 of a grid has no length: both
-    directions then hand x on, and the recursion begins above it.
+    point and costs nothing; from fresh noise, where none is kept, it is DDIM. `passed` says whether the step between
+    points 0 and 1 of a grid has no length: both directions then hand x on, and the recursion begins above it.
     """
 
     def up(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
@@ -94,6 +94,8 @@ def two_point_steps(weights: Weights, passed: Callable[[Grid], bool] = nothing_p
             return state["cleaner"], above
         if j == 0 and passed(grid):
             return x, above
+        if "noisier" not in state:
+            return transfer(x, predict(x, i).eps, grid, i, j), above
         p, q, r = weights(grid, 2 * i - j, i, j)
         return p * state["noisier"] + q * x + r * predict(x, i).eps, above
 
