@@ -1,7 +1,7 @@
 """A run on read-only storage: everything that only reads it works, and leaves nothing behind.
 
-Permissions do not bind root, so the storage is made read-only as the code meets it: Python's ways of writing are
-refused within the folder, and SQLite cannot make its index there, because a folder stands under the index's name.
+Permissions do not bind root, so the storage is made read-only as the code meets it: within the folder Python's ways of
+writing are refused, and SQLite opens nothing that it is not told to take as it is, as it does on such storage.
 """
 
 from __future__ import annotations
@@ -59,8 +59,14 @@ def frozen(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def freeze(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more writing there."""
-    (folder / f"{FILE}-shm").unlink(missing_ok=True)
-    (folder / f"{FILE}-shm").mkdir()
+    connect = sqlite3.connect
+
+    def connecting(path: Any, *args: Any, **more: Any) -> Any:
+        if str(folder) in str(path) and "immutable=1" not in str(path):
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        return connect(path, *args, **more)
+
+    monkeypatch.setattr(sqlite3, "connect", connecting)
 
     def guarded(call: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
         def refusing(path: Any, *args: Any, **more: Any) -> Any:

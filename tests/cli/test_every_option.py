@@ -1,0 +1,226 @@
+"""Every option of the verbs that run a model reaches the library: with it, what the library is asked for is another.
+
+The library is replaced by a recorder; that it heeds what it is asked for is tested beside it
+(tests/test_every_argument.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from tests.cli.conftest import Run, draw
+from unsample.errors import BadInput
+
+KEPT = "kept.safetensors"
+# verb: the command that an option is added to, and for each option what is added (and what the command needs for it).
+VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+    "invert": (
+        ["a.png", "b.png", "-m", "sd", "--steps", "4"],
+        {
+            "--model": ["-m", "ddpm"],
+            "--device": ["--device", "cpu"],
+            "--dtype": ["--dtype", "float16"],
+            "--offload": ["--offload", "model"],
+            "--vae-tiling": ["--vae-tiling"],
+            "--prompt": ["--prompt", "a red circle"],
+            "--negative-prompt": ["--negative-prompt", "blue"],
+            "--method": ["--method", "fixed_point"],
+            "--set": ["--set", "eps_at=source"],
+            "--steps": ["--steps", "5"],
+            "--guidance-scale": ["--guidance-scale", "2"],
+            "--sampling-guidance-scale": ["--sampling-guidance-scale", "2"],
+            "--guidance-schedule": ["--guidance-schedule", "cosine"],
+            "--strength": ["--strength", "0.5"],
+            "--seed": ["--seed", "1"],
+            "--fit": ["--fit", "crop"],
+            "--clip": ["--clip", "config"],
+            "--batch-size": ["--batch-size", "1"],
+        },
+    ),
+    "sample": (
+        ["-m", "sd", "--steps", "4", "--prompt", "a red circle", "-o", "made"],
+        {
+            "--model": ["-m", "scenes-mixture"],
+            "--device": ["--device", "cpu"],
+            "--dtype": ["--dtype", "float16"],
+            "--offload": ["--offload", "model"],
+            "--vae-tiling": ["--vae-tiling"],
+            "--prompt": ["--prompt", "a blue star"],
+            "--negative-prompt": ["--negative-prompt", "blue"],
+            "--num-images": ["--num-images", "2"],
+            "--seed": ["--seed", "1"],
+            "--steps": ["--steps", "5"],
+            "--guidance-scale": ["--guidance-scale", "2"],
+            "--guidance-schedule": ["--guidance-schedule", "cosine"],
+            "--clip": ["--clip", "config"],
+            "--keep-trajectory": ["--keep-trajectory"],
+        },
+    ),
+    "reconstruct": (
+        [KEPT, "-m", "sd"],
+        {
+            "--model": ["-m", "other"],
+            "--device": ["--device", "cpu"],
+            "--dtype": ["--dtype", "float16"],
+            "--offload": ["--offload", "model"],
+            "--vae-tiling": ["--vae-tiling"],
+            "--allow-other-model": ["--allow-other-model"],
+            "--use": ["--use", "noise"],
+            "--guidance-scale": ["--guidance-scale", "2"],
+            "--guidance-schedule": ["--guidance-schedule", "cosine"],
+        },
+    ),
+    "interpolate": (
+        [KEPT, KEPT, "-m", "sd"],
+        {
+            "--model": ["-m", "other"],
+            "--device": ["--device", "cpu"],
+            "--dtype": ["--dtype", "float16"],
+            "--offload": ["--offload", "model"],
+            "--vae-tiling": ["--vae-tiling"],
+            "--allow-other-model": ["--allow-other-model"],
+            "--num-frames": ["--num-frames", "3"],
+            "--guidance-scale": ["--guidance-scale", "2"],
+        },
+    ),
+    "edit": (
+        ["a.png", "-m", "sd", "--steps", "4", "--target-prompt", "a blue circle", "--source-prompt", "a red circle"],
+        {
+            "--model": ["-m", "other"],
+            "--device": ["--device", "cpu"],
+            "--dtype": ["--dtype", "float16"],
+            "--offload": ["--offload", "model"],
+            "--vae-tiling": ["--vae-tiling"],
+            "--allow-other-model": ["--allow-other-model"],
+            "--target-prompt": ["--target-prompt", "a star"],
+            "--source-prompt": ["--source-prompt", "a circle"],
+            "--negative-prompt": ["--negative-prompt", "blue"],
+            "--guidance-scale": ["--guidance-scale", "2"],
+            "--guidance-schedule": ["--guidance-schedule", "cosine"],  # a saved inversion: see PLAYED
+            "--inversion-guidance-scale": ["--inversion-guidance-scale", "2"],
+            "--method": ["--method", "fixed_point"],
+            "--set": ["--set", "eps_at=source"],
+            "--steps": ["--steps", "5"],
+            "--strength": ["--strength", "0.5"],
+            "--seed": ["--seed", "1"],
+            "--fit": ["--fit", "crop"],
+            "--clip": ["--clip", "config"],
+        },
+    ),
+    "compare": (
+        ["a.png", "-m", "sd", "--steps", "4", "--methods", "fixed_point"],
+        {
+            "--model": ["-m", "ddpm"],
+            "--device": ["--device", "cpu"],
+            "--dtype": ["--dtype", "float16"],
+            "--offload": ["--offload", "model"],
+            "--vae-tiling": ["--vae-tiling"],
+            "--methods": ["--methods", "ddim"],
+            "--prompt": ["--prompt", "a red circle"],
+            "--negative-prompt": ["--negative-prompt", "blue"],
+            "--set": ["--set", "fixed_point.num_iters=7"],
+            "--quick": ["--quick"],
+            "--steps": ["--steps", "5"],
+            "--guidance-scale": ["--guidance-scale", "2"],
+            "--sampling-guidance-scale": ["--sampling-guidance-scale", "2"],
+            "--guidance-schedule": ["--guidance-schedule", "cosine"],
+            "--seed": ["--seed", "1"],
+            "--fit": ["--fit", "crop"],
+        },
+    ),
+}
+# What an edit passes on to both of its calls is looked for in each: a saved inversion is only played, and of a picture
+# that is inverted first only the inversion is looked at.
+BOTH = ("--negative-prompt", "--guidance-schedule")
+PLAYED = [KEPT, "-m", "sd", "--target-prompt", "a blue circle"]
+# Where it goes and what is said of it; tested beside the verbs, as are --batch-size of sample and --trajectory.
+OUTSIDE = {"--output", "--overwrite", "--json", "--debug", "--grid", "--trajectory", "--batch-size"}
+
+
+class Enough(BadInput):
+    """The library was asked; what it would answer does not matter."""
+
+
+def told(value: Any) -> Any:
+    """What was asked for, so that two of them compare."""
+    if hasattr(value, "settings"):
+        return value.name, dict(value.settings)
+    if isinstance(value, Mapping):
+        return {k: told(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [told(v) for v in value]
+    if hasattr(value, "initial_seed"):
+        return value.initial_seed()
+    return value if isinstance(value, str | int | float | type(None)) else type(value).__name__
+
+
+@pytest.fixture
+def asked(run: Run, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
+    """`asked("edit", ...)`: what a command asks of the library, each call with its arguments."""
+    import unsample
+    from unsample import api
+
+    model = api.load(tiny_sd)
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png", colour="blue")
+    for name in ("sd", "other", "ddpm"):
+        (tmp_path / name).symlink_to(tiny_sd)
+    kept = unsample.invert(model, tmp_path / "a.png", "a red circle", num_inference_steps=2)
+    kept.save(tmp_path / KEPT)
+    calls: list[Any] = []
+
+    def recording(name: str, answer: Any) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            calls.append((name, told(args), told(more)))
+            if answer is None:
+                raise Enough("enough")
+            return answer
+
+        return call
+
+    def ask(verb: str, *arguments: str) -> list[Any]:
+        calls.clear()
+        answers = dict.fromkeys(("invert", "sample", "reconstruct", "edit", "interpolate"))
+        answers |= {"load": model, "invert": kept if verb == "edit" else None}
+        with monkeypatch.context() as patch:
+            for name, answer in answers.items():
+                patch.setattr(api, name, recording(name, answer))
+            ended = run(verb, *arguments)
+        assert "enough" in ended.err, ended.err
+        return list(calls)
+
+    return ask
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_a_verb_is_in_the_table(verb: str) -> None:
+    from unsample.cli.app import app
+
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    names = {next(o for o in p.opts if o.startswith("--")) for p in command.params if p.opts[0].startswith("-")}
+    assert names - OUTSIDE - {"--help"} == VERBS[verb][1].keys() - OUTSIDE
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_reaches_the_library(verb: str, asked: Callable[..., list[Any]]) -> None:
+    command, options = VERBS[verb]
+    plain = asked(verb, *command)
+    assert asked(verb, *command) == plain
+    unheard = [option for option, added in options.items() if asked(verb, *command, *added) == plain]
+    assert unheard == []
+
+
+@pytest.mark.parametrize("option", BOTH)
+def test_what_is_for_the_inversion_and_the_edit_reaches_both(option: str, asked: Callable[..., list[Any]]) -> None:
+    command, options = VERBS["edit"]
+    for arguments, call in ((command, "invert"), (PLAYED, "edit")):
+        plain, other = (
+            [c for c in asked("edit", *arguments, *added) if c[0] == call] for added in ([], options[option])
+        )
+        assert len(plain) == len(other) == 1
+        assert plain != other, call
