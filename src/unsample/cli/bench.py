@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from unsample.cli import checks, options, talk
+from unsample.cli import checks, options, places, talk
 from unsample.cli.options import INVERSION, MODEL, OUTPUT, Place, examples
 from unsample.errors import BadOption, Incompatible
+from unsample.files import check_writable_folder
 
 if TYPE_CHECKING:
     from unsample.bench.ledger import Apart
@@ -255,6 +256,7 @@ def export(
             show_default="stdout; RUN/rows.parquet for Parquet",
         ),
     ] = None,
+    overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> int:
     """Export the rows of a run: one row a cell, a column a value."""
@@ -263,8 +265,11 @@ def export(
         raise BadOption(f"give one of --csv, --json and --parquet; got {' '.join(f'--{f}' for f in forms) or 'none'}")
     from unsample.bench.coverage import coverage, total
     from unsample.bench.export import as_text, write
-    from unsample.bench.ledger import read_run
+    from unsample.bench.ledger import FILE, LOCK, PLAN, read_run
 
+    path = Path(output or Path(run) / "rows.parquet")
+    if output is not None or parquet:
+        places.check_free([path], overwrite, [str(Path(run) / name) for name in (FILE, LOCK, PLAN)])
     found = read_run(run)
     counts = total(part.counts for part in coverage(found))
     if counts.missing:
@@ -272,7 +277,7 @@ def export(
     if output is None and not parquet:
         print(as_text(found, forms[0]), end="", flush=True)
         return 0
-    path = Path(output or Path(run) / "rows.parquet")
+    check_writable_folder(path.parent)
     write(found, path, forms[0])
     talk.say(f"wrote {len(found.rows):,} rows to {path}")
     return 0

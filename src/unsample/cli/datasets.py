@@ -93,7 +93,7 @@ def datasets(
     if file is not None:
         if spec.startswith("generated"):
             raise BadOption("generated has no pictures until a model makes them; leave out --output")
-        places.check_outputs([file], overwrite)
+        places.check_outputs([file], overwrite, _files_of(dataset))
     seen = look(dataset, num_items, check)
     if not seen.items:
         id, reason = seen.broken[0]
@@ -167,6 +167,12 @@ def look(dataset: Dataset, wanted: int, check: bool) -> Seen:
         if len(seen.items) < wanted:
             seen.items.append(item)
     return seen
+
+
+def _files_of(dataset: Dataset) -> Iterator[str]:
+    """The files that its rows name."""
+    for row in getattr(dataset, "rows", ()):
+        yield from (str(value) for value in vars(row).values() if isinstance(value, Path))
 
 
 def _steps(count: int, hidden: bool) -> Iterator[int]:

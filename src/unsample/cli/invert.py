@@ -89,8 +89,9 @@ def invert(
         job.model.check_method(walk.method, job.prompt)
     check_sizes(jobs, fit)
     recorded = places.open_trajectory(trajectory, walk.method.needs_trajectory, walk.method.name, len(jobs))
-    found = _found(jobs, walk, overwrite or recorded is not None, images)
-    places.check_outputs(_files(jobs, found.whole | found.half), overwrite, images)
+    inputs = [*images, *([trajectory] if trajectory else [])]
+    found = _found(jobs, walk, overwrite or recorded is not None, inputs)
+    places.check_outputs(_files(jobs, found.whole | found.half), overwrite, inputs)
     done = list(_all(jobs, found, walk, where, batch_size, recorded))
     return _report(done, walk, Path(output), json)
 

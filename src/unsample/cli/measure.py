@@ -136,7 +136,8 @@ def measure(
         check_sizes(asked, pairs[0])
     file = None if csv is None else Path(csv)
     if file is not None:
-        places.check_outputs([file], overwrite, [p for p in sides.values() if p])
+        read = [str(path) for pair in pairs for path in pair.files.values()]
+        places.check_outputs([file], overwrite, [*read, *filter(None, [*sides.values(), prompts])])
     note_unmatched(matched, sides | {"dataset": dataset})
     found = measured(asked, pairs, settings)
     if file is not None:

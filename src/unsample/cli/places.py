@@ -198,8 +198,19 @@ def free_stems(names: Iterable[str]) -> list[str]:
     return stems
 
 
-def check_outputs(files: Sequence[Path], overwrite: bool, inputs: Sequence[str] = ()) -> None:
-    """Refuse outputs that exist, or that are inputs of this very call; then make their folder and try to write there.
+def check_outputs(files: Sequence[Path], overwrite: bool, inputs: Iterable[str] = ()) -> None:
+    """Refuse outputs that are not free; then make their folder and try to write there.
+
+    Raises:
+        BadInput: with what is in the way.
+    """
+    check_free(files, overwrite, inputs)
+    for folder in dict.fromkeys(file.parent for file in files):
+        check_writable_folder(folder)
+
+
+def check_free(files: Sequence[Path], overwrite: bool, inputs: Iterable[str] = ()) -> None:
+    """Refuse outputs that exist, or that are inputs of this very call: the one rule of every verb. It writes nothing.
 
     Raises:
         BadInput: with what is in the way.
@@ -208,19 +219,19 @@ def check_outputs(files: Sequence[Path], overwrite: bool, inputs: Sequence[str] 
     for file in files:
         try:
             real, is_folder = os.path.realpath(file), file.is_dir()
+            is_device = not is_folder and file.exists() and not file.is_file()
         except (OSError, ValueError) as error:  # a name that is too long
             raise cannot_write(file, error) from error
         if real in read:
             raise BadInput(f"{file} would be written over, and it is an input of this command; choose another --output")
-        if is_folder:
-            raise BadInput(f"cannot write file {str(file)!r}: it is a folder; choose another --output")
+        if is_folder or is_device:
+            what = "a folder" if is_folder else "a device or a pipe"
+            raise BadInput(f"cannot write file {str(file)!r}: it is {what}; choose another --output")
     there = [] if overwrite else [str(f) for f in files if os.path.lexists(f)]
     if there:
         more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
         verb = "exists" if len(there) == 1 else "exist"
         raise BadInput(f"{', '.join(there[:SHOWN])}{more} {verb} already; give --overwrite, or another --output")
-    for folder in dict.fromkeys(file.parent for file in files):
-        check_writable_folder(folder)
 
 
 def png_path(path: str) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from unsample.cli import options, talk
+from unsample.cli import options, places, talk
 from unsample.cli.options import OUTPUT, examples
 
 
@@ -26,21 +28,25 @@ def report(
             "--output",
             "-o",
             metavar="DIR",
-            help="Folder to write to; reports in it are replaced.",
+            help="Folder to write to.",
             rich_help_panel=OUTPUT,
             show_default="the run's own",
         ),
     ] = None,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:
     """Write report.html, report.md and report.csv of a benchmark run.
 
     The page stands alone: it asks no other host and needs no script. A run that
-    is still going on, or that failed in places, can be reported too.
+    is still going on, or that failed in places, can be reported too. In the run's
+    own folder its report is made anew; elsewhere files that exist are kept.
     """
-    from unsample.report import write_report
+    from unsample.report.write import NAMES, write_report
 
+    if output is not None and os.path.realpath(output) != os.path.realpath(run):
+        places.check_free([Path(output) / name for name in NAMES], overwrite)
     files = [str(file) for file in write_report(run, output)]
     if json:
         talk.document({"run": run, "files": files})
