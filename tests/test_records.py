@@ -206,3 +206,14 @@ def test_a_record_of_which_two_tensors_are_one_is_saved(tmp_path: Path) -> None:
     inversion = unsample.invert(model, mixture_picture(model), PROMPTS[0], method="belm", num_inference_steps=1)
     inversion.save(tmp_path / "a.safetensors")
     assert torch.equal(Inversion.load(tmp_path / "a.safetensors").state["cleaner"], inversion.state["cleaner"])
+
+
+def test_embeddings_of_the_wrong_shape_are_the_files_error(inverted: Callable[[str], Inversion]) -> None:
+    """One of them has as many numbers as the right one, and was played as if it were."""
+    good, model = inverted("ddim"), mixture()
+    for embeds in (torch.ones(1, 2, 3), torch.ones(1, 6), torch.ones(1)):
+        bad = replace(good, prompt_embeds=embeds, meta=good.meta | {"prompt": [None]})
+        with pytest.raises(BadInput, match="does not fit mixture: prompt_embeds"):
+            unsample.reconstruct(model, bad)
+    with pytest.raises(unsample.BadOption, match="floating point"):
+        unsample.invert(model, latents=good.noise, prompt_embeds=torch.ones(1, 1, 6).long(), num_inference_steps=2)

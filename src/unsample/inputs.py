@@ -282,7 +282,9 @@ def _check_width(model: Model, name: str, embeds: Tensor | None) -> None:
 
     if not isinstance(embeds, torch.Tensor | None):
         raise BadOption(f"{name} must be a tensor (B, length, width); got {type(embeds).__name__}")
-    width = config_width(model)
+    if embeds is not None and (embeds.ndim < 2 or not embeds.is_floating_point()):
+        raise BadOption(f"{name} are (B, length, width), floating point; got {tuple(embeds.shape)} {embeds.dtype}")
+    width = config_width(model) or getattr(model, "embed_width", None)
     if embeds is not None and width is not None and (embeds.ndim != 3 or embeds.shape[2] != width):
         raise BadOption(f"{name} of {model.id} are (B, length, {width}); got {tuple(embeds.shape)}")
 

@@ -51,7 +51,12 @@ def play(
     ):
         warnings.warn(drift(method, inverted_at, scales), stacklevel=3)  # else it was said at inversion
     x = inversion.noise.to(model.device, state_dtype(model, inversion.noise))
-    run = Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
+    try:
+        run = Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
+    except BadOption as error:
+        if verb != "reconstruct" or isinstance(error, Incompatible):
+            raise
+        raise BadInput(f"what this inversion is conditioned on does not fit {model.id}: {error}") from error
     if use == "noise":
         made = run.sample(x, ddim_sample)
     else:

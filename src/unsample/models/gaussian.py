@@ -53,6 +53,7 @@ class GaussianModel:
         self.sample_shape: tuple[int, int, int] = tuple(means.shape[1:])  # type: ignore[assignment]
         self.picture_size = (self.sample_shape[2], self.sample_shape[1])
         self.takes_prompt = fits is not None
+        self.embed_width = len(means)  # an embedding is a log-weight a component
         self.device = means.device
         self.dtype: torch.dtype | None = torch.float64
         self._last_level: tuple[float, tuple[Tensor, ...]] | None = None
