@@ -43,14 +43,18 @@ def linear_to_srgb(v: float) -> float:
     return 255 * (12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_a_profile_is_converted_to_srgb_and_said(kind: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
+    options: dict[str, Any] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }.get(kind, {})
     content = encoded(kind, Image.new("RGB", (16, 16), ASKED), icc_profile=P3, **options)
     (tmp_path / "a").write_bytes(content)
     for picture in (open_picture(tmp_path / "a"), from_bytes(content), from_pil(Image.open(io.BytesIO(content)))):
-        # JPEG rounds in YCbCr, which is up to 2 of 255
-        assert np.abs(np.array(picture.pixels.getpixel((8, 8))) - SHOWN).max() <= (2 if kind == "JPEG" else 0)
+        # JPEG and AVIF round in YCbCr, which is up to 2 of 255
+        assert np.abs(np.array(picture.pixels.getpixel((8, 8))) - SHOWN).max() <= (2 if kind in ("JPEG", "AVIF") else 0)
         assert picture.notes == ("converted from an unnamed profile to sRGB",)
         assert picture.pixels.info == {}
 

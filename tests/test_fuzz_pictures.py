@@ -9,13 +9,15 @@ import warnings
 from pathlib import Path
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from unsample.errors import BadInput
-from unsample.pictures import MAX_PIXELS, MIN_SIDE, open_picture, read_metadata
+from unsample.formats import MAX_PIXELS
+from unsample.pictures import MIN_SIDE, open_picture, read_metadata
 
 MUTATIONS = 2000
 BATCHES = 10
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -57,6 +59,11 @@ def seeds() -> list[bytes]:
         encoded(frames[0], "TIFF", **several),
         encoded(image, "GIF"),
         encoded(frames[0], "GIF", **several),
+        encoded(image, "AVIF", exif=exif),
+        encoded(image, "JPEG2000"),
+        encoded(image.convert("RGBA"), "JPEG2000", no_jp2=True),
+        encoded(image, "PNG", icc_profile=SRGB),
+        encoded(image, "JPEG", icc_profile=SRGB),
     ]
 
 

@@ -11,7 +11,9 @@ import unsample
 
 ROOT = Path(unsample.__file__).parent
 FLOORS = {
-    **dict.fromkeys(("errors", "numeric", "files", "colour", "damage", "pictures", "masks", "figures"), 0),
+    **dict.fromkeys(
+        ("errors", "numeric", "files", "formats", "colour", "damage", "pictures", "arrays", "masks", "figures"), 0
+    ),
     **dict.fromkeys(("grid", "prediction", "solvers", "walk", "health", "slerp", "draws"), 1),
     # Data sets read files and draw scenes, and need no model; models.gaussian draws its components from scenes.
     "datasets": 1,

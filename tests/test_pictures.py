@@ -64,17 +64,21 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-EXACT: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 98, "subsampling": 0}}
+EXACT: dict[str, dict[str, Any]] = {
+    "webp": {"lossless": True},
+    "jpg": {"quality": 98, "subsampling": 0},
+    "avif": {"quality": 100, "subsampling": "4:4:4"},
+}
 
 # What is opened
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "gif", "webp", "jpg"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "gif", "webp", "jpg", "avif", "jp2", "j2k"])
 def test_every_format_opens_with_the_same_pixels(tmp_path: Path, suffix: str) -> None:
     image = smooth() if suffix != "gif" else smooth().quantize(16).convert("RGB")
     picture = open_picture(saved(image, tmp_path / f"cat.{suffix}", **EXACT.get(suffix, {})))
     assert picture.pixels.mode == "RGB"
-    assert same(picture.pixels, image, tolerance=6 if suffix == "jpg" else 0)
+    assert same(picture.pixels, image, tolerance=6 if suffix in ("jpg", "avif") else 0)
     assert picture.name == "cat"
     assert picture.path == str(tmp_path / f"cat.{suffix}")
     assert picture.notes == (("converted from a palette",) if suffix == "gif" else ())
@@ -216,7 +220,7 @@ def test_a_picture_is_turned_by_its_exif_orientation_once(tmp_path: Path, suffix
     undo = {6: 8, 8: 6}.get(orientation, orientation)
     stored = upright.transpose(pictures._UPRIGHT[undo]) if undo != 1 else upright
     picture = open_picture(saved(stored, tmp_path / f"a.{suffix}", exif=exif, **EXACT.get(suffix, {})))
-    assert same(picture.pixels, upright, tolerance=6 if suffix == "jpg" else 0)
+    assert same(picture.pixels, upright, tolerance=6 if suffix in ("jpg", "avif") else 0)
     assert picture.notes == (("turned by its EXIF orientation",) if orientation != 1 else ())
     again = open_picture(saved(picture.pixels, tmp_path / "again.png"))
     assert same(again.pixels, picture.pixels)
@@ -278,13 +282,13 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
     assert "damaged" in refused(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("suffix", ["ppm", "ico", "jp2", "tga", "pcx"])
-def test_formats_beyond_the_six_are_refused(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", ["ppm", "ico", "tga", "pcx"])
+def test_formats_beyond_the_eight_are_refused(tmp_path: Path, suffix: str) -> None:
     message = refused(saved(smooth(), tmp_path / f"a.{suffix}"))
     assert "not a picture" in message
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff", "gif"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff", "gif", "avif", "jp2"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
     content = saved(colourful(64, 64), tmp_path / f"a.{suffix}").read_bytes()
@@ -315,13 +319,31 @@ def test_a_file_over_64_megabytes_is_refused_unread(tmp_path: Path) -> None:
     open_picture(path)
 
 
-def test_more_than_36_megapixels_are_refused_by_the_header(tmp_path: Path) -> None:
-    for width, height in ((6001, 6000), (9500, 9500), (20000, 20000)):
+def test_more_than_64_megapixels_are_refused_by_the_header(tmp_path: Path) -> None:
+    for width, height in ((8001, 8000), (9500, 9500), (20000, 20000)):
         (tmp_path / "a.png").write_bytes(png(width, height, 8, 2, b"\0" * height))
-        assert "the limit is 36 megapixels" in refused(tmp_path / "a.png")
+        assert "the limit is 64 megapixels" in refused(tmp_path / "a.png")
     assert "400 megapixels" in refused(tmp_path / "a.png")
-    (tmp_path / "a.png").write_bytes(png(6000, 6000, 8, 2, b"\0" * 6000))
-    assert "damaged" in refused(tmp_path / "a.png")  # 36 megapixels by the header, but no pixels
+    (tmp_path / "a.png").write_bytes(png(8000, 8000, 8, 2, b"\0" * 8000))
+    assert "damaged" in refused(tmp_path / "a.png")  # 64 megapixels by the header, but no pixels
+
+
+@pytest.mark.parametrize(("suffix", "name"), [("avif", "AVIF"), ("jp2", "JPEG 2000"), ("webp", "WEBP")])
+def test_a_format_that_this_build_of_pillow_lacks_is_named(
+    tmp_path: Path, suffix: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(smooth(), tmp_path / f"a.{suffix}")
+    monkeypatch.setattr("PIL.features.check", lambda feature: False)
+    assert f"is {name}, which this build of Pillow cannot read" in refused(path)
+
+
+def test_a_lower_limit_of_pillow_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(smooth(100, 100), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert "PIL.Image.MAX_IMAGE_PIXELS was set to 1000; raise it" in refused(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    (tmp_path / "a.png").write_bytes(png(20000, 20000, 8, 2, b"\0" * 20000))
+    assert "400 megapixels, the limit is 64 megapixels" in refused(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tiff", "webp"])
@@ -446,7 +468,7 @@ def test_a_picture_from_memory_is_a_copy() -> None:
 
 
 def test_a_picture_from_memory_is_checked() -> None:
-    for bad in (Image.new("RGB", (7, 8)), Image.new("1", (6001, 6000)), Image.new("F", (8, 8), 2), "a.png"):
+    for bad in (Image.new("RGB", (7, 8)), Image.new("1", (8001, 8000)), Image.new("F", (8, 8), 2), "a.png"):
         with pytest.raises(BadInput, match="'image'"):
             from_pil(bad)  # type: ignore[arg-type]
 

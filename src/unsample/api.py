@@ -186,7 +186,8 @@ def invert(
 
     Args:
         model: from `load` or `wrap`, or anything that `load` takes.
-        images: a path, a PIL image, a list of them, or a tensor (B, 3, H, W) in [0, 1].
+        images: a path, a PIL image, a numpy array, a list of them, or a tensor (B, 3, H, W) in [0, 1]. Arrays are
+            (H, W), (H, W, 3), (H, W, 4) or batches (B, H, W, C), uint8 or floats from 0 to 1; 8 bits of them are kept.
         prompt: what the pictures show; one, or one a picture.
         method: a name (`unsample methods` lists them) or a configured method.
         num_inference_steps: 1 to what the model was trained with.

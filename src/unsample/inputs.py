@@ -34,20 +34,25 @@ class Given:
 
 
 def as_images(model: Model, images: Any, fit: Fit = "aspect") -> Given:
-    """Pictures from a path, a PIL image, a list of them, or a tensor (B, C, H, W) in [0, 1].
+    """Pictures from a path, a PIL image, a numpy array, a list of them, or a tensor (B, C, H, W) in [0, 1].
 
-    Files and PIL images are brought to the model's pixel count; a tensor is taken as it is.
+    Files, PIL images and arrays (of the shapes and types of `unsample.arrays`; 8 bits are kept) are brought to the
+    model's pixel count; a tensor is taken as it is.
 
     Raises:
         BadInput: a file that cannot be used, a tensor out of range, or pictures that do not share one size.
     """
+    import numpy as np
     import torch
+
+    from unsample.arrays import pictures_in
 
     if isinstance(images, torch.Tensor):
         return _of_its_size(model, _from_tensor(model, images))
     items = list(images) if isinstance(images, list | tuple) else [images]
     if not items:
         raise BadInput("no picture was given; give at least one")
+    items = [one for item in items for one in (pictures_in(item) if isinstance(item, np.ndarray) else [item])]
     return _of_its_size(model, _from_pictures(model, [_picture(item, k) for k, item in enumerate(items)], fit))
 
 
@@ -61,17 +66,22 @@ def _of_its_size(model: Model, given: Given) -> Given:
 
 
 def _picture(item: Any, index: int) -> Any:
+    import numpy as np
     from PIL import Image
 
+    from unsample.arrays import picture_of
     from unsample.pictures import Picture, from_pil, open_picture
 
     if isinstance(item, Picture):
         return item
     if isinstance(item, Image.Image):
         return from_pil(item, f"image-{index}")
+    if isinstance(item, np.ndarray):
+        return picture_of(item, f"image-{index}")
     if isinstance(item, str | Path):
         return open_picture(item)
-    raise BadInput(f"a picture is a path, a PIL image or a tensor (B, C, H, W) in [0, 1]; got {type(item).__name__}")
+    known = "a path, a PIL image, a numpy array (H, W, C) or a tensor (B, C, H, W) in [0, 1]"
+    raise BadInput(f"a picture is {known}; got {type(item).__name__}")
 
 
 def _from_pictures(model: Model, pictures: Sequence[Any], fit: Fit) -> Given:

@@ -24,17 +24,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.PngImagePlugin import PngInfo
 
 from unsample.colour import to_srgb
 from unsample.damage import load_whole, strictly
 from unsample.errors import BadInput, BadOption
 from unsample.files import as_json, atomic_write, base_name, plain_settings
+from unsample.formats import FORMATS, MAX_PIXELS, SPOKEN
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 36_000_000
 MIN_SIDE = 8
 MAX_METADATA = 64 * 1024  # bytes of one text in a PNG
 
@@ -53,7 +52,9 @@ _UPRIGHT = {
 }
 _STDERR = threading.Lock()
 _PNG = b"\x89PNG"
-MAGIC = (_PNG, b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+_MAGIC = (_PNG, b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", *_JPEG_2000)
+_OPTIONAL = {"webp": "WEBP", "avif": "AVIF", "jpg_2000": "JPEG 2000"}  # builds of Pillow lack some of them
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints Pillow's errors on bare stderr
 
@@ -75,14 +76,14 @@ class Picture:
 
 
 def open_picture(path: str | os.PathLike[str]) -> Picture:
-    """Open a PNG, JPEG, WEBP, BMP, TIFF or GIF file as an upright 8-bit RGB picture.
+    """Open a PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000 file as an upright 8-bit RGB picture.
 
     16-bit, CMYK, palette, greyscale and 1-bit pictures are converted, colours are brought to sRGB from what the file
     says of them (a profile, gamma), transparency is composited on white, the first frame of an animation is taken, EXIF
     orientation is applied; `notes` says which of these happened.
 
     Raises:
-        BadInput: missing, a folder, empty, damaged, not such a picture, over 64 MB or 36 megapixels, a side under 8.
+        BadInput: missing, a folder, empty, damaged, not such a picture, over 64 MB or 64 megapixels, a side under 8.
     """
     with opened(path, FORMATS) as image:
         return _picture(image, os.fspath(path), _stem(Path(path).stem), f"picture {os.fspath(path)!r}")
@@ -228,10 +229,15 @@ def opened(
 def _identified(file: BinaryIO, formats: tuple[str, ...], what: str) -> Image.Image:
     """The header of an open file, read and checked."""
     head = file.read(512)
+    if lacking := _lacking(head):
+        raise BadInput(
+            f"{what} is {lacking}, which this build of Pillow cannot read; install Pillow's own wheel, or save it as "
+            "PNG"
+        )
     try:
         image = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        wanted = "a PNG" if len(formats) == 1 else "one of " + ", ".join(formats)
+        wanted = "a PNG" if len(formats) == 1 else f"one of {SPOKEN}"
         raise BadInput(f"{what} is {_looks_like(head, formats)}; give {wanted}") from error
     _check_size(what, image.size)
     return image
@@ -286,6 +292,11 @@ def _only_bad_input(what: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:  # Pillow's own limit comes before ours, and names the pixels
         count = re.search(r"\((\d+) pixels\)", str(error))
         found = f"{int(count[1]) / 1e6:.0f} megapixels" if count else "too many pixels"
+        if count and int(count[1]) <= MAX_PIXELS:
+            limit = f"PIL.Image.MAX_IMAGE_PIXELS was set to {Image.MAX_IMAGE_PIXELS}"
+            raise BadInput(
+                f"{what} has {found}, and in this process {limit}; raise it to read larger pictures"
+            ) from error
         raise _too_large(what, found) from error
     except MemoryError as error:
         raise BadInput(f"{what} does not fit into the memory that is free; make it smaller first") from error
@@ -311,6 +322,21 @@ def _silent_libtiff() -> Iterator[None]:
             os.close(kept)
 
 
+def starts_like_a_picture(head: bytes) -> bool:
+    """Whether the first 12 bytes of a file are those of a picture of a kind that is read here."""
+    return head.startswith(_MAGIC) or head[4:12] in (b"ftypavif", b"ftypavis")
+
+
+def _lacking(head: bytes) -> str | None:
+    """The format of a file, when this build of Pillow lacks its reader."""
+    kinds = {
+        "webp": head[:4] == b"RIFF" and head[8:12] == b"WEBP",
+        "avif": head[4:12] in (b"ftypavif", b"ftypavis"),
+        "jpg_2000": head.startswith(_JPEG_2000),
+    }
+    return next((_OPTIONAL[name] for name, found in kinds.items() if found and not features.check(name)), None)
+
+
 def _looks_like(head: bytes, formats: tuple[str, ...]) -> str:
     """What a file that is no picture seems to be, from its first bytes."""
     try:
@@ -319,11 +345,11 @@ def _looks_like(head: bytes, formats: tuple[str, ...]) -> str:
             return "text, not a picture"
     except UnicodeDecodeError:
         pass
-    if head.startswith(MAGIC):
+    if starts_like_a_picture(head):
         other = len(formats) < len(FORMATS) and not head.startswith(_PNG)
         return "a picture, but no PNG" if other else "damaged: it starts like a picture but cannot be read as one"
     if head[4:8] == b"ftyp":
-        return "a HEIC, AVIF or video file, which is not read here"
+        return "a HEIC or video file, which is not read here"
     return "not a picture of a kind that is read here"
 
 
@@ -420,7 +446,10 @@ def _eight_bits(image: Image.Image, what: str) -> Image.Image:
     low, high = float(samples.min()), float(samples.max())
     if not (low >= 0 and high <= top):  # nan fails too
         raise BadInput(f"{what} has samples from {low:g} to {high:g}, not 0 to {top:g}; save it with 8 or 16 bits")
-    grey = Image.fromarray(np.rint(samples.astype(np.float32) * np.float32(255 / top)).astype(np.uint8))
+    levels = np.empty(samples.shape, dtype=np.uint8)
+    for row in range(0, len(samples), 256):  # the floats of a whole picture would be four times as large
+        levels[row : row + 256] = np.rint(samples[row : row + 256].astype(np.float32) * np.float32(255 / top))
+    grey = Image.fromarray(levels)
     if isinstance(key := image.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(samples == key, 0, 255).astype(np.uint8)))
     return grey

@@ -308,7 +308,7 @@ def at_source_size(edit: Image, inversion: Inversion) -> Image | None:
     """
     from PIL.Image import Resampling
 
-    from unsample.pictures import MAX_PIXELS
+    from unsample.formats import MAX_PIXELS
 
     if inversion.source is None:
         return None

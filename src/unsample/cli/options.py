@@ -279,7 +279,8 @@ WeightsDir = Annotated[
 # ---------------------------------------------------------------- input and output
 
 Pictures = Annotated[
-    list[str], Argument(metavar="IMAGE", help="PNG, JPEG, WEBP, BMP, TIFF or GIF files.", show_default=False)
+    list[str],
+    Argument(metavar="IMAGE", help="PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000 files.", show_default=False),
 ]
 Inversions = Annotated[
     list[str],

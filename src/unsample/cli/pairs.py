@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput
+from unsample.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from unsample.datasets import Item
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 PROMPT_COLUMNS = {"prompts": "source_prompt", "target_prompts": "target_prompt"}
 
 
@@ -61,7 +61,7 @@ def _match_folders(paths: Mapping[str, Path]) -> Matched:
     found = {side: _pictures(folder) for side, folder in paths.items()}
     for side, files in found.items():
         if not files:
-            raise BadInput(f"folder {str(paths[side])!r} holds no pictures ({', '.join(PICTURES)})")
+            raise BadInput(f"folder {str(paths[side])!r} holds no pictures ({', '.join(SUFFIXES)})")
     leading = next(iter(found.values()))
     taken: dict[str, set[Path]] = {side: set() for side in found}
     pairs = []
@@ -81,7 +81,7 @@ def _match_folders(paths: Mapping[str, Path]) -> Matched:
 
 def _pictures(folder: Path) -> dict[str, Path]:
     """Every picture below a folder, by its path inside it, in order."""
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURES and not f.name.startswith("."))
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
     return {f.relative_to(folder).as_posix(): f for f in files if f.is_file()}
 
 
@@ -90,7 +90,7 @@ def _partner(name: str, files: Mapping[str, Path]) -> Path | None:
     if name in files:
         return files[name]
     stem = name.rpartition(".")[0]
-    found = (stem + suffix for suffix in PICTURES if stem + suffix in files)
+    found = (stem + suffix for suffix in SUFFIXES if stem + suffix in files)
     return files.get(next(found, ""))
 
 

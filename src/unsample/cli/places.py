@@ -109,12 +109,12 @@ def open_inversions(paths: Sequence[str]) -> list[Recorded]:
     """All inversions' headers, or `BadInput` naming those that cannot be used."""
 
     def look(path: str) -> Recorded:
-        from unsample.pictures import MAGIC
+        from unsample.pictures import starts_like_a_picture
         from unsample.results import read_header
 
         try:
             head = _head(path)
-            if head.startswith(MAGIC) and not _holds_tensors(head):
+            if starts_like_a_picture(head) and not _holds_tensors(head):
                 raise BadInput(f"{path} is a picture, not an inversion; 'unsample invert' makes one of it")
             return Recorded(path, read_header(path))
         except OSError as error:  # a name that is too long, a missing permission
@@ -149,7 +149,7 @@ def is_inversion(path: str) -> bool:
 
 def _holds_tensors(head: bytes) -> bool:
     """Whether a safetensors file begins like this: the length of its JSON, and the JSON."""
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**27
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
 
 
 def _head(path: str) -> bytes:
@@ -157,7 +157,7 @@ def _head(path: str) -> bytes:
     if not os.path.isfile(path):
         return b""
     with open(path, "rb") as file:
-        return file.read(9)
+        return file.read(12)
 
 
 def _all(paths: Sequence[str], look: Callable[[str], Checked]) -> list[Checked]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.datasets.index import BEYOND, read_table
 from unsample.datasets.item import Item
-from unsample.datasets.rows import SUFFIXES, Rows, file_ids, gather, inside, noted, text
+from unsample.datasets.rows import Rows, file_ids, gather, inside, noted, text
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput
+from unsample.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor

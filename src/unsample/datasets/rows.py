@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from unsample.masks import Mask
     from unsample.pictures import Picture
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 SHOWN = 3  # broken rows in one message
 
 Raw = TypeVar("Raw")

@@ -60,7 +60,7 @@ DATASETS: dict[str, DatasetFacts] = {
         has=("prompt", "target_prompt", "mask"),
         layout="""\
 pictures/
-  cat.png                  PNG, JPEG, WEBP, BMP, TIFF or GIF
+  cat.png                  PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000
   prompts.csv              optional; or prompts.jsonl. Columns: file, source_prompt, target_prompt, mask
   masks/cat.png            of the picture's size; what is not black is to be edited""",
         reference="none",

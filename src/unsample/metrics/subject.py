@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Subject:
     """What is known of some pictures; a row is a picture, None is not known.
 
-    Pictures are (B, 3, H, W) in [0, 1]; noises and latents (B, C, h, w) on the model's own range, unclamped.
+    Pictures are (B, 3, H, W) in [0, 1], or numpy arrays as in `unsample.arrays`, which become that; noises and latents
+    (B, C, h, w) on the model's own range, unclamped.
     """
 
     images: Tensor | None = None  # the result
@@ -38,11 +39,14 @@ class Subject:
     between: Tensor | None = None  # what sampling from slerp(true_noise, noise, 1/2) gave
 
     def __post_init__(self) -> None:
-        """Bring the mask to 0 and 1.
+        """Bring arrays to tensors, and the mask to 0 and 1.
 
         Raises:
-            BadInput: it is none.
+            BadInput: an array that is no picture, or no mask.
         """
+        for name in ("images", "reference", "truth"):
+            if type(given := getattr(self, name)).__module__ == "numpy":
+                object.__setattr__(self, name, _pictures(given, name))
         if self.mask is not None:
             object.__setattr__(self, "mask", _zeros_and_ones(self.mask))
 
@@ -50,6 +54,15 @@ class Subject:
         """How many pictures."""
         known = (getattr(self, f.name) for f in fields(self) if f.name != "start_kind")
         return next((len(value) for value in known if value is not None), 0)
+
+
+def _pictures(array: Any, name: str) -> Tensor:
+    import numpy as np
+    import torch
+
+    from unsample.arrays import floats_of, pictures_in
+
+    return torch.from_numpy(np.stack([floats_of(one) for one in pictures_in(array, name)]))
 
 
 def _zeros_and_ones(mask: Any) -> Tensor:
