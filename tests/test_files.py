@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import stat
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from unsample.errors import BadInput
-from unsample.files import atomic_write, check_writable_folder, plain_settings
+from unsample.files import atomic_write, check_writable_folder, lock, plain_settings
 
 
 def writes(content: bytes) -> Callable[[Path], object]:
@@ -178,3 +179,53 @@ def test_numbers_become_those_of_json() -> None:
     plain = plain_settings({**settings, "g": (1, 2)})
     assert plain == {"a": 3, "b": 0.5, "c": None, "d": None, "e": True, "f": None, "g": [1, 2]}
     assert [type(plain[key]) for key in "abe"] == [int, float, bool]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    target.chmod(mode)
+
+    def write(temporary: Path) -> None:
+        assert temporary.stat().st_mode & 0o077 & ~mode == 0  # nobody else reads it meanwhile
+        temporary.write_bytes(b"new")
+
+    atomic_write(target, write)
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "a.bin").symlink_to(tmp_path / "mine")
+    atomic_write(tmp_path / "a.bin", writes(b"new"))
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+    assert not (tmp_path / "a.bin").is_symlink()
+
+
+def test_a_lock_is_no_link_and_leaves_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(BadInput, match="goes through a link"):
+        lock(tmp_path, "link", wait=True)
+    held = lock(tmp_path, "mine", wait=False)
+    assert held is not None
+    assert lock(tmp_path, "mine", wait=False) is None
+    held.close()
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+def test_every_file_is_written_through_atomic_write() -> None:
+    """What writes to a name of its own is found here; what fills a temporary file is called `temporary`."""
+    root = Path(__file__).parents[1]
+    known = {"benchmarks/memory.py": 1}  # /proc/self/clear_refs
+    writing = re.compile(
+        r"""(?<!temporary)\.write_(text|bytes)\(|open\([^)]*["'][wax]b?\+?["']|torch\.save\((?!.*temp)"""
+    )
+    for folder in ("src", "training", "benchmarks"):
+        for path in (root / folder).rglob("*.py"):
+            lines = [line for line in path.read_text().splitlines() if writing.search(line)]
+            odd = [line for line in lines if "temporary" not in line and "open(_create(" not in line]
+            odd = [line for line in odd if "os.devnull" not in line]
+            assert len(odd) == known.get(path.relative_to(root).as_posix(), 0), (path, odd)

@@ -9,8 +9,10 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from training.run import BUNDLED
+from unsample.files import atomic_write
 
 PARTS = (["clip"], ["vae", "all"], ["vae", "decoder"], ["sd"], ["ddpm"])
 
@@ -20,11 +22,15 @@ def write_manifest() -> None:
     for path in BUNDLED.rglob("config.json"):
         config = json.loads(path.read_text())
         if config.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(config, indent=2) + "\n")
+            _write(path, json.dumps(config, indent=2))
     files = sorted(p for p in BUNDLED.rglob("*") if p.is_file() and p.suffix in (".safetensors", ".json"))
     listed = [p for p in files if p.name not in ("manifest.json", "evaluation.json") and "training-" not in p.name]
     digests = {p.relative_to(BUNDLED).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in listed}
-    (BUNDLED / "manifest.json").write_text(json.dumps(digests, indent=1) + "\n")
+    _write(BUNDLED / "manifest.json", json.dumps(digests, indent=1))
+
+
+def _write(path: Path, text: str) -> None:
+    atomic_write(path, lambda temporary: temporary.write_text(text + "\n"))
 
 
 def main() -> None:

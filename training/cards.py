@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unsample.files import atomic_write
+
 ABOUT = {
     "scenes-clip": (
         "zero-shot-image-classification",
@@ -53,7 +55,7 @@ def write_card(folder: Path, rows: Sequence[tuple[str, ...]], where: str, histor
     for name, history in histories.items():
         lines += [f"`{name}`: {curve(history['curve'])}", ""]
     lines += ["## Limits", "", LIMITS, ""]
-    (folder / "README.md").write_text("\n".join(lines))
+    atomic_write(folder / "README.md", lambda temporary: temporary.write_text("\n".join(lines)))
 
 
 def curve(rows: Sequence[dict[str, float]], points: int = 12) -> str:

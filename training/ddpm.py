@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, silu
@@ -42,6 +42,7 @@ from tqdm import tqdm
 from training.heads import AttributeHeads, attribute_index, naming_loss
 from training.run import BUNDLED, Run, arguments, plain_attention, train_scenes
 from unsample.datasets.scenes import ATTRIBUTES, render
+from unsample.files import atomic_write
 
 BATCH, GROUPS, CONSTANT = 512, 8, 12.0
 SCENES, CHUNK = 2**20, 1024  # training scenes in all, and how many are drawn at a time
@@ -313,7 +314,8 @@ def write_states(run: Run, wanted: set[int]) -> None:
         state = of_unet(torch.load(made[step], weights_only=True))
         about = {"steps": str(step), "model": "scenes-ddpm"}
         state = {key: value.contiguous() for key, value in state.items()}
-        save_file(state, HISTORY / f"step-{step:06d}.safetensors", metadata=about)
+        content = save(state, metadata=about)
+        atomic_write(HISTORY / f"step-{step:06d}.safetensors", lambda temporary, c=content: temporary.write_bytes(c))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from training.build import write_manifest
 from training.cards import write_card
 from training.run import BUNDLED
 from unsample.datasets import Scenes, render
+from unsample.files import atomic_write
 from unsample.metrics.judges import agreement, clip_attribute, explained_threshold, fit_scene, load_clip
 from unsample.models.base import Condition
 from unsample.models.gaussian import GaussianModel
@@ -230,7 +231,7 @@ def remembered(folder: Path, rows: list[tuple[str, ...]]) -> list[tuple[str, ...
     earlier = [tuple(row) for row in json.loads(path.read_text())] if path.exists() else []
     measured = {row[1] for row in rows}
     merged = [row for row in earlier if row[1] not in measured] + rows
-    path.write_text(json.dumps(merged, indent=1) + "\n")
+    atomic_write(path, lambda temporary: temporary.write_text(json.dumps(merged, indent=1) + "\n"))
     return merged
 
 

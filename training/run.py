@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unsample.datasets.scenes import SEED_RANGES, Scene, draw_scene
+from unsample.files import atomic_write
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 BUNDLED = Path(__file__).parents[1] / "src" / "unsample" / "models" / "bundled"
@@ -120,8 +122,7 @@ class Run:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema}
         kept |= {"step": self.step, "hours": self.hours, "curve": self.curve, "fresh": self.fresh}
-        torch.save(kept, self.path.with_suffix(".tmp"))
-        os.replace(self.path.with_suffix(".tmp"), self.path)
+        atomic_write(self.path, lambda temporary: torch.save(kept, temporary))
 
     def done(self) -> float:
         """How much of the training is behind, in [0, 1]: of its steps, or of `finish` hours if that is more."""
@@ -166,7 +167,8 @@ class Run:
             self.hours = hours + (now - begin) / 3600
             if keep(self.step):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save({k: v.half() for k, v in self.ema.items()}, self.path.parent / f"ema-{self.step:06d}.pt")
+                half = {k: v.half() for k, v in self.ema.items()}
+                atomic_write(self.path.parent / f"ema-{self.step:06d}.pt", partial(torch.save, half))
             for key, figure in {"loss": value.detach(), "skipped": self.optimiser.found_inf, **figures}.items():
                 totals[key] = totals.get(key, 0.0) + figure
             if self.step % 100 == 0:
@@ -190,4 +192,4 @@ class Run:
             "on": self.on,
             "curve": self.curve,
         }
-        self.history.write_text(json.dumps(kept))
+        atomic_write(self.history, lambda temporary: temporary.write_text(json.dumps(kept)))

@@ -13,6 +13,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from training.run import BUNDLED, CHECKPOINTS, Run, arguments, plain_attention, train_scenes
 from unsample.datasets.scenes import render
+from unsample.files import atomic_write
 
 BATCH, CACHED = 32, 1280  # the latents of 1,280 batches (40,960 scenes) are kept
 FOLDER = BUNDLED / "scenes-sd"
@@ -57,7 +58,7 @@ class Latents:
             self.kept[key] = (mean * self.vae.config.scaling_factor).half().cpu()
             if len(self.kept) % 160 == 0:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(self.kept, self.path)
+                atomic_write(self.path, lambda temporary: torch.save(self.kept, temporary))
         return self.kept[key].float().to(self.device), [s.caption for s in scenes]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from unsample.bench.coverage import coverage, total
 from unsample.bench.ledger import RunData
-from unsample.errors import BadOption
+from unsample.errors import BadInput, BadOption
 from unsample.files import atomic_write
 
 NESTED = ("settings", "artefacts")
@@ -67,5 +67,8 @@ def _parquet(run: RunData, path: Path) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise BadOption("--parquet needs pyarrow: pip install 'unsample[parquet]'; or use --csv or --json") from error
-    table = pyarrow.Table.from_pylist(flat_rows(run))
+    try:
+        table = pyarrow.Table.from_pylist(flat_rows(run))
+    except (pyarrow.ArrowException, TypeError, OverflowError) as error:  # a later version's columns may be of any type
+        raise BadInput(f"the rows are no Parquet table: {error}; use --csv or --json") from error
     atomic_write(path, lambda temporary: parquet.write_table(table, temporary))
