@@ -26,7 +26,6 @@ def add_to(app: typer.Typer) -> None:
     commands = (
         "unsample sample --prompt 'a large red circle at the left' -o scene.png",
         "unsample sample --model scenes-ddpm --num-images 4 --seed 7 -o samples",
-        "unsample sample --model scenes-ddpm --method edict --set p=0.98 -o edict.png",
     )
     app.command("sample", epilog=examples(*commands))(sample)
 
