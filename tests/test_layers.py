@@ -14,7 +14,7 @@ FLOORS = {
     **dict.fromkeys(
         ("errors", "numeric", "files", "formats", "colour", "damage", "pictures", "arrays", "masks", "figures"), 0
     ),
-    **dict.fromkeys(("grid", "prediction", "solvers", "walk", "health", "slerp", "draws"), 1),
+    **dict.fromkeys(("grid", "prediction", "solvers", "walk", "health", "slerp", "draws", "domain"), 1),
     # Data sets read files and draw scenes, and need no model; models.gaussian draws its components from scenes.
     "datasets": 1,
     "models": 2,

@@ -10,16 +10,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from training.run import BUNDLED
-from unsample.datasets.scenes import ATTRIBUTES
+from unsample.domain import WORDS
 
 LENGTH = 24
-EXTRA = {"a", "an", "and", "at", "background", "hexagon", "in", "of", "on", "photo", "picture", "the", "two", "with"}
 
 
 def words() -> list[str]:
     """Every word that a caption can hold, and a few that people type."""
-    known = {value for values in ATTRIBUTES.values() for value in values}
-    return sorted(known | EXTRA)
+    return sorted(WORDS)
 
 
 def build() -> CLIPTokenizer:

@@ -14,7 +14,7 @@ from unsample.draws import draw_noise
 from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.grid import Grid, check_end, grid_from_scheduler
 from unsample.health import health
-from unsample.inputs import Prompts, as_generators, as_images, as_latents, generators_given, seeds_given
+from unsample.inputs import Prompts, as_generators, as_images, as_latents, generators_given, outside_domain, seeds_given
 from unsample.methods import Method, get_method
 from unsample.models.base import Model
 from unsample.models.calling import evaluating
@@ -148,8 +148,9 @@ def sample(
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     scales = guidance_scales(w, guidance_schedule, grid)
     run = Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample")
+    outside = outside_domain(model, prompts, len(x))
     made = run.sample(x, sampler.sample_step, start(x))
-    about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds)
+    about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds) | {"out_of_domain": outside}
     if method is not None:
         about["method"] = {"name": sampler.name, "settings": dict(sampler.settings)}
     return replace(
@@ -255,6 +256,7 @@ def invert(
     begin = time.perf_counter()
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
     run = Run(model, grid, prompts, count, w, stop, watching, "invert", scales)  # refuses before the encoder runs
+    outside = outside_domain(model, prompts, count, given)
     x0 = encoded(model, given, latents)
     recorded = None if trajectory is None else _recorded(trajectory, x0, grid)
     noise, state = run.invert(x0, configured, generators, recorded)
@@ -275,6 +277,7 @@ def invert(
         "source_sizes": [list(s) for s in sizes],
         "names": given.names if given else [f"latents-{k}" for k in range(count)],
         "notes": given.notes if given else [""] * count,
+        "out_of_domain": outside,
         "source_sha256": given.sha256 if given else [None] * count,
         "fit": fit,
         "residual": residuals(state),
@@ -395,7 +398,11 @@ def edit(
         inversion, edit_guidance(inversion, guidance_scale, negative_class_labels), guidance_schedule
     )
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    return play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
+    outside = outside_domain(model, prompts, len(inversion))
+    made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
+    kept = inversion.meta.get("out_of_domain") or [[]] * len(inversion)
+    both = [list(dict.fromkeys([*a, *b])) for a, b in zip(kept, outside, strict=True)]
+    return replace(made, meta=made.meta | {"out_of_domain": both})
 
 
 def interpolate(

@@ -36,6 +36,18 @@ class Incompatible(BadOption):
     """Things that exist but do not go together (a text method on a model without text)."""
 
 
+class OutOfDomain(Incompatible):
+    """Pictures or prompts that a drawn-scenes model does not know; `reasons` are one a picture or prompt."""
+
+    def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details: dict[str, Any] = {"out_of_domain": True, "reasons": list(reasons)}
+
+
+class OutOfDomainWarning(UserWarning):
+    """The same, where the work goes on."""
+
+
 class WeightsMissing(UnsampleError):
     """A model or its weights were not found, or are not what their manifest says."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsample.domain import DRAWN, reasons_of_picture, reasons_of_prompts, spoken
 from unsample.draws import content_seeds
-from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.errors import BadInput, BadOption, Incompatible, OutOfDomainWarning
 from unsample.models.base import Condition, Model
 from unsample.numeric import is_whole
 
@@ -31,6 +33,7 @@ class Given:
     names: list[str]
     notes: list[str]
     sha256: list[str | None]  # of the pictures as they were given; None for tensors
+    outside: list[list[str]]  # why each is outside what the model knows
 
 
 def as_images(model: Model, images: Any, fit: Fit = "aspect") -> Given:
@@ -100,9 +103,9 @@ def _from_pictures(model: Model, pictures: Sequence[Any], fit: Fit) -> Given:
     pixels = torch.stack([torch.from_numpy(np.asarray(image).copy()) for image, _ in fitted])  # (B, H, W, 3)
     notes = ["; ".join([*p.notes, *([note] if note else [])]) for p, (_, note) in zip(pictures, fitted, strict=True)]
     sizes = [p.pixels.size for p in pictures]
-    return Given(
-        pixels.permute(0, 3, 1, 2).float() / 255, sizes, [p.name for p in pictures], notes, [p.sha256 for p in pictures]
-    )
+    names, hashes = [p.name for p in pictures], [p.sha256 for p in pictures]
+    outside = [reasons_of_picture(model.id, p.pixels, fit, p.metadata) for p in pictures]
+    return Given(pixels.permute(0, 3, 1, 2).float() / 255, sizes, names, notes, hashes, outside)
 
 
 def _from_tensor(model: Model, images: Tensor) -> Given:
@@ -120,7 +123,29 @@ def _from_tensor(model: Model, images: Tensor) -> Given:
         raise BadInput(f"sides of a tensor must be multiples of {model.multiple} for {model.id}; got {width}x{height}")
     images = images.expand(-1, 3, -1, -1)
     count = len(images)
-    return Given(images, [(width, height)] * count, [f"image-{k}" for k in range(count)], [""] * count, [None] * count)
+    names: list[str] = [f"image-{k}" for k in range(count)]
+    outside = [_outside(model, image) for image in images]
+    return Given(images, [(width, height)] * count, names, [""] * count, [None] * count, outside)
+
+
+def _outside(model: Model, image: Tensor) -> list[str]:
+    from unsample.metrics.pixels import as_pil
+
+    return reasons_of_picture(model.id, as_pil(image[None])[0], "aspect") if model.id in DRAWN else []
+
+
+def outside_domain(model: Model, prompts: Prompts, count: int, pictures: Given | None = None) -> list[list[str]]:
+    """Why each picture, by itself or by its words, is outside what the model knows; one warning for all of them."""
+    pairs = zip(prompts.texts(count), prompts.negatives(count), strict=True)
+    words = [reasons_of_prompts(model.id, pair) for pair in pairs]
+    reasons = [[*(pictures.outside[k] if pictures else ()), *own] for k, own in enumerate(words)]
+    found = [(f"picture {k}", reason) for k, own in enumerate(reasons) for reason in own]
+    if found:
+        text = (
+            f"{spoken(model.id, found)}; load one that knows them, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+        )
+        warnings.warn(text, OutOfDomainWarning, stacklevel=3)
+    return reasons
 
 
 def as_latents(model: Model, latents: Any) -> Tensor:

@@ -35,6 +35,7 @@ from unsample.formats import FORMATS, MAX_PIXELS, SPOKEN
 
 MAX_BYTES = 64 * 2**20
 MIN_SIDE = 8
+MAX_SKEW = 0.05  # by which an aspect ratio may change where a model's sizes allow that
 MAX_METADATA = 64 * 1024  # bytes of one text in a PNG
 
 Fit = Literal["aspect", "crop", "pad"]
@@ -114,8 +115,10 @@ def from_pil(image: Image.Image, name: str = "image") -> Picture:
 def fit_size(width: int, height: int, pixels: int, multiple: int, mode: Fit) -> Size:
     """The size at which a model sees a width x height picture, every side a multiple of `multiple`.
 
-    "aspect" keeps the aspect ratio at about `pixels` in all; "crop" and "pad" give the square of that area. A
-    picture so thin that its short side has to be lifted to one multiple loses length rather than exceed twice `pixels`.
+    "aspect" keeps the aspect ratio at about `pixels` in all; "crop" and "pad" give the square of that area. Where
+    rounding would change the ratio by more than 5 %, the size nearest in area that keeps it is taken, of two thirds to
+    one and a half times `pixels`, if there is one. A picture so thin that its short side has to be lifted to one
+    multiple loses length rather than exceed twice `pixels`.
     """
     if min(width, height, pixels, multiple) < 1:
         raise BadOption(f"cannot fit {width}x{height} to {pixels} pixels in steps of {multiple}; all must be positive")
@@ -131,7 +134,24 @@ def fit_size(width: int, height: int, pixels: int, multiple: int, mode: Fit) -> 
     scale = math.sqrt(pixels / (width * height))
     new_short, new_long = rounded(short * scale), rounded(long * scale)
     new_long = max(new_short, min(new_long, 2 * pixels // new_short // multiple * multiple))
+    new_short, new_long = _true_to(short / long, (new_short, new_long), pixels, multiple)
     return (new_short, new_long) if width <= height else (new_long, new_short)
+
+
+def _true_to(ratio: float, rounded: Size, pixels: int, multiple: int) -> Size:
+    """`rounded` (short, long) where it keeps a ratio within 5 %, else the nearest size that does, else `rounded`."""
+
+    def true(size: Size) -> bool:
+        return abs(math.log(size[0] / size[1] / ratio)) <= math.log(1 + MAX_SKEW)
+
+    if true(rounded):
+        return rounded
+    low, high, found = pixels * 2 / 3, pixels * 3 / 2, []
+    for short in range(multiple, math.isqrt(int(high)) + 1, multiple):
+        long = max(short, math.floor(short / ratio / multiple + 0.5) * multiple)
+        if low <= short * long <= high and true((short, long)):
+            found.append((short, long))
+    return min(found, key=lambda size: abs(math.log(size[0] * size[1] / pixels)), default=rounded)
 
 
 def fit_picture(picture: Picture, size: Size, multiple: int, mode: Fit = "aspect") -> tuple[Image.Image, str]:

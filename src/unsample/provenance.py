@@ -136,6 +136,7 @@ class Provenance(_Part):
     negative_prompt: list[str | None]
     seeds: list[Annotated[int, Field(ge=-(2**63), lt=2**64)]] | None = None
     source_sizes: list[Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]] | None = None
+    out_of_domain: list[list[Name]] | None = None
     source_sha256: list[str | None] | None = None
     names: list[Name] | None = None
     notes: list[Name] | None = None

@@ -23,6 +23,7 @@ PER_PICTURE_META = (
     "seeds",
     "source_sizes",
     "source_sha256",
+    "out_of_domain",
     "names",
     "notes",
     "nfe",

@@ -379,3 +379,34 @@ def _alive(pid: int) -> bool:
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
+
+
+def test_items_that_a_model_does_not_know_are_said_in_the_run_and_in_the_report(tmp_path: Path) -> None:
+    import skimage
+    from PIL import Image
+
+    from unsample.bench.coverage import outside
+    from unsample.datasets import Scenes
+    from unsample.metrics.pixels import as_pil
+    from unsample.report.about import about
+
+    (tmp_path / "pictures").mkdir()
+    photograph = Image.open(Path(skimage.data_dir) / "coffee.png")
+    photograph.save(tmp_path / "pictures" / "photograph.png")
+    as_pil(Scenes("tune", 1, size=32)[0].image[None])[0].save(tmp_path / "pictures" / "scene.png")
+    asked = make_plan(
+        {
+            "dataset": f"folder:{tmp_path / 'pictures'}",
+            "models": ["scenes-mixture"],
+            "methods": ["ddim"],
+            "metrics": ["psnr"],
+            "steps": 2,
+            "fit": "crop",
+        }
+    )
+    run_plan(asked, tmp_path / "run", How(artefacts="none"))
+    run = read_run(tmp_path / "run")
+    assert {row["item"]: row["out_of_domain"] for row in run.rows} == {"photograph": True, "scene": False}
+    (said,) = outside(run.rows)
+    assert "scenes-mixture knows drawn scenes only, and 1 of 2 items are none" in said
+    assert any(said in caution for caution in about(run, []).cautions)

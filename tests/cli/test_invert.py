@@ -14,7 +14,7 @@ from tests.cli.conftest import Run, draw
 
 KEYS = {
     *("input", "inversion", "reconstruction", "psnr", "exact", "ssim", "ceiling_psnr", "nfe", "backward", "seconds"),
-    *("status", "nonfinite_at", "out_of_domain", "health", "notes", "skipped"),
+    *("status", "nonfinite_at", "out_of_domain", "out_of_domain_reasons", "health", "notes", "skipped"),
 }
 
 

@@ -115,3 +115,17 @@ def listed(parts: Sequence[Covered]) -> str:
     ]
     more = [f"and {len(lacking) - MOST:,} more"] if len(lacking) > MOST else []
     return "; ".join([*lacking[:MOST], *more])
+
+
+def outside(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each model that was given items which it does not know (`unsample.domain`)."""
+    items: dict[str, dict[str, bool]] = {}
+    for row in rows:
+        known = items.setdefault(str(row["model"]), {})
+        known[row["item"]] = known.get(row["item"], False) or bool(row.get("out_of_domain"))
+    return [
+        f"{model} knows drawn scenes only, and {sum(found.values())} of {len(found)} items are none: what is measured "
+        "of them says nothing of a method"
+        for model, found in items.items()
+        if any(found.values())
+    ]

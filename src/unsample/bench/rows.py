@@ -86,6 +86,7 @@ class Row(_Open):
     engine: str = ""
     workers: Count = 1
     nonfinite_at: dict[str, JsonValue] | None = None
+    out_of_domain: bool = False  # the model does not know such a picture, or such words
 
 
 CLOSED = Row.model_fields.keys() - {"settings", "nonfinite_at"}  # columns of which no part is of any kind

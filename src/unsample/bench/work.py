@@ -151,8 +151,20 @@ def _row(batch: Batch, made: Made, n: int) -> dict[str, Any]:
         "stores": meta["stored"]["what"],
         "stored_ratio": meta["stored"]["size_over_noise"],
         "fitted": meta["stored"]["fitted_to_picture"],
+        "out_of_domain": _outside(batch, n, meta),
         "exact_by_construction": method.exact and (undone or not method.reversible),
     }
+
+
+def _outside(batch: Batch, n: int, meta: Mapping[str, Any]) -> bool:
+    """Whether the model does not know the item: its picture as it was given, as it was fitted, or its prompt."""
+    from PIL.Image import Image
+
+    from unsample.domain import reasons_of_picture
+
+    given = batch.items[n].image
+    own = reasons_of_picture(batch.model.id, given, batch.plan.fit) if isinstance(given, Image) else []
+    return bool(own or meta["out_of_domain"][n])
 
 
 def _kept(worker: Worker, batch: Batch, made: Made, n: int) -> list[dict[str, str]]:

@@ -393,6 +393,8 @@ def _tell(plan: Plan, apart: Sequence[Apart], how: How, as_json: bool) -> int:
 
 
 def _run(plan: Plan, apart: Sequence[Apart], folder: Path, how: How, as_json: bool) -> int:
+    from unsample.bench.coverage import outside
+    from unsample.bench.ledger import read_run
     from unsample.bench.run import run_plan
 
     begin = time.perf_counter()
@@ -405,6 +407,8 @@ def _run(plan: Plan, apart: Sequence[Apart], folder: Path, how: How, as_json: bo
             raise
     for item, reason in list(summary.broken.items())[:3]:
         talk.warn(f"{item} was left out: {reason}")
+    for said in outside(read_run(folder).rows):
+        talk.warn(said)
     for part in summary.stopped[:MOST]:
         talk.error(f"stopped: {part.told()}")
     counts, now = summary.counts, sum(summary.statuses.values())

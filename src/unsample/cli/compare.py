@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from unsample.cli import checks, options, places, talk
+from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.checks import Walk
 from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
@@ -85,6 +85,7 @@ def compare(
     seed: options.Seed = 0,
     fit: options.Fit = "aspect",
     output: options.Folder = "compared",
+    force: options.Force = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -111,6 +112,7 @@ def compare(
         job.model.check_method(walk.method, job.prompt)
         places.open_trajectory(None, walk.method.needs_trajectory, walk.method.name, 1)
     check_sizes([job], fit)
+    outside.check(outside.of_jobs([job], fit), force)
     files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
     places.check_outputs(files, overwrite, [image])
     return _run(job, walks, where, files, json)
@@ -176,8 +178,9 @@ def _one(model: Model, job: Job, walk: Walk) -> Compared:
     from PIL import Image
 
     from unsample import api
-    from unsample.cli import session
-    from unsample.cli.invert import inverted
+    from unsample.cli import record, session
+    from unsample.cli.invert import inverted, skew_of
+    from unsample.cli.session import Figures
     from unsample.metrics.pixels import encoded_alone
 
     name = walk.method.name
@@ -197,10 +200,14 @@ def _one(model: Model, job: Job, walk: Walk) -> Compared:
             except Diverged as error:
                 talk.error(f"{name}: {what}: {error}")
         figures = {use: session.measured(model, inversion, images) for use, images in made.items()}
+    row |= {"out_of_domain_reasons": [*record.outside_of(inversion.meta, 0), *figures.get("record", Figures()).reasons]}
+    row |= {"out_of_domain": bool(row["out_of_domain_reasons"])}
     row |= {f"{use}_psnr": _decibels(f) for use, f in figures.items()} | _facts(inversion)
     if "record" not in made:
         return Compared(row | {"status": "diverged"})
-    talk.say(f"{name}: {figures['record'].spoken()}, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s")
+    talk.say(
+        f"{name}: {figures['record'].spoken()}, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s{skew_of(inversion)}"
+    )
     assert inversion.source is not None
     source = Image.fromarray(inversion.source[0].numpy())
     alone = session.as_pil(encoded_alone(model, inversion.source.permute(0, 3, 1, 2).float() / 255))

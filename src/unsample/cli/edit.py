@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unsample.cli import checks, options, places, talk
+from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import Place, examples
 from unsample.errors import BadInput, BadOption, Diverged, Incompatible
 
@@ -56,6 +56,7 @@ def edit(
     clip: options.Clip = "off",
     output: options.EditOutput = "edit.png",
     grid: options.Grid = False,
+    force: options.Force = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -91,6 +92,11 @@ def edit(
     named = None if model is None else checks.known_model(model)
     edited = (subject.from_inversion if recorded else subject.from_picture)(input, named, given)
     edited.model.check(None, target_prompt)
+    prompts = (target_prompt, negative_prompt)
+    if edited.recorded is not None:
+        outside.check(outside.of_inversion(edited.model, edited.recorded, prompts), force)
+    elif edited.job is not None:
+        outside.check(outside.of_jobs([edited.job], fit, prompts), force)
     if edited.method.refuses_edit:
         raise Incompatible(f"{edited.method.name} cannot edit: {edited.method.refuses_edit}")
     places.check_outputs(wanted.files(), overwrite, [input])
@@ -181,7 +187,7 @@ def _run(subject: Subject, wanted: Wanted, where: Place, as_json: bool) -> int:
 
 def _inversion(model: Model, subject: Subject, wanted: Wanted) -> Inversion:
     from unsample.cli import session
-    from unsample.cli.invert import inverted
+    from unsample.cli.invert import inverted, skew_of
 
     if subject.recorded is not None:
         return session.open_inversion(model, subject.path, wanted.allow_other_model)
@@ -193,7 +199,7 @@ def _inversion(model: Model, subject: Subject, wanted: Wanted) -> Inversion:
         raise Diverged(f"{subject.path}: {error}") from error
     for text in filter(None, inversion.meta["notes"]):
         talk.note(f"{subject.path}: {text}")
-    talk.say(f"{subject.path}: inverted, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s")
+    talk.say(f"{subject.path}: inverted, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s{skew_of(inversion)}")
     return inversion
 
 
@@ -241,6 +247,7 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
         status=inversion.status[0],
         nonfinite_at=made.nonfinite_at[0],
         inversion_nfe=inversion.nfe[0],
+        outside=record.outside_of(made.meta, 0),
         notes=[n for n in inversion.meta.get("notes", []) if n],
     )
     return Edit(scale, made, session.as_pil(made.images), figures, row)

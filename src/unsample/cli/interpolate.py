@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from unsample.cli import checks, options, places, talk
+from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import OUTPUT, Place, examples
 from unsample.errors import Diverged
 
 if TYPE_CHECKING:
+    from unsample.cli.checks import KnownModel
     from unsample.cli.places import Recorded
     from unsample.models.base import Model
     from unsample.results import Images
@@ -45,6 +46,7 @@ def interpolate(
     vae_tiling: options.VaeTiling = False,
     guidance_scale: options.RecordedGuidance = None,
     output: options.Folder = "out",
+    force: options.Force = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -68,7 +70,8 @@ def interpolate(
     check_pair(a, b, guidance_scale)
     for end in ends:
         known = named = checks.playing_model(named, end.meta["model"]["id"], end.path, allow_other_model)
-    between = Between(ends, Path(output), num_frames, guidance_scale, allow_other_model)
+    outside.check([reason for end in ends for reason in outside.of_inversion(known, end)], force)
+    between = Between(known, ends, Path(output), num_frames, guidance_scale, allow_other_model)
     places.check_outputs([*between.frames, between.strip], overwrite, inputs)
 
     from unsample.cli import session
@@ -80,6 +83,7 @@ def interpolate(
 class Between:
     """Which ends, how many frames, and where they go."""
 
+    model: KnownModel
     ends: Sequence[Recorded]
     folder: Path
     num_frames: int
@@ -138,8 +142,14 @@ def _write(made: Images, between: Between, lost_at: dict[int, str]) -> list[dict
         "num_frames": between.num_frames,
     }
     rows, shown = [], []
+    reasons = list(dict.fromkeys(why for end in between.ends for _, _, why in outside.of_inversion(between.model, end)))
     for k, file in enumerate(between.frames):
-        own: dict[str, Any] = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": made.seconds / len(made)}
+        own: dict[str, Any] = {
+            "outside": reasons,
+            "nfe": made.nfe[k],
+            "backward": made.backward[k],
+            "seconds": made.seconds / len(made),
+        }
         own["nonfinite_at"] = made.nonfinite_at[k]
         position = k / (between.num_frames - 1)
         if made.status[k] == "diverged":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unsample.cli import checks, options, places, resume, talk
+from unsample.cli import checks, options, outside, places, resume, talk
 from unsample.cli.checks import Walk
 from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
 from unsample.cli.options import Place, examples
@@ -55,6 +55,7 @@ def invert(
     trajectory: options.Trajectory = None,
     output: options.Folder = "out",
     batch_size: options.BatchSize = 8,
+    force: options.Force = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -89,6 +90,7 @@ def invert(
         job.model.check_method(walk.method, job.prompt)
     check_sizes(jobs, fit)
     recorded = places.open_trajectory(trajectory, walk.method.needs_trajectory, walk.method.name, len(jobs))
+    outside.check(outside.of_jobs(jobs, fit), force)
     inputs = [*images, *([trajectory] if trajectory else [])]
     found = _found(jobs, walk, overwrite or recorded is not None, inputs)
     places.check_outputs(_files(jobs, found.whole | found.half), overwrite, inputs)
@@ -232,9 +234,21 @@ def _kept(model: Model, job: Job, inversion: Inversion, picture: Tensor) -> tupl
     row = record.inverted(job.source.path, job.inversion, job.picture, inversion, figures, skipped=False)
     for text in notes:
         talk.note(f"{job.source.path}: {text}")
-    cost = f"{inversion.nfe[0]} nfe, {inversion.seconds:.1f} s"
+    cost = f"{inversion.nfe[0]} nfe, {inversion.seconds:.1f} s{skew_of(inversion)}"
     talk.say(f"{job.source.path}: inverted, {figures.spoken()}, {cost} -> {job.inversion}")
     return job, row, figures
+
+
+def skew_of(inversion: Inversion) -> str:
+    """For the line of a picture whose aspect ratio could not be kept; "" where it was."""
+    from unsample.pictures import MAX_SKEW
+
+    if inversion.source is None or inversion.meta["fit"] != "aspect":
+        return ""
+    (width, height), (seen_height, seen_width) = inversion.meta["source_sizes"][0], inversion.source.shape[1:3]
+    before, after = width / height, seen_width / seen_height
+    kept = max(before, after) <= min(before, after) * (1 + MAX_SKEW)
+    return "" if kept else f", seen at {seen_width}x{seen_height}: aspect ratio {before:.3g} became {after:.3g}"
 
 
 def _lost(

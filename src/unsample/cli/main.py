@@ -51,7 +51,7 @@ def _ended(error: BaseException, given: list[str], debug: bool, as_json: bool) -
         traceback.print_exception(error)
     code, message = explain(error, given)
     try:
-        fail(code, message, as_json)
+        fail(code, message, as_json, getattr(error, "details", None))
         sys.stdout.flush()
     except OSError:  # stdout is what failed; stderr has it
         _close_stdout()

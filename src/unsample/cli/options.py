@@ -316,6 +316,10 @@ Folder = Annotated[
         "--output", "-o", metavar="DIR", help="Folder to write to; it is made when missing.", rich_help_panel=OUTPUT
     ),
 ]
+Force = Annotated[
+    bool,
+    Option("--force", help="Go on although the model does not know such pictures or words.", rich_help_panel=OUTPUT),
+]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)]
 Json = Annotated[
     bool, Option("--json", help="Print one JSON document to stdout; all else goes to stderr.", rich_help_panel=OUTPUT)

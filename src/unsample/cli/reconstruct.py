@@ -157,6 +157,7 @@ def _kept(model: Model, job: Job, k: int, inversion: Inversion, made: Images, pi
         backward=made.backward[k],
         seconds=seconds,
         status=inversion.status[0],
+        outside=record.outside_of(inversion.meta, 0),
         nonfinite_at=made.nonfinite_at[k],
         health=inversion.health[0],
     )

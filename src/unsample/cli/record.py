@@ -48,6 +48,7 @@ def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dic
         "fit": meta.get("fit"),
         "clip": meta.get("grid", {}).get("meta", {}).get("clip"),
         "source_size": own("source_sizes"),
+        "out_of_domain": own("out_of_domain") or None,
         "versions": meta.get("versions"),
     }
     return {k: v for k, v in (kept | more).items() if v is not None}
@@ -66,6 +67,7 @@ def row(
     status: str = "ok",
     nonfinite_at: Mapping[str, Any] | None = None,
     health: Mapping[str, Any] | None = None,
+    outside: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """One entry of "images"; `kind` names the picture: "reconstruction", "edit", "frame", "image"."""
@@ -80,10 +82,16 @@ def row(
         "seconds": seconds,
         "status": status,
         "nonfinite_at": nonfinite_at,
-        "out_of_domain": figures.out_of_domain,
+        "out_of_domain": figures.out_of_domain or bool(outside),
+        "out_of_domain_reasons": [*outside, *figures.reasons],
         "health": {name: None if health is None else health.get(name) for name in HEALTH},
         **more,
     }
+
+
+def outside_of(meta: Mapping[str, Any], index: int) -> list[str]:
+    """Why a picture of a batch, or its words, is outside what the model knows."""
+    return [*(meta.get("out_of_domain") or {index: ()})[index]]
 
 
 def inverted(
@@ -103,6 +111,7 @@ def inverted(
         nonfinite_at=made.nonfinite_at[0],
         health=made.health[0],
         notes=[n for n in made.meta.get("notes") or [] if n],
+        outside=outside_of(made.meta, 0),
         skipped=skipped,
     )
 

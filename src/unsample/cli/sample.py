@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from unsample.cli import checks, options, places, talk
+from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import OUTPUT, Place, examples
 from unsample.errors import BadInput, Diverged
 
@@ -105,6 +105,7 @@ def sample(
     batch_size: Annotated[
         int, Option(metavar="N", help="Pictures that go through the model together.", rich_help_panel=OUTPUT)
     ] = 8,
+    force: options.Force = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -124,6 +125,7 @@ def sample(
     prompts = checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt)
     known = checks.known_model(model)
     known.check(steps, prompt, [guidance_scale])
+    outside.check(outside.of_prompts(known, prompts), force)
     jobs = [
         Job(s, file) for s, file in zip(range(seed, seed + num_images), files(output, seed, num_images), strict=True)
     ]
@@ -206,7 +208,14 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
         talk.say(f"seed {job.seed}: sampled, {made.nfe[k]} nfe, {seconds:.1f} s -> {job.file}{beside}")
         figures: dict[str, Any] = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": seconds}
         figures["nonfinite_at"] = made.nonfinite_at[k]
-        yield record.row("image", picture=job.file, **figures, seed=job.seed, prompt=wanted.prompt)
+        yield record.row(
+            "image",
+            picture=job.file,
+            **figures,
+            seed=job.seed,
+            prompt=wanted.prompt,
+            outside=record.outside_of(made.meta, k),
+        )
 
 
 def _write(made: Images, k: int, job: Job, wanted: Wanted) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.cli import talk
 from unsample.cli.checks import MIXTURE, KnownModel
 from unsample.cli.options import Place
+from unsample.domain import REAL_MODELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from unsample.results import Inversion
 
 OUT_OF_DOMAIN = 20.0  # dB of the encoder's round trip
-REAL_MODELS = (
-    "'--model stable-diffusion-v1-5/stable-diffusion-v1-5' (or the folder it was downloaded to), or "
-    "'--model google/ddpm-celebahq-256' for faces"
-)
 
 
 def load(known: KnownModel, where: Place) -> Model:
@@ -57,6 +54,13 @@ class Figures:
     def out_of_domain(self) -> bool:
         """Whether the model's encoder cannot hold this picture."""
         return self.ceiling is not None and self.ceiling < OUT_OF_DOMAIN
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it cannot, in words."""
+        if not self.out_of_domain:
+            return []
+        return [f"the encoder alone brings the picture back at {self.ceiling:.1f} dB, under {OUT_OF_DOMAIN:.0f}"]
 
     def spoken(self, after: str = "") -> str:
         """For the line on the terminal; `after` follows the decibels."""

@@ -8,11 +8,13 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
+
+from unsample.errors import OutOfDomainWarning
 
 _COLOURS = {"error": "\033[1;31m", "warning": "\033[33m"}
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -56,11 +58,11 @@ def error(text: str) -> None:
     _tagged("error", text)
 
 
-def fail(code: int, message: str, as_json: bool) -> None:
+def fail(code: int, message: str, as_json: bool, details: Mapping[str, Any] | None = None) -> None:
     """An error, on stderr, and as a JSON document on stdout where that was asked for."""
     error(message)
     if as_json:
-        document({"error": {"code": code, "message": message}})
+        document({"error": {"code": code, "message": message}, **(details or {})})
 
 
 def answer(text: str) -> None:
@@ -145,6 +147,8 @@ def listening(everything: bool = False) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
+        if issubclass(category, OutOfDomainWarning) and not everything:
+            return  # the verb has said it, with the file's name
         ours = issubclass(category, UserWarning) and Path(filename).resolve().is_relative_to(_PACKAGE)
         if not ours and not everything:
             return

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsample.bench.coverage import Counts, Covered, listed, total
+from unsample.bench.coverage import Counts, Covered, listed, outside, total
 from unsample.bench.ledger import NOT_APPLICABLE
 from unsample.report import words
 from unsample.report.columns import Column
@@ -118,6 +118,7 @@ def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block], pa
             found.append(words.line(f"{what}: {part.apart.told()}", 1000))
     for label, said in {(m.label, m.drift): None for b in blocks for m in b.methods if m.drift}:
         found.append(f"{words.line(label, 200)} drifts by guidance: {said}.")
+    found += [f"{words.line(said, 400)}." for said in outside(run.rows)]
     if plan.get("quick"):
         found.append("Made with the methods' quick presets: a look, not a measurement of the methods as published.")
     if "split=tune" in spec.replace(" ", ""):
