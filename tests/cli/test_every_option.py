@@ -1,12 +1,12 @@
 """Every option of the verbs that run a model reaches the library: with it, what the library is asked for is another.
 
 The library is replaced by a recorder; that it heeds what it is asked for is tested beside it
-(tests/test_every_argument.py).
+(tests/test_api.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from tests.cli.conftest import Run, draw
+from tests.recorded import recording
 from unsample.errors import BadInput
 
 KEPT = "kept.safetensors"
@@ -146,19 +147,6 @@ class Enough(BadInput):
     """The library was asked; what it would answer does not matter."""
 
 
-def told(value: Any) -> Any:
-    """What was asked for, so that two of them compare."""
-    if hasattr(value, "settings"):
-        return value.name, dict(value.settings)
-    if isinstance(value, Mapping):
-        return {k: told(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [told(v) for v in value]
-    if hasattr(value, "initial_seed"):
-        return value.initial_seed()
-    return value if isinstance(value, str | int | float | type(None)) else type(value).__name__
-
-
 @pytest.fixture
 def asked(run: Run, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
     """`asked("edit", ...)`: what a command asks of the library, each call with its arguments."""
@@ -174,22 +162,17 @@ def asked(run: Run, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     kept.save(tmp_path / KEPT)
     calls: list[Any] = []
 
-    def recording(name: str, answer: Any) -> Callable[..., Any]:
-        def call(*args: Any, **more: Any) -> Any:
-            calls.append((name, told(args), told(more)))
-            if answer is None:
-                raise Enough("enough")
-            return answer
-
-        return call
+    def enough(*args: Any, **more: Any) -> Any:
+        raise Enough("enough")
 
     def ask(verb: str, *arguments: str) -> list[Any]:
         calls.clear()
-        answers = dict.fromkeys(("invert", "sample", "reconstruct", "edit", "interpolate"))
-        answers |= {"load": model, "invert": kept if verb == "edit" else None}
+        answers = dict.fromkeys(("invert", "sample", "reconstruct", "edit", "interpolate"), enough)
+        answers |= {"load": lambda *args, **more: model}
+        answers |= {"invert": lambda *args, **more: kept} if verb == "edit" else {}
         with monkeypatch.context() as patch:
             for name, answer in answers.items():
-                patch.setattr(api, name, recording(name, answer))
+                patch.setattr(api, name, recording(calls, name, answer))
             ended = run(verb, *arguments)
         assert "enough" in ended.err, ended.err
         return list(calls)
