@@ -92,7 +92,7 @@ def test_a_broken_row_is_named_with_its_reason_and_skipped(tmp_path: Path) -> No
     os.symlink(tmp_path / "outside.png", folder / "link.png")
     rows = [
         {"file": "a.png", "source_prompt": "a dog"},
-        {"file": "a.png", "source_prompt": "again"},
+        {"file": "a.png", "source_prompt": "a dog"},
         {"file": "gone.png"},
         {"file": "../outside.png"},
         {"file": "below/../../outside.png"},
@@ -116,7 +116,7 @@ def test_a_broken_row_is_named_with_its_reason_and_skipped(tmp_path: Path) -> No
         "leads out of the data set's folder": 6,
         "there is no file 'gone.png'": 1,
         "is no file name": 1,
-        "another row has this id": 1,
+        "another row says the same": 1,
         "target_prompt is a int, not a text": 1,
         "it names no file": 1,
         "line 13 is no JSON object": 1,

@@ -57,8 +57,9 @@ def test_other_columns_are_refused_with_those_that_were_found(tmp_path: Path) ->
         open_dataset(f"genai_bench:{tmp_path}")
     with pytest.raises(BadInput, match="needs a column source_image"):
         find_columns(["source_prompt", "target_prompt"])
-    exact = find_columns(["image", "SOURCE_IMAGE", "source_image", "target_prompt"])
-    assert exact["source_image"] == "source_image"
+    with pytest.raises(BadInput, match="columns 'SOURCE_IMAGE' and 'source_image', which are one"):
+        find_columns(["image", "SOURCE_IMAGE", "source_image", "target_prompt"])
+    assert find_columns(["image", "Source_Image ", "target_prompt"])["source_image"] == "Source_Image "
 
 
 def test_of_several_editions_and_splits_one_is_taken_and_never_guessed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,7 +172,7 @@ def look(dataset: Dataset, wanted: int, check: bool) -> Seen:
 def _files_of(dataset: Dataset) -> Iterator[str]:
     """The files that its rows name."""
     for row in getattr(dataset, "rows", ()):
-        yield from (str(value) for value in vars(row).values() if isinstance(value, Path))
+        yield from (str(value) for f in fields(row) if isinstance(value := getattr(row, f.name), Path))
 
 
 def _steps(count: int, hidden: bool) -> Iterator[int]:

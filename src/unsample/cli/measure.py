@@ -81,7 +81,7 @@ def measure(
         str | None,
         Option(
             metavar="FILE",
-            help="A .csv or .jsonl: file, source_prompt, target_prompt.",
+            help="A .csv, .tsv or .jsonl: file, source_prompt, target_prompt.",
             rich_help_panel=MEASURING,
             show_default="none",
         ),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unsample.errors import BadInput
 from unsample.formats import SUFFIXES
@@ -121,30 +119,40 @@ def match_items(path: str, spec: str) -> Matched:
 
 
 def with_texts(pairs: Sequence[Pair], texts: Mapping[str, str], table: str | None) -> list[Pair]:
-    """The pairs with texts that hold for all, or those of a table of prompts.
+    """The pairs with texts that hold for all, or those of a table of prompts (`folder.COLUMNS`).
 
     Raises:
-        BadInput: the table cannot be read, or lacks the column `file`.
+        BadInput: the table cannot be read, lacks the column `file`, or says several things of one picture.
     """
     if table is None:
         return [replace(p, texts=dict(texts)) for p in pairs]
-    rows = {str(row.get("file")): row for row in _rows(Path(table))}
-    by_stem = {Path(file).stem: row for file, row in rows.items()}
+    rows: dict[str, list[Mapping[str, str]]] = {}
+    for name, own in _rows(Path(table)):
+        for key in dict.fromkeys((name, Path(name).stem)):
+            rows.setdefault(key, []).append(own)
     found = []
     for pair in pairs:
-        row = rows.get(pair.name) or rows.get(Path(pair.name).name) or by_stem.get(Path(pair.name).stem) or {}
-        own = {side: str(row[column]) for side, column in PROMPT_COLUMNS.items() if row.get(column)}
-        found.append(replace(pair, texts={**texts, **own}))
+        names = (pair.name, Path(pair.name).name, Path(pair.name).stem)
+        said: list[Mapping[str, str]] = next((rows[name] for name in names if name in rows), [{}])
+        if any(own != said[0] for own in said):
+            raise BadInput(f"prompts {table!r} have {len(said)} rows of {pair.name!r}; keep the one that is meant")
+        found.append(replace(pair, texts={**texts, **said[0]}))
     return found
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = [line for line in text.splitlines() if line.strip()]
-        rows = list(csv.DictReader(lines)) if path.suffix == ".csv" else [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise BadInput(f"prompts {str(path)!r} cannot be read: {error}; give a .csv or .jsonl file") from error
-    if not all(isinstance(row, dict) and row.get("file") for row in rows):
-        raise BadInput(f"prompts {str(path)!r} need a column 'file' in every row, beside source_prompt, target_prompt")
-    return rows
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The file and the texts of every row."""
+    from unsample.datasets.folder import COLUMNS
+    from unsample.datasets.index import BEYOND, read_table
+    from unsample.datasets.rows import text
+
+    for number, row in enumerate(read_table(path, COLUMNS), 1):
+        try:
+            if isinstance(row, BadInput):
+                raise row
+            if (file := text(row, "file")) is None or row.get(BEYOND):
+                raise BadInput("a column 'file' is needed in every row, beside source_prompt, target_prompt")
+            own = {side: said for side, column in PROMPT_COLUMNS.items() if (said := text(row, column))}
+        except BadInput as error:
+            raise BadInput(f"prompts {str(path)!r}, row {number}: {error}") from error
+        yield file.replace("\\", "/"), own

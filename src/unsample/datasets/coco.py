@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unsample.datasets.folder import Shot, read_shot
-from unsample.datasets.index import Pairs, read_json
+from unsample.datasets.index import MAX_ROWS, Pairs, capped, read_json
 from unsample.datasets.rows import Rows, file_ids, gather, inside, needed, text
 from unsample.datasets.spec import Spec, existing
 from unsample.errors import BadInput, BadOption
@@ -35,7 +35,7 @@ def open_coco(spec: Spec, size: int) -> Rows[Shot]:
 def _check(folder: Path, captions: Mapping[object, str], image: Mapping[str, Any]) -> Shot:
     path = inside(folder, needed(image, "file_name"))
     key = image.get("id")
-    caption = captions.get(key) if isinstance(key, int | str) else None
+    caption = text({"caption": captions.get(key)}, "caption") if isinstance(key, int | str) else None
     if caption is None:
         raise BadInput(f"no caption belongs to its id {key!r}")
     return Shot(path, caption)
@@ -47,21 +47,47 @@ def _read(file: Path) -> tuple[list[dict[str, Any]], dict[object, str]]:
     Raises:
         BadInput: not a captions file.
     """
-    found = read_json(file)
-    parts = dict(found) if isinstance(found, Pairs) else {}
-    images, annotations = parts.get("images"), parts.get("annotations")
-    if not isinstance(images, list) or not isinstance(annotations, list):
-        keys = ", ".join(list(parts)[:8]) or f"a {type(found).__name__}"
-        raise BadInput(f"{str(file)!r} is no captions file: it needs 'images' and 'annotations'; found {keys}")
-    rows = [dict(a) for a in annotations if isinstance(a, Pairs)]
-    if rows and not any("caption" in row for row in rows):
+    images: list[dict[str, Any]] = []
+    captions: dict[object, tuple[float, str]] = {}  # image id to the lowest annotation id and its caption
+    lists: set[str] = set()
+    others: list[str] = []
+    annotated = captioned = False
+    with read_json(file) as reader:
+        if reader.peek() != "{":
+            raise _no_captions(file, f"a {type(reader.value()).__name__}")
+        for key in reader.keys():  # noqa: SIM118
+            if key not in ("images", "annotations") or reader.peek() != "[":
+                others.append(key)
+                reader.value()
+                continue
+            lists.add(key)
+            if key == "images":
+                rows = (dict(row) if isinstance(row, Pairs) else {} for row in reader.elements())
+                images = [{k: row.get(k) for k in ("id", "file_name")} for row in capped(rows, file)]
+                continue
+            for row in (dict(row) for row in reader.elements() if isinstance(row, Pairs)):
+                annotated, captioned = True, captioned or "caption" in row
+                _keep(captions, row, file)
+        reader.end()
+    if len(lists) < 2:
+        raise _no_captions(file, ", ".join([*sorted(lists), *others][:8]))
+    if annotated and not captioned:
         raise BadInput(f"{str(file)!r} has annotations without captions; give captions_val2017.json or the like")
-    captions: dict[object, str] = {}
-    for row in sorted(rows, key=lambda row: _number(row.get("id"))):
-        caption = text(row, "caption") if isinstance(row.get("caption"), str) else None
-        if caption is not None and isinstance(row.get("image_id"), int | str):
-            captions.setdefault(row["image_id"], caption)
-    return [dict(i) if isinstance(i, Pairs) else {} for i in images], captions
+    return images, {id: caption for id, (_, caption) in captions.items()}
+
+
+def _no_captions(file: Path, found: str) -> BadInput:
+    return BadInput(f"{str(file)!r} is no captions file: it needs 'images' and 'annotations'; found {found}")
+
+
+def _keep(captions: dict[object, tuple[float, str]], row: Mapping[str, Any], file: Path) -> None:
+    """Keep the caption of an image with the lowest id."""
+    caption, id, number = row.get("caption"), row.get("image_id"), _number(row.get("id"))
+    if isinstance(caption, str) and caption.strip() and isinstance(id, int | str):
+        if id not in captions and len(captions) == MAX_ROWS:
+            raise BadInput(f"{str(file)!r} has captions of over {MAX_ROWS:,} images; split it")
+        if id not in captions or number < captions[id][0]:
+            captions[id] = number, caption
 
 
 def _number(value: object) -> float:

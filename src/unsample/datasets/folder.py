@@ -1,21 +1,23 @@
-"""`folder`: a folder of pictures, and what a table in it (prompts.csv or prompts.jsonl) says of them.
+"""`folder`: a folder of pictures, and what a table in it (prompts.csv, metadata.jsonl ...) says of them.
 
-Columns: file, source_prompt, target_prompt, mask (a picture that `unsample.masks` reads). Pictures without a row have
-no prompt; a row may also name a picture further down in the folder.
+Columns: file, source_prompt, target_prompt, mask (a picture that `unsample.masks` reads), by these names or those of
+Hugging Face's ImageFolder. Pictures without a row have no prompt; one with several rows is an item for each; a row may
+also name a picture further down in the folder.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.datasets.index import BEYOND, read_table
+from unsample.datasets.index import BEYOND, Row, read_table
 from unsample.datasets.item import Item
-from unsample.datasets.rows import Rows, file_ids, gather, inside, noted, text
+from unsample.datasets.rows import Rows, file_ids, gather, inside, noted, numbered, slashed, text
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput
 from unsample.formats import SUFFIXES
@@ -25,11 +27,17 @@ if TYPE_CHECKING:
 
     from unsample.masks import Mask
 
-TABLES = ("prompts.csv", "prompts.jsonl")
-COLUMNS = ("file", "source_prompt", "target_prompt", "mask")
+TABLES = ("prompts", "metadata")  # the first that is there, with one of ...
+ENDS = (".csv", ".tsv", ".jsonl", ".parquet")
+COLUMNS = {
+    "file": ("file", "file_name", "filename", "image_file_name"),
+    "source_prompt": ("source_prompt", "prompt", "text", "caption"),
+    "target_prompt": ("target_prompt",),
+    "mask": ("mask", "mask_file_name"),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shot:
     """A picture file and what the table says of it."""
 
@@ -43,15 +51,24 @@ def open_folder(spec: Spec, size: int) -> Rows[Shot]:
     """Pictures in the order of their names."""
     folder = spec.path("folder")
     table, lost = _table(folder)
-    masks = {os.path.normpath(row["mask"]) for row in table if isinstance(row.get("mask"), str)}
-    rows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in pictures_of(folder) if name not in masks}
+    masks = {_place(folder, row["mask"]) for row in table if isinstance(row.get("mask"), str)}
+    rows: dict[str, list[Row]] = {name: [] for name in pictures_of(folder) if name not in masks}
+    told: set[int] = set()
     for row in table:
-        rows.setdefault(os.path.normpath(row["file"]), []).append(row)
+        again = hash(repr(row)) in told
+        told.add(hash(repr(row)))
+        rows.setdefault(_place(folder, row["file"]), []).append(row | {"again": True} if again else row)
     names = sorted(rows)
-    listed = [
+    items = [
         (id, row) for id, n in zip(file_ids(names), names, strict=True) for row in rows[n] or [{"file": n, "own": True}]
     ]
-    return gather(spec.written(), [*lost, *listed], partial(_check, folder), read_shot, spec.limit)
+    listed = zip(numbered([id for id, _ in items]), (row for _, row in items), strict=True)
+    return gather(spec.written(), chain(lost, listed), partial(_check, folder), read_shot, spec.limit)
+
+
+def _place(folder: Path, name: str) -> str:
+    """A name of the table as the folder has it."""
+    return os.path.normpath(slashed(name, folder))
 
 
 def pictures_of(folder: Path) -> list[str]:
@@ -106,6 +123,8 @@ def as_mask(mask: Mask, size: tuple[int, int]) -> Tensor:
 def _check(folder: Path, row: Mapping[str, Any] | BadInput) -> Shot:
     if isinstance(row, BadInput):
         raise row
+    if row.get("again"):
+        raise BadInput("another row says the same; the first one counts")
     if row.get(BEYOND):
         raise BadInput(f"its row has {len(row[BEYOND])} cells more than there are columns; quote texts with commas")
     path = folder / row["file"] if row.get("own") is True else inside(folder, row["file"])
@@ -118,25 +137,21 @@ def _check(folder: Path, row: Mapping[str, Any] | BadInput) -> Shot:
     )
 
 
-def _table(folder: Path) -> tuple[list[dict[str, Any]], Iterator[tuple[str, BadInput]]]:
+def _table(folder: Path) -> tuple[list[Row], list[tuple[str, BadInput]]]:
     """The rows of the table, if there is one, and those that name no file.
 
     Raises:
         BadInput: two tables, or one without the column `file`.
     """
-    found = [folder / name for name in TABLES if (folder / name).is_file()]
+    there = [[f for end in ENDS if (f := folder / f"{name}{end}").is_file()] for name in TABLES]
+    found = there[0] or there[1]
     if len(found) > 1:
-        raise BadInput(f"folder {str(folder)!r} holds both {' and '.join(TABLES)}; keep one of them")
-    rows = read_table(found[0]) if found else []
-    good = [row for row in rows if isinstance(row, dict)]
-    columns = {str(key) for row in good for key in row}
-    if good and "file" not in columns:
-        there, known = ", ".join(sorted(columns)), ", ".join(COLUMNS)
-        raise BadInput(f"{str(found[0])!r} has no column 'file'; found {there}; known are {known}")
+        both = " and ".join(file.name for file in found)
+        raise BadInput(f"folder {str(folder)!r} holds both {both}; keep one of them")
     named, lost = [], []
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, dict) and isinstance(row.get("file"), str) and row["file"].strip():
-            named.append({key: value for key, value in row.items() if key in (*COLUMNS, BEYOND)})
+    for number, row in enumerate(read_table(found[0], COLUMNS) if found else [], 1):
+        if isinstance(row, dict) and isinstance(row.get("file"), str):
+            named.append(row)
         else:
             lost.append((f"row-{number}", row if isinstance(row, BadInput) else BadInput("it names no file")))
-    return named, iter(lost)
+    return named, lost

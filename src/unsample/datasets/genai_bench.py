@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from unsample.datasets.index import find_columns as match_columns
 from unsample.datasets.item import Item
 from unsample.datasets.parquet import Place, cells_of, columns_of, picture_of, split_of, tables_in, texts_of
 from unsample.datasets.rows import Rows, gather, needed, noted, text
@@ -37,7 +38,7 @@ PICTURES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Battle:
     """A row: where it lies (in a file, or its number in `datasets`), and its texts by our names."""
 
@@ -64,11 +65,9 @@ def find_columns(columns: Sequence[str]) -> dict[str, str]:
     """Our names for the columns that are there, to theirs.
 
     Raises:
-        BadInput: no source picture, or neither target prompt nor instruction.
+        BadInput: no source picture, neither target prompt nor instruction, or two columns that are one.
     """
-    lower = {**{name.lower(): name for name in reversed(columns)}, **{name: name for name in columns}}
-    kin = {ours: next((lower[n] for n in names if n in lower), None) for ours, names in {**TEXTS, **PICTURES}.items()}
-    found = {ours: theirs for ours, theirs in kin.items() if theirs is not None}
+    found = match_columns(columns, {**TEXTS, **PICTURES}, "genai_bench: the table")
     if "source_image" not in found or not {"target_prompt", "instruct_prompt"} & set(found):
         raise BadInput(
             f"genai_bench: this is not the image edition: it needs a column source_image, and target_prompt or "

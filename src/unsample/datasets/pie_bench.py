@@ -13,13 +13,14 @@ Reference: Ju et al., 2023, arXiv:2310.01506; PIE-Bench++: Huang et al., 2024, a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.datasets.index import Pairs, read_json
+from unsample.datasets.index import Pairs, capped, find_columns, read_json
 from unsample.datasets.item import Item
 from unsample.datasets.parquet import Place, cells_of, columns_of, picture_of, tables_in, texts_of
 from unsample.datasets.rows import Rows, gather, inside, needed, noted, safe_id
@@ -57,16 +58,17 @@ KIN = {  # our name to the names that editions use
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Edit:
     """A row: where its picture is, and all else."""
 
     picture: Path | Place
-    prompt: str
+    source_prompt: str  # with the brackets around what changes
     target_prompt: str
-    runs: tuple[int, ...] | None
+    runs: Sequence[int] | None
     category: str | None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    instruction: Any = None
+    blended_words: Any = None
 
 
 def open_pie_bench(spec: Spec, size: int) -> Rows[Edit]:
@@ -82,15 +84,15 @@ def open_pie_bench(spec: Spec, size: int) -> Rows[Edit]:
         )
     files = tables_in(path, "pie_bench")
     columns = columns_of(files)
-    names = {ours: next((n for n in kin if n in columns), None) for ours, kin in KIN.items()}
-    if lacking := [n for n in ("image", "id", "source_prompt", "target_prompt") if names[n] is None]:
+    names = find_columns(columns, KIN, f"pie_bench: {files[0].name}")
+    if lacking := [n for n in ("image", "id", "source_prompt", "target_prompt") if n not in names]:
         found = ", ".join(columns)
         raise BadInput(f"pie_bench: {files[0].name} has no column {' and no '.join(lacking)}; found {found}")
     return gather(
         spec.written(),
-        _cells(files, {k: v for k, v in names.items() if v is not None}, wanted),
+        _cells(files, names, wanted),
         partial(_check, path),
-        partial(_read_cell, str(names["image"]), path if path.is_dir() else path.parent),
+        partial(_read_cell, names["image"], path if path.is_dir() else path.parent),
         spec.limit,
     )
 
@@ -110,8 +112,8 @@ def categories(text: str) -> list[str]:
     return found
 
 
-def check_mask(value: Any) -> tuple[int, ...]:
-    """The runs of a mask: numbers, or the text that the parquet edition has.
+def check_mask(value: Any) -> Sequence[int]:
+    """The runs of a mask: numbers, or the text that the parquet edition has; what reaches past the end is cut.
 
     Raises:
         BadInput: not pairs of whole numbers inside the picture.
@@ -129,10 +131,10 @@ def check_mask(value: Any) -> tuple[int, ...]:
         raise BadInput(f"its mask has {len(runs)} numbers; pairs of start and length are wanted")
     if runs and max(runs[::2]) >= SIDE * SIDE:
         raise BadInput(f"its mask has a run that starts at {max(runs[::2])}, past the {SIDE}x{SIDE} pixels")
-    return tuple(runs)
+    return array("I", (min(n, SIDE * SIDE) for n in runs))
 
 
-def decode_mask(runs: tuple[int, ...], size: tuple[int, int] = (SIDE, SIDE)) -> Tensor:
+def decode_mask(runs: Sequence[int], size: tuple[int, int] = (SIDE, SIDE)) -> Tensor:
     """A mask (1, H, W) of 0 and 1 from runs; a square picture of another size gets it by nearest neighbour.
 
     Raises:
@@ -156,14 +158,17 @@ def decode_mask(runs: tuple[int, ...], size: tuple[int, int] = (SIDE, SIDE)) -> 
 
 
 def _listed(folder: Path, wanted: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    found = read_json(folder / INDEX)
-    if not isinstance(found, Pairs):
-        raise BadInput(f"{str(folder / INDEX)!r} is no mapping of ids to rows, but a {type(found).__name__}")
-    for key, value in found:
-        row = dict(value) if isinstance(value, Pairs) else {"row": value}
-        category = category_of(row.get("editing_type_id"))
-        if wanted is None or category is None or category in wanted:
-            yield safe_id(key), {**row, "picture": row.get("image_path"), "category": category}
+    with read_json(folder / INDEX) as reader:
+        if reader.peek() != "{":
+            kind = type(reader.value()).__name__
+            raise BadInput(f"{str(folder / INDEX)!r} is no mapping of ids to rows, but a {kind}")
+        for key in capped(reader.keys(), folder / INDEX):
+            value = reader.value()
+            row = dict(value) if isinstance(value, Pairs) else {"row": value}
+            category = category_of(row.get("editing_type_id"))
+            if wanted is None or category is None or category in wanted:
+                yield safe_id(key), {**row, "picture": row.get("image_path"), "category": category}
+        reader.end()
 
 
 def _cells(
@@ -175,7 +180,7 @@ def _cells(
         folders = (re.match("([0-9])_", part) for part in reversed(place.file.parts))
         category = category_of(row.get("category")) or category_of(next((m[1] for m in folders if m), None))
         if wanted is None or category in wanted:
-            id = safe_id(str(row["id"])) if row["id"] is not None else f"row-{number}"
+            id = safe_id(str(row["id"])) if isinstance(row["id"], str | int) else f"row-{number}"
             kept = {"original_prompt": row["source_prompt"], "editing_prompt": row["target_prompt"]}
             more = {"editing_instruction": row.get("instruction"), "blended_word": row.get("blended_words")}
             more |= {"mask": row.get("mask"), "picture": place, "category": category}
@@ -184,7 +189,7 @@ def _cells(
 
 def category_of(value: Any) -> str | None:
     """The name of a type from its number, "0" to "9", or its name."""
-    text = str(value)
+    text = str(value) if isinstance(value, str | int) else ""
     return CATEGORIES[int(text)] if re.fullmatch("[0-9]", text) else text if text in CATEGORIES else None
 
 
@@ -204,9 +209,7 @@ def _check(folder: Path, row: Mapping[str, Any]) -> Edit:
     before, after = needed(row, "original_prompt"), needed(row, "editing_prompt")
     runs = None if row.get("mask") is None else check_mask(row["mask"])
     picture = row["picture"] if isinstance(row["picture"], Place) else inside(folder, row["picture"])
-    told = {"instruction": row.get("editing_instruction"), "blended_words": row.get("blended_word")}
-    extra = {"source_prompt": before, "target_prompt": after, **{k: v for k, v in told.items() if v}}
-    return Edit(picture, _bare(before), _bare(after), runs, row["category"], extra)
+    return Edit(picture, before, after, runs, row["category"], row.get("editing_instruction"), row.get("blended_word"))
 
 
 def _bare(prompt: str) -> str:
@@ -226,12 +229,14 @@ def _read_cell(column: str, folder: Path, id: str, edit: Edit) -> Item:
 
 
 def _item(id: str, edit: Edit, picture: Picture) -> Item:
+    kept = ("source_prompt", "target_prompt", "instruction", "blended_words")
+    extra = {name: value for name in kept if (value := getattr(edit, name))}
     return Item(
         id=id,
         image=picture.pixels,
-        prompt=edit.prompt,
-        target_prompt=edit.target_prompt,
+        prompt=_bare(edit.source_prompt),
+        target_prompt=_bare(edit.target_prompt),
         mask=None if edit.runs is None else decode_mask(edit.runs, picture.pixels.size),
         category=edit.category,
-        extra={**edit.extra, **noted(picture)},
+        extra={**extra, **noted(picture)},
     )

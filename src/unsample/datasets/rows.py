@@ -10,11 +10,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unsample.datasets.item import Item
 from unsample.errors import BadInput
+from unsample.numeric import is_text
 
 if TYPE_CHECKING:
     from unsample.masks import Mask
@@ -92,7 +94,11 @@ def safe_id(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", text):
         return text
     left = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[-60:]
-    return f"{left or 'item'}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
+    try:
+        content = os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file name holds
+        content = text.encode("utf-8", "surrogatepass")
+    return f"{left or 'item'}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def file_ids(names: Sequence[str]) -> list[str]:
@@ -104,6 +110,19 @@ def file_ids(names: Sequence[str]) -> list[str]:
     return [safe_id(s if len(files[s]) == 1 else n) for s, n in zip(stems, names, strict=True)]
 
 
+def numbered(ids: Sequence[str]) -> list[str]:
+    """The ids, of which equal ones get -2, -3 ... where no other has that."""
+    taken, reached, found = {*ids}, dict.fromkeys(ids, 0), []
+    for id in ids:
+        number = reached[id] + 1
+        while number > 1 and f"{id}-{number}" in taken:
+            number += 1
+        reached[id] = number
+        found.append(id if number == 1 else f"{id}-{number}")
+        taken.add(found[-1])
+    return found
+
+
 def inside(folder: Path, name: object) -> Path:
     """The file that an index names, which must be inside the folder, links followed.
 
@@ -113,8 +132,10 @@ def inside(folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not name.strip():
         raise BadInput(f"it names no file, but {name!r}")
     try:
-        base = os.path.realpath(folder)
-        found = os.path.realpath(os.path.join(base, name))
+        about = os.stat(folder)
+        base = _real(os.fspath(folder), about.st_dev, about.st_ino)
+        name = slashed(name, base)
+        found = _below(base, name) or os.path.realpath(os.path.join(base, name))
         absolute = os.path.isabs(name) or re.match(r"[A-Za-z]:[\\/]|[\\/]", name)
         if absolute or not found.startswith(os.path.join(base, "")):
             raise BadInput(f"{name!r} leads out of the data set's folder, which is not followed")
@@ -125,6 +146,29 @@ def inside(folder: Path, name: object) -> Path:
     return Path(found)
 
 
+@lru_cache(maxsize=8)
+def _real(folder: str, device: int, number: int) -> str:
+    """A folder, links followed; as long as it is the same one."""
+    return os.path.realpath(folder)
+
+
+def _below(base: str, name: str) -> str | None:
+    """The path of a name without links or dots on its way, which needs no more looking; None where it has some."""
+    path = base
+    for part in name.split("/"):
+        path = f"{path}/{part}"
+        if part in ("", ".", "..") or "\0" in part or os.sep != "/" or os.path.islink(path):
+            return None
+    return path
+
+
+def slashed(name: str, folder: str | os.PathLike[str]) -> str:
+    """A path of an index with the slashes of this system; a file whose very name holds a backslash keeps it."""
+    if "\\" not in name or os.path.lexists(os.path.join(folder, name)):
+        return name
+    return name.replace("\\", "/")
+
+
 def text(row: Mapping[str, Any], key: str) -> str | None:
     """A text of a row, or None where there is none.
 
@@ -132,8 +176,12 @@ def text(row: Mapping[str, Any], key: str) -> str | None:
         BadInput: it is something else.
     """
     value = row.get(key)
+    if isinstance(value, bytes):
+        raise BadInput(f"{key} is no text in UTF-8")
     if value is not None and not isinstance(value, str):
         raise BadInput(f"{key} is a {type(value).__name__}, not a text")
+    if value and not is_text(value):
+        raise BadInput(f"{key} holds half a letter (an unpaired surrogate); save it as UTF-8")
     return value.strip() or None if value else None
 
 

@@ -61,7 +61,8 @@ DATASETS: dict[str, DatasetFacts] = {
         layout="""\
 pictures/
   cat.png                  PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000
-  prompts.csv              optional; or prompts.jsonl. Columns: file, source_prompt, target_prompt, mask
+  prompts.csv              optional; or .tsv, .jsonl, .parquet, or metadata.csv ... of Hugging Face's ImageFolder.
+                           Columns: file (file_name), source_prompt (prompt, text, caption), target_prompt, mask
   masks/cat.png            of the picture's size; what is not black is to be edited""",
         reference="none",
         licence=OWN,
