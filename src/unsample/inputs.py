@@ -261,10 +261,9 @@ class Prompts:
             raise BadOption(f"{name} of {model.id} are {most}; got {labels.tolist()}")
         return _rows(name, labels.to(model.device), count)
 
-    def negative_labels(self, count: int) -> Tensor | None:
-        """`negative_class_labels`, if any were given, one a picture."""
-        given = self.negative_class_labels
-        return None if given is None else _rows("negative_class_labels", self.labels("negative_class_labels"), count)
+    def spread_labels(self, name: str, count: int) -> Tensor:
+        """`class_labels` or `negative_class_labels` of each of `count` pictures, where they were given."""
+        return _rows(name, self.labels(name), count)
 
     def _texts(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
         """The part of the conditions that is text."""

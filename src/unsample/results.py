@@ -20,6 +20,8 @@ PER_PICTURE = ("status", "nfe", "backward", "health")  # lists with one entry a 
 PER_PICTURE_META = (
     "prompt",
     "negative_prompt",
+    "class_labels",
+    "negative_class_labels",
     "seeds",
     "source_sizes",
     "source_sha256",

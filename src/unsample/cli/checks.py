@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,19 @@ def option(name: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """`--class-labels` and `--negative-class-labels`: one for all pictures, or one each; None where not given."""
+
+    classes: tuple[int, ...] | None = None
+    negative: tuple[int, ...] | None = None
+
+    def taken(self, pictures: Iterable[int]) -> dict[str, list[int] | None]:
+        """What the library is given for some of the pictures, told by their place."""
+        places, both = list(pictures), {"class_labels": self.classes, "negative_class_labels": self.negative}
+        return {n: None if v is None else [v[k % len(v)] for k in places] for n, v in both.items()}
+
+
+@dataclass(frozen=True)
 class Walk:
     """How to invert: checked."""
 
@@ -46,6 +59,7 @@ class Walk:
     seed: int
     fit: Fit
     clip: str
+    labels: Labels = Labels()
 
 
 def checked_walk(method: str, settings: list[str] | None, walk: dict[str, Any]) -> Walk:
@@ -107,6 +121,24 @@ def text(name: str, value: str | None) -> str | None:
     return value
 
 
+def labels(classes: str | None, negative: str | None, count: int, of: str = "") -> Labels:
+    """The two options, for `count` pictures; `of` stands before the first one's name."""
+    found = []
+    for name, value in ((f"--{of}class-labels", classes), ("--negative-class-labels", negative)):
+        if value is None:
+            found.append(None)
+            continue
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+            raise BadOption(f"{name} takes whole numbers of at least 0, separated by commas; got {value!r}")
+        if len(parts) not in (1, count):
+            raise BadOption(f"{name} holds {len(parts)} classes for {count} pictures; give 1 or {count}")
+        found.append(tuple(map(int, parts)))
+    if found[0] is None and found[1] is not None:
+        raise BadOption("--negative-class-labels is for guidance over classes; give --class-labels too")
+    return Labels(*found)
+
+
 def configured_method(name: str, settings: list[str] | None) -> Method:
     """The method that `--method` and `--set` describe."""
     from unsample.methods import get_method, parse_settings
@@ -155,6 +187,7 @@ class KnownModel:
     num_train_timesteps: int | None = None
     only_size: tuple[int, int] | None = None
     from_file: bool = False  # a file named it: nothing is fetched for it
+    num_classes: int | None = None  # 0: it is known to draw none
 
     def check_method(self, method: Method, prompt: str | None) -> None:
         """Refuse a method that works on text where there is none."""
@@ -165,7 +198,25 @@ class KnownModel:
         if method.needs_prompt and not prompt:
             raise BadOption(f"{method.name} needs the prompt that describes the picture; give --prompt")
 
-    def check(self, steps: int | None = None, prompt: str | None = None, scales: Sequence[float | None] = ()) -> None:
+    def check_labels(self, given: Labels, option: str = "--class-labels") -> None:
+        """Refuse class labels that it does not draw, or that are missing."""
+        if self.num_classes is None:
+            return
+        if given.classes is not None and not self.num_classes:
+            raise Incompatible(f"{self.name} draws no classes; leave {option} out")
+        if given.classes is None and self.num_classes:
+            raise BadOption(f"{self.name} draws classes; give {option}, 0 to {self.num_classes - 1}")
+        for name, values in {option: given.classes, "--negative-class-labels": given.negative}.items():
+            if values and max(values) >= self.num_classes:
+                raise BadOption(f"{name} of {self.name} are 0 to {self.num_classes - 1}; got {max(values)}")
+
+    def check(
+        self,
+        steps: int | None = None,
+        prompt: str | None = None,
+        scales: Sequence[float | None] = (),
+        nulled: bool = False,
+    ) -> None:
         """Refuse steps, prompts and guidance that it does not take."""
         from unsample.grid import check_steps
 
@@ -177,7 +228,13 @@ class KnownModel:
                 f"{self.name} takes no prompt; leave the prompt out, or use a text model such as scenes-sd"
             )
         for scale in scales:
-            if self.takes_prompt is False and scale not in (None, 0, 1):
+            if self.takes_prompt is False and scale not in (None, 0, 1) and self.num_classes:
+                if not nulled:
+                    raise Incompatible(
+                        f"guidance {scale:g} over the classes of {self.name} needs the class that stands for none; "
+                        "give --negative-class-labels, or use 1"
+                    )
+            elif self.takes_prompt is False and scale not in (None, 0, 1):
                 raise Incompatible(f"{self.name} takes no prompt, so there is no guidance; got {scale:g}, use 1")
 
 
@@ -292,8 +349,13 @@ def _read(name: str, folder: Path) -> KnownModel:
         scheduler = folder / "scheduler" / "scheduler_config.json"
         config = json.loads(scheduler.read_text()) if scheduler.is_file() else {}
         steps = config.get("num_train_timesteps")
+        network = folder / "unet" / "config.json"
+        classes = json.loads(network.read_text()).get("num_class_embeds") if network.is_file() else None
     except (OSError, ValueError, AttributeError, IndexError) as error:
         raise WeightsMissing(
             f"model {name}: its model_index.json or scheduler_config.json cannot be read ({error})"
         ) from error
-    return KnownModel(name, folder, "text_encoder" in parts, steps if isinstance(steps, int) else None)
+    whole = {"num_train_timesteps": steps, "num_classes": classes or 0}
+    return KnownModel(
+        name, folder, "text_encoder" in parts, **{k: v if isinstance(v, int) else None for k, v in whole.items()}
+    )

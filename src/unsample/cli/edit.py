@@ -35,10 +35,12 @@ def add_to(app: typer.Typer) -> None:
 def edit(
     context: typer.Context,
     input: options.EditInput,
-    target_prompt: options.TargetPrompt,
+    target_prompt: options.TargetPrompt = None,
+    class_labels: options.TargetClassLabels = None,
     guidance_scale: options.Scales = None,
     guidance_schedule: options.EditSchedule = None,
     negative_prompt: options.EditNegativePrompt = None,
+    negative_class_labels: options.EditNegativeClassLabels = None,
     model: options.EitherModel = None,
     allow_other_model: options.AllowOther = False,
     device: options.Device = None,
@@ -46,6 +48,7 @@ def edit(
     offload: options.Offload = "none",
     vae_tiling: options.VaeTiling = False,
     source_prompt: options.SourcePrompt = None,
+    source_class_labels: options.SourceClassLabels = None,
     method: options.MethodName = "ddim",
     set: options.Settings = None,
     steps: options.Steps = 50,
@@ -69,21 +72,26 @@ def edit(
     """
     from unsample.cli import subject
 
+    if target_prompt is None and class_labels is None:
+        raise BadOption("edit needs --target-prompt, or --class-labels for a model that draws classes")
+    labels = checks.labels(class_labels, negative_class_labels, 1)
+    source_labels = checks.labels(source_class_labels, source_class_labels and negative_class_labels, 1, "source-")
     wanted_scales = scales(guidance_scale, grid)
     walk: dict[str, Any] = {"steps": steps, "guidance_scale": inversion_guidance_scale, "sampling_guidance_scale": None}
     walk |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
-    walk |= {"guidance_schedule": guidance_schedule or "constant"}
+    walk |= {"guidance_schedule": guidance_schedule or "constant", "labels": source_labels}
     prompts = checks.text("--source-prompt", source_prompt), checks.text("--negative-prompt", negative_prompt)
     given = subject.Given(method, set or [], walk, *prompts, _on_the_command_line(context), allow_other_model)
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     wanted = Wanted(
-        checks.text("--target-prompt", target_prompt) or "",
+        checks.text("--target-prompt", target_prompt),
         prompts[1],
         wanted_scales,
         guidance_schedule,
         grid,
         places.png_path(output),
         allow_other_model,
+        labels,
     )
     input = places.the_one(input)
     recorded = places.is_inversion(input)
@@ -92,6 +100,11 @@ def edit(
     named = None if model is None else checks.known_model(model)
     edited = (subject.from_inversion if recorded else subject.from_picture)(input, named, given)
     edited.model.check(None, target_prompt)
+    edited.model.check_labels(labels)
+    if not recorded:
+        edited.model.check_labels(source_labels, "--source-class-labels")
+    elif source_class_labels is not None:
+        raise BadOption("--source-class-labels is for a picture; an inversion holds its own: leave it out")
     prompts = (target_prompt, negative_prompt)
     if edited.recorded is not None:
         outside.check(outside.of_inversion(edited.model, edited.recorded, prompts), force)
@@ -107,13 +120,14 @@ def edit(
 class Wanted:
     """What the edit shall be, and where it goes."""
 
-    prompt: str
+    prompt: str | None
     negative_prompt: str | None
     scales: tuple[float | None, ...]  # None: the method's own
     schedule: str | None
     grid: bool
     output: Path
     allow_other_model: bool
+    labels: checks.Labels
 
     @property
     def bare(self) -> Path:
@@ -208,7 +222,7 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
     from unsample.cli import record, session
     from unsample.playing import edit_guidance
 
-    scale = edit_guidance(inversion, asked)
+    scale = edit_guidance(inversion, asked, wanted.labels.negative)
     about: dict[str, Any] = {
         "input": subject.path,
         "inversion": subject.path if subject.recorded else None,
@@ -224,6 +238,7 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
             guidance_schedule=wanted.schedule,
             negative_prompt=wanted.negative_prompt,
             allow_other_model=wanted.allow_other_model,
+            **wanted.labels.taken([0]),
         )
     except Diverged as error:
         place = talk.place_of(error)
@@ -257,7 +272,7 @@ def _settings(inversion: Inversion, subject: Subject, wanted: Wanted, **more: An
     from unsample.cli import record
 
     source = inversion.meta["prompt"][0]
-    about = {"prompt": wanted.prompt, "source_prompt": source}
+    about: dict[str, Any] = {"prompt": wanted.prompt, "source_prompt": source} | wanted.labels.taken([0])
     if wanted.negative_prompt is not None:  # else the inversion's holds
         about["negative_prompt"] = wanted.negative_prompt
     return record.settings("edit", inversion.meta, 0, input=subject.path, **about, **more)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ def invert(
     vae_tiling: options.VaeTiling = False,
     prompt: options.Prompt = None,
     negative_prompt: options.NegativePrompt = None,
+    class_labels: options.ClassLabels = None,
+    negative_class_labels: options.NegativeClassLabels = None,
     method: options.MethodName = "ddim",
     set: options.Settings = None,
     steps: options.Steps = 50,
@@ -81,12 +83,15 @@ def invert(
     scales = walk.guidance_scale, walk.sampling_guidance_scale
     named = None if model is None else checks.known_model(model)
     if named is not None:
-        named.check(steps, prompt, scales)
+        named.check(steps, prompt, scales, negative_class_labels is not None)
     images = places.expanded(images)
+    labels = checks.labels(class_labels, negative_class_labels, len(images))
+    walk = replace(walk, labels=labels)
     jobs = plan(places.open_pictures(images), named, prompts, Path(output))
     talk.notes(from_metadata(jobs, model is None, prompt is None))
     for job in jobs:
-        job.model.check(steps, prompt, scales)
+        job.model.check(steps, prompt, scales, negative_class_labels is not None)
+        job.model.check_labels(labels)
         job.model.check_method(walk.method, job.prompt)
     check_sizes(jobs, fit)
     recorded = places.open_trajectory(trajectory, walk.method.needs_trajectory, walk.method.name, len(jobs))
@@ -197,6 +202,7 @@ def inverted(model: Model, batch: Sequence[Job], walk: Walk, trajectory: Tensor 
         fit=walk.fit,
         clip=walk.clip,
         trajectory=trajectory,
+        **walk.labels.taken([job.index for job in batch]),
     )
 
 

@@ -125,6 +125,26 @@ NegativePrompt = Annotated[
     str | None,
     Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=INVERSION, show_default="empty"),
 ]
+ClassLabels = Annotated[
+    str | None,
+    Option(
+        "--class-labels",
+        metavar="N[,N...]",
+        help="For a model that draws classes: one for all pictures, or one each, in their order.",
+        rich_help_panel=INVERSION,
+        show_default=False,
+    ),
+]
+NegativeClassLabels = Annotated[
+    str | None,
+    Option(
+        "--negative-class-labels",
+        metavar="N[,N...]",
+        help="The class that guidance leads away from: the one that stands for none.",
+        rich_help_panel=INVERSION,
+        show_default=False,
+    ),
+]
 MethodName = Annotated[str, Option(metavar="NAME", help="'unsample methods' lists them.", rich_help_panel=INVERSION)]
 Settings = Annotated[
     list[str] | None,
@@ -203,7 +223,37 @@ InversionGuidance = Annotated[float, Option(metavar="W", help="Guidance while in
 # ---------------------------------------------------------------- playing back
 
 TargetPrompt = Annotated[
-    str, Option(metavar="TEXT", help="What the edit shall show.", rich_help_panel=EDIT, show_default=False)
+    str | None, Option(metavar="TEXT", help="What the edit shall show.", rich_help_panel=EDIT, show_default=False)
+]
+TargetClassLabels = Annotated[
+    str | None,
+    Option(
+        "--class-labels",
+        metavar="N",
+        help="What the edit shall show, for a model that draws classes.",
+        rich_help_panel=EDIT,
+        show_default=False,
+    ),
+]
+SourceClassLabels = Annotated[
+    str | None,
+    Option(
+        "--source-class-labels",
+        metavar="N",
+        help="What the picture shows, for a model that draws classes.",
+        rich_help_panel=INVERSION,
+        show_default="the recorded one",
+    ),
+]
+EditNegativeClassLabels = Annotated[
+    str | None,
+    Option(
+        "--negative-class-labels",
+        metavar="N",
+        help="The class that guidance leads away from, in both directions: the one that stands for none.",
+        rich_help_panel=EDIT,
+        show_default="the recorded one",
+    ),
 ]
 EditNegativePrompt = Annotated[
     str | None,

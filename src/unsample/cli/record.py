@@ -33,6 +33,8 @@ def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dic
         "verb": verb,
         "prompt": own("prompt"),
         "negative_prompt": own("negative_prompt"),
+        "class_labels": own("class_labels"),
+        "negative_class_labels": own("negative_class_labels"),
         "model": model["id"],
         "model_family": model.get("family"),
         "model_sha256": model["sha256"],

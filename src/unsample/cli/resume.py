@@ -62,7 +62,8 @@ def _difference(job: Job, walk: Walk) -> str | None:
 
 
 def _asked(job: Job, walk: Walk) -> dict[str, Any]:
-    guided = job.model.takes_prompt is not False
+    guided = job.model.takes_prompt is not False or walk.labels.negative is not None
+    classes = {name: None if v is None else v[0] for name, v in walk.labels.taken([job.index]).items()}
     own = walk.method.sampling_guidance_scale if guided else None
     sampling = walk.guidance_scale if own is None else own
     return {
@@ -79,6 +80,8 @@ def _asked(job: Job, walk: Walk) -> dict[str, Any]:
         "clip": walk.clip,
         "prompt": (job.prompt if guided else None) or "",
         "negative prompt": (job.negative_prompt if guided else None) or "",
+        "class": classes["class_labels"],
+        "negative class": classes["negative_class_labels"],
     }
 
 
@@ -100,6 +103,8 @@ def _recorded(meta: dict[str, Any]) -> dict[str, Any]:
         "clip": meta["grid"]["meta"].get("clip"),
         "prompt": own("prompt") or "",
         "negative prompt": own("negative_prompt") or "",
+        "class": own("class_labels"),
+        "negative class": own("negative_class_labels"),
     }
 
 

@@ -58,6 +58,8 @@ def sample(
             show_default="the method's own",
         ),
     ] = None,
+    class_labels: options.ClassLabels = None,
+    negative_class_labels: options.NegativeClassLabels = None,
     num_images: Annotated[int, Option(metavar="N", help="How many.", rich_help_panel=SAMPLING)] = 1,
     seed: Annotated[
         int, Option(metavar="N", help="Of the first picture; the n-th has seed + n.", rich_help_panel=SAMPLING)
@@ -124,7 +126,9 @@ def sample(
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     prompts = checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt)
     known = checks.known_model(model)
-    known.check(steps, prompt, [guidance_scale])
+    known.check(steps, prompt, [guidance_scale], negative_class_labels is not None)
+    labels = checks.labels(class_labels, negative_class_labels, num_images)
+    known.check_labels(labels)
     outside.check(outside.of_prompts(known, prompts), force)
     jobs = [
         Job(s, file) for s, file in zip(range(seed, seed + num_images), files(output, seed, num_images), strict=True)
@@ -137,7 +141,8 @@ def sample(
     loaded = session.load(known, where)
     wanted = Wanted(*prompts, sampler, steps, guidance_scale, guidance_schedule, clip, keep_trajectory)
     starts = range(0, num_images, batch_size)
-    rows = [row for start in starts for row in _run(loaded, jobs[start : start + batch_size], wanted)]
+    batches = [(jobs[k : k + batch_size], labels.taken(range(k, min(k + batch_size, num_images)))) for k in starts]
+    rows = [row for batch, classes in batches for row in _run(loaded, batch, wanted, classes)]
     return _report(loaded.id, sampler.name, rows, json)
 
 
@@ -176,7 +181,9 @@ def files(output: str, seed: int, count: int) -> list[Path]:
     return [path / f"sample-{s}.png" for s in range(seed, seed + count)]
 
 
-def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[str, Any]]:
+def _run(
+    model: Model, batch: Sequence[Job], wanted: Wanted, classes: dict[str, list[int] | None]
+) -> Iterator[dict[str, Any]]:
     from unsample import api
     from unsample.cli import record
 
@@ -193,6 +200,7 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
                 generator=[job.seed for job in batch],
                 negative_prompt=wanted.negative_prompt,
                 clip=wanted.clip,
+                **classes,
             )
         except Diverged as error:
             place = talk.place_of(error, len(batch))
@@ -203,7 +211,7 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
             yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), made.nonfinite_at[k])
             continue
         seconds = made.seconds / len(made)
-        _write(made, k, job, wanted)
+        _write(made, k, job)
         beside = f" and {places.trajectory_path(job.file).name}" if made.trajectory is not None else ""
         talk.say(f"seed {job.seed}: sampled, {made.nfe[k]} nfe, {seconds:.1f} s -> {job.file}{beside}")
         figures: dict[str, Any] = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": seconds}
@@ -218,7 +226,7 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted) -> Iterator[dict[st
         )
 
 
-def _write(made: Images, k: int, job: Job, wanted: Wanted) -> None:
+def _write(made: Images, k: int, job: Job) -> None:
     from unsample.cli import record, session
     from unsample.pictures import write_png
 
