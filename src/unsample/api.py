@@ -305,9 +305,7 @@ def invert(
         prompt_embeds=_row_each(prompt_embeds, count),
         negative_prompt_embeds=_row_each(negative_prompt_embeds, count),
         class_labels=run.condition.class_labels,
-        negative_class_labels=None
-        if negative_class_labels is None
-        else prompts.spread_labels("negative_class_labels", count),
+        negative_class_labels=prompts.all_labels(count).get("negative_class_labels"),
         latents=x0,
         trajectory=run.watch.kept(),
     )
@@ -569,11 +567,6 @@ def _row_each(tensor: Tensor | None, count: int) -> Tensor | None:
 def _meta(model: Model, grid: Grid, stop: int, prompts: Prompts, count: int, seeds: list[int] | None) -> dict[str, Any]:
     lists = {n: list(getattr(grid, n)) for n in ("alpha", "sigma", "timesteps", "eval_alpha", "eval_sigma")}
     told = {"changes": changes_of(model), "unread": list(getattr(model, "unread", ()))}
-    classes = {
-        name: prompts.spread_labels(name, count).tolist()
-        for name in ("class_labels", "negative_class_labels")
-        if getattr(prompts, name) is not None
-    }
     about = {"id": model.id, "family": model.family, "sha256": model.weights_sha256(), "dtype": str(model.dtype)}
     return {
         "model": about | {name: value for name, value in told.items() if value},
@@ -582,7 +575,7 @@ def _meta(model: Model, grid: Grid, stop: int, prompts: Prompts, count: int, see
         "grid": lists | {"prediction_type": grid.prediction_type, "clip": grid.clip, "meta": grid.meta},
         "prompt": prompts.texts(count),
         "negative_prompt": prompts.negatives(count),
-        **classes,
+        **{name: labels.tolist() for name, labels in prompts.all_labels(count).items()},
         "seeds": seeds,
         "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")} | {"unsample": _own_version()},
     }

@@ -261,9 +261,10 @@ class Prompts:
             raise BadOption(f"{name} of {model.id} are {most}; got {labels.tolist()}")
         return _rows(name, labels.to(model.device), count)
 
-    def spread_labels(self, name: str, count: int) -> Tensor:
-        """`class_labels` or `negative_class_labels` of each of `count` pictures, where they were given."""
-        return _rows(name, self.labels(name), count)
+    def all_labels(self, count: int) -> dict[str, Tensor]:
+        """`class_labels` and `negative_class_labels`, those that were given, of each of `count` pictures."""
+        names = [n for n in ("class_labels", "negative_class_labels") if getattr(self, n) is not None]
+        return {name: _rows(name, self.labels(name), count) for name in names}
 
     def _texts(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
         """The part of the conditions that is text."""

@@ -71,7 +71,8 @@ def play(
         step = method.edit_step if verb == "edit" and method.edit_step else method.sample_step
         made = run.sample(x, step, state)
     warn_constant(made, inversion, verb)
-    shown = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
+    shown: dict[str, Any] = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
+    shown |= {name: labels.tolist() for name, labels in prompts.all_labels(len(x)).items()}
     played = {"use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
     played |= {"nfe": made.nfe, "backward": made.backward, "nonfinite_at": made.nonfinite_at}
     return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
