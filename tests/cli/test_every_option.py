@@ -1,7 +1,7 @@
 """Every option of the verbs that run a model reaches the library: with it, what the library is asked for is another.
 
 The library is replaced by a recorder; that it heeds what it is asked for is tested beside it
-(tests/test_api.py).
+(tests/test_every_argument.py).
 """
 
 from __future__ import annotations
