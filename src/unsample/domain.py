@@ -2,8 +2,12 @@
 
 scenes-sd, scenes-ddpm and scenes-mixture have seen scenes alone: one drawn object on a ground of one colour. Of
 anything else they make a smear that no figure reveals, so a picture or a prompt that is outside is named before any
-work. Whether a picture is such a scene is looked at on 32x32 pixels, by rules set on `tune` seeds;
-`python -m benchmarks.domain` prints how often they err on `report` seeds and on photographs.
+work. Whether a picture is such a scene is looked at on 32x32 pixels, by rules set on `tune` seeds; `python -m
+benchmarks.domain` prints how often they err. On `report` seeds they refuse none of 300 scenes of 64 pixels (PNG, JPEG
+95 and 75, grain 4), none of 32 pixels but 1 % at JPEG 95 and 2 % at 75, and 6 % of those with unseen shapes or two
+objects. Of scikit-image's photographs and their crops, brought to the models' sizes, they refuse 88 to 90 %: grey
+close-ups of one thing on a smooth ground pass. A photograph of more than twice the model's size is refused by its
+size.
 """
 
 from __future__ import annotations
@@ -117,8 +121,8 @@ class Look:
 def misfit_of(image: Image) -> str:
     """What about a picture is not as in any scene, in words; "" where it could be one.
 
-    The bounds lie beyond nearly all scenes of `tune` seeds, of every attribute, 32 and 64 pixels wide, PNG and JPEG,
-    grainy, and of unseen shapes. Where one number is near its bound, another must not be: `_strain` adds them up.
+    The bounds were set on scenes of `tune` seeds, of every attribute, 32 and 64 pixels wide, PNG and JPEG, grainy, and
+    on crops of the same photographs. Where one number is near its bound, another must not be: `_strain` adds them up.
     """
     look = look_at(image)
     if look.ring < 0.82 or look.off > 0.055:
