@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bench.handmade import make
-from tests.cli.conftest import Run, draw
+from tests.cli.conftest import Run
 
 MIXTURE = ["-m", "scenes-mixture", "--steps", "2"]
 # verb and option: (arguments, where OUT is the folder; the file that is written there)
@@ -51,6 +51,17 @@ NAMES = [" ".join(key) for key in WRITES]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+def draw(path: Path, number: int = 0) -> None:
+    """A scene, as the model knows them."""
+    from PIL import Image
+
+    from unsample.datasets import Scenes, render
+
+    picture = render([Scenes("tune", 2).scene(number)], 32).images[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the verbs read; not to be changed."""
@@ -59,8 +70,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import unsample
 
     folder = tmp_path_factory.mktemp("consent")
-    draw(folder / "a.png", (32, 32))
-    draw(folder / "b.png", (32, 32), "blue")
+    draw(folder / "a.png")
+    draw(folder / "b.png", 1)
     make(folder / "run")
     (folder / "in").mkdir()
     model = unsample.load("scenes-mixture")
@@ -192,7 +203,7 @@ INPUTS = {
 @pytest.mark.parametrize("name", INPUTS)
 def test_an_input_is_no_output_even_with_overwrite(run: Run, tmp_path: Path, name: str) -> None:
     for path in ("a.png", "b.png", "compare.png", "one/a.png", "one/folder.png", "two/a.png"):
-        draw(tmp_path / path, (32, 32))
+        draw(tmp_path / path)
     (tmp_path / "t.csv").write_text("file,source_prompt\na.png,a red circle\n")
     make(tmp_path / "run")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
