@@ -181,6 +181,7 @@ class Run:
 
         self.watch = Watch(self.model, self.grid, range(self.stop + 1), self.asked, self.verb)
         self.watch.pivots = None if method.fit is None else []
+        self._check_start(x)
         task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, self.watch.progress)
         with torch.no_grad(), evaluating(self.model):
             state = {} if method.begin is None else method.begin(task)
@@ -188,6 +189,19 @@ class Run:
             if method.fit is not None:
                 state = method.fit(task, self.watch.pivots or [], state)
         return noise, state
+
+    def _check_start(self, x: Tensor) -> None:
+        """Pictures that the encoder lost are lost there, not at the first step."""
+        lost = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+        vae = getattr(self.model, "vae", None)
+        where = f"the encoder ({'the model' if vae is None else f'{type(vae).__name__} in {vae.dtype}'} is not finite)"
+        self.watch.lost_at |= dict.fromkeys(lost, where)
+        if len(lost) == len(x):
+            raise Diverged(
+                f"{self.verb} with {self.model.id}: no picture is finite any more after {where}: a VAE in float16 "
+                "overflows; put it in float32 (vae.to(torch.float32)), as unsample.load does from a folder",
+                [None] * len(x),
+            )
 
     def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
         import torch

@@ -7,10 +7,12 @@ the prediction, since that would be left out without a word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from unsample.errors import Incompatible
+from unsample.errors import Incompatible, WeightsMissing
 
 FAMILIES = "UNet2DModel pipelines (DDPM, DDIM) and the Stable Diffusion 1.x/2.x layout"
 VAES = ("AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny", "VQModel")
@@ -169,3 +171,123 @@ def check_pixel_unet(id: str, config: Mapping[str, Any]) -> None:
             f"{id}'s U-Net has class_embed_type={kind!r}: it takes numbers or embeddings for classes, and only whole "
             "class labels (num_class_embeds alone) are served; give unsample.wrap a function that asks it with them"
         )
+
+
+# ---------------------------------------------------------------- what lies in a file or folder that is no pipeline
+
+SINGLE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+CONVERT = (
+    "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) of diffusers makes a folder of it, to be "
+    "given in its place"
+)
+
+
+def not_a_folder(name: str) -> str | None:
+    """What a name that is no folder is, and what to do; None where that cannot be told."""
+    lowered = name.lower()
+    if lowered.startswith(("http://", "https://", "hf://", "s3://", "git@")):
+        at = name.partition("huggingface.co/")[2].split("/")
+        hub = f"; give the hub id {at[0]}/{at[1].partition('?')[0]}" if len(at) > 1 and all(at[:2]) else ""
+        return f"is a URL, and those are not followed{hub or '; give a hub id owner/name, or a folder'}"
+    if not lowered.endswith(SINGLE):
+        return None
+    if lowered.endswith((".gguf", ".onnx")):
+        return "is a file of weights for other programs; give a diffusers folder with .safetensors"
+    keys = _keys(Path(name).expanduser()) if lowered.endswith(".safetensors") else []
+    if keys is None:
+        return "is an inversion of unsample, no model; give it to 'unsample reconstruct' or 'unsample edit'"
+    if any("lora" in key for key in keys):
+        return "is a LoRA, which changes a model: load_lora_weights it into a pipeline of diffusers and give that"
+    pickled = (
+        ""
+        if lowered.endswith((".safetensors", ".bin"))
+        else "; it is pickled and runs code when it is read, so do that "
+    )
+    pickled += "with files that you trust only" if pickled else ""
+    return f"is a single file of weights; {CONVERT}{pickled}"
+
+
+def _keys(path: Path) -> list[str] | None:
+    """The names in a safetensors file; none of one that cannot be read, None for a saved inversion."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return None if "unsample_format" in (file.metadata() or {}) else list(file.keys())
+    except Exception:  # missing, or not what its name says: safetensors raises many kinds
+        return []
+
+
+def folder_without_index(folder: Path) -> str:
+    """What a folder without `model_index.json` is, and what to do."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    config = read_json(folder / "config.json")
+    if config.get("_class_name"):
+        return f"it holds one part of a pipeline ({config['_class_name']}); give the folder above it"
+    if names & {"adapter_config.json", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"}:
+        return "it holds a LoRA, which changes a model: load_lora_weights it into a pipeline of diffusers and give that"
+    if config.get("model_type") or config.get("architectures"):
+        return (
+            f"it holds a model of transformers ({config.get('model_type') or config['architectures'][0]}), no diffusion"
+        )
+    if any(name.endswith(".onnx") for name in names):
+        return "it holds an ONNX model; give the PyTorch weights (.safetensors)"
+    if any(name.endswith(".xml") for name in names):
+        return "it holds an OpenVINO model; give the PyTorch weights (.safetensors)"
+    single = sorted(name for name in names if name.endswith((".safetensors", ".ckpt")))
+    if single:
+        return f"it holds {single[0]}, a single file of weights; {CONVERT}"
+    return "a diffusers pipeline folder is needed"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def weights_variant(id: str, folder: Path, part: str) -> str | None:
+    """Which variant of a part's weights to load: None, or "fp16" where no other is there.
+
+    Raises:
+        WeightsMissing: none that is read, with what is there instead.
+    """
+    names = sorted(path.name for path in (folder / part).glob("*")) if (folder / part).is_dir() else []
+    plain = [n for n in names if n.endswith(".safetensors") and not _variants(n)]
+    missing = [
+        shard for n in names if n.endswith(".json") and ".index." in n for shard in _shards(folder / part / n, names)
+    ]
+    if missing:
+        raise WeightsMissing(f"{id}: {part} lacks {', '.join(missing[:3])} of its shards; fetch them again")
+    if plain:
+        return None
+    variants = sorted({v for n in names if n.endswith(".safetensors") for v in _variants(n)})
+    if variants:
+        return "fp16" if "fp16" in variants else variants[0]
+    kinds = {
+        ".bin": "pickled weights (.bin), which can run code when they are read and are never loaded here; load the folder "
+        "with use_safetensors=False in diffusers, if you trust it, and save_pretrained it anew",
+        ".msgpack": "Flax weights (.msgpack); take the PyTorch ones (.safetensors)",
+        ".onnx": "ONNX weights; take the PyTorch ones (.safetensors)",
+        ".xml": "OpenVINO weights; take the PyTorch ones (.safetensors)",
+    }
+    for ending, what in kinds.items():
+        if any(n.endswith(ending) for n in names):
+            raise WeightsMissing(f"{id}: {part} holds only {what}")
+    return None  # what is read next says what is missing
+
+
+def _variants(name: str) -> Iterator[str]:
+    """`fp16` of diffusion_pytorch_model.fp16.safetensors, and of its shards."""
+    middle = name.removesuffix(".safetensors").partition(".")[2]
+    if middle:
+        yield middle.partition("-")[0]
+
+
+def _shards(index: Path, there: list[str]) -> list[str]:
+    """The shards that an index names and that are not there."""
+    named = read_json(index).get("weight_map")
+    return sorted({n for n in named.values() if isinstance(n, str)} - {*there}) if isinstance(named, dict) else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, UnsampleError, WeightsMissing, first_line
-from unsample.models.families import FAMILIES, VAES, check_pipeline
+from unsample.models.families import (
+    FAMILIES,
+    VAES,
+    check_pipeline,
+    check_pixel_unet,
+    check_unet,
+    folder_without_index,
+    not_a_folder,
+    read_json,
+    weights_variant,
+)
 from unsample.models.families import family as family_of
 
 if TYPE_CHECKING:
@@ -79,8 +90,11 @@ def find_model(name: str) -> Path | None:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
-            raise WeightsMissing(f"{name} is a folder without model_index.json; a diffusers pipeline folder is needed")
+            raise WeightsMissing(f"{name} is a folder without model_index.json; {folder_without_index(folder)}")
         return folder
+    what = not_a_folder(name)
+    if what is not None:
+        raise WeightsMissing(f"{name} {what}")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not folder.exists():
         return None
     near = difflib.get_close_matches(name.lower(), BUNDLED, n=1)
@@ -263,6 +277,7 @@ def _load_folder(folder: Path, id: str) -> Any:
         index = json.loads((folder / "model_index.json").read_text())
         kinds = {part: kind[1] for part, kind in index.items() if isinstance(kind, list)}
         family = check_pipeline(id, index.get("_class_name"), kinds)
+        check_folder(id, folder, family)
         return (_pixel if family == "pixel" else _latent)(folder, kinds, id)
     except UnsampleError:
         raise
@@ -271,10 +286,28 @@ def _load_folder(folder: Path, id: str) -> Any:
         raise WeightsMissing(f"model {id} at {folder.name} could not be read: {reason}; fetch it again") from error
 
 
+def check_folder(id: str, folder: Path, family: str) -> None:
+    """What can be told of a pipeline's folder before its weights are read.
+
+    Raises:
+        Incompatible: its U-Net needs what it would not be given. WeightsMissing: weights of a kind that is not read.
+    """
+    parts = ("unet",) if family == "pixel" else ("unet", "vae", "text_encoder")
+    configs = {p: c for p in parts if (c := read_json(folder / p / "config.json"))}
+    if "unet" in configs:
+        made = configs.get("vae", {}).get("latent_channels")
+        check_pixel_unet(id, configs["unet"]) if family == "pixel" else check_unet(id, configs["unet"], made)
+    variants = {p: v for p in parts if (v := weights_variant(id, folder, p))}
+    if variants:
+        named = ", ".join(f"{p} ({v})" for p, v in variants.items())
+        warnings.warn(f"{id}: only rounded variants are there and are used: {named}", stacklevel=5)
+
+
 def _part(folder: Path, name: str, cls: Any) -> Any:
     import torch
 
-    more = {"low_cpu_mem_usage": False} if name == "unet" else {}
+    more: dict[str, Any] = {"low_cpu_mem_usage": False} if name == "unet" else {}
+    more["variant"] = weights_variant(folder.name, folder, name)
     return cls.from_pretrained(
         folder / name, local_files_only=True, use_safetensors=True, dtype=torch.float32, **more
     ).eval()
