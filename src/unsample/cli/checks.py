@@ -40,7 +40,7 @@ class Labels:
     classes: tuple[int, ...] | None = None
     negative: tuple[int, ...] | None = None
 
-    def taken(self, pictures: Iterable[int]) -> dict[str, list[int] | None]:
+    def taken(self, pictures: Iterable[int]) -> dict[str, Any]:
         """What the library is given for some of the pictures, told by their place."""
         places, both = list(pictures), {"class_labels": self.classes, "negative_class_labels": self.negative}
         return {n: None if v is None else [v[k % len(v)] for k in places] for n, v in both.items()}
@@ -123,7 +123,7 @@ def text(name: str, value: str | None) -> str | None:
 
 def labels(classes: str | None, negative: str | None, count: int, of: str = "") -> Labels:
     """The two options, for `count` pictures; `of` stands before the first one's name."""
-    found = []
+    found: list[tuple[int, ...] | None] = []
     for name, value in ((f"--{of}class-labels", classes), ("--negative-class-labels", negative)):
         if value is None:
             found.append(None)
@@ -355,7 +355,5 @@ def _read(name: str, folder: Path) -> KnownModel:
         raise WeightsMissing(
             f"model {name}: its model_index.json or scheduler_config.json cannot be read ({error})"
         ) from error
-    whole = {"num_train_timesteps": steps, "num_classes": classes or 0}
-    return KnownModel(
-        name, folder, "text_encoder" in parts, **{k: v if isinstance(v, int) else None for k, v in whole.items()}
-    )
+    steps, classes = (n if isinstance(n, int) else None for n in (steps, classes or 0))
+    return KnownModel(name, folder, "text_encoder" in parts, steps, num_classes=classes)

@@ -181,9 +181,7 @@ def files(output: str, seed: int, count: int) -> list[Path]:
     return [path / f"sample-{s}.png" for s in range(seed, seed + count)]
 
 
-def _run(
-    model: Model, batch: Sequence[Job], wanted: Wanted, classes: dict[str, list[int] | None]
-) -> Iterator[dict[str, Any]]:
+def _run(model: Model, batch: Sequence[Job], wanted: Wanted, classes: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from unsample import api
     from unsample.cli import record
 

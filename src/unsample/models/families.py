@@ -268,8 +268,8 @@ def weights_variant(id: str, folder: Path, part: str) -> str | None:
     if variants:
         return "fp16" if "fp16" in variants else variants[0]
     kinds = {
-        ".bin": "pickled weights (.bin), which can run code when they are read and are never loaded here; load the folder "
-        "with use_safetensors=False in diffusers, if you trust it, and save_pretrained it anew",
+        ".bin": "pickled weights (.bin), which can run code when they are read and are never loaded here; if you trust "
+        "them, load the folder with use_safetensors=False in diffusers and save_pretrained it anew",
         ".msgpack": "Flax weights (.msgpack); take the PyTorch ones (.safetensors)",
         ".onnx": "ONNX weights; take the PyTorch ones (.safetensors)",
         ".xml": "OpenVINO weights; take the PyTorch ones (.safetensors)",
