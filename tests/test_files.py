@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import re
 import resource
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unsample import files
 from unsample.errors import BadInput
 from unsample.files import atomic_write, check_writable_folder, lock, plain_settings
 
@@ -229,3 +232,24 @@ def test_every_file_is_written_through_atomic_write() -> None:
             odd = [line for line in lines if "temporary" not in line and "open(_create(" not in line]
             odd = [line for line in odd if "os.devnull" not in line]
             assert len(odd) == known.get(path.relative_to(root).as_posix(), 0), (path, odd)
+
+
+FORMULAS = ("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\tx", "\rx", "\n=x", "＝1+1", "-", "-3.2.1", "+49 30 1234")
+PLAIN = ("-3.2", "+1e-05", "-inf", "a=b", "", "'x", " =1", "a\ncat", 'say "hi", cat')
+
+
+def test_a_spreadsheet_runs_nothing_of_a_table_and_machines_can_have_it_as_it_is() -> None:
+    rows = [{"@name": text, "value": -3.2} for text in (*FORMULAS, *PLAIN)] + [{"value": None, "more": 1}]
+    for raw in (False, True):
+        text = files.as_csv(["@name", "value", "-of"], rows, raw)
+        head, *lines = csv.reader(io.StringIO(text, newline=""))
+        assert head == ["@name", "value", "-of"] if raw else ["'@name", "value", "'-of"]
+        assert [cells[0] for cells in lines] == [*(t if raw else f"'{t}" for t in FORMULAS), *PLAIN, ""]
+        assert {cells[1] for cells in lines} == {"-3.2", ""}
+    assert files.as_csv(["a"], [{"a": "x\udcff"}]) == "a\nx\\udcff\n"
+
+
+def test_there_is_one_writer_of_csv() -> None:
+    root = Path(files.__file__).parent
+    writers = [p.name for p in root.rglob("*.py") if re.search(r"csv\.(DictW|w)riter|to_csv", p.read_text())]
+    assert writers == ["files.py"]

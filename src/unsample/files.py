@@ -7,11 +7,14 @@ becomes `BadInput`: what was to be written, what is in the way, what to do.
 A name that stands in a file is somebody else's word: `inside` and `open_inside` hold it to one folder and follow no
 link.
 
+A table goes out as CSV through `as_csv` alone, which keeps spreadsheets from running what a text says.
+
 Settings that are kept in a file pass through `plain_settings`: JSON's own types, and no folder of the user's.
 """
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import json
@@ -20,14 +23,17 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 from unsample.errors import BadInput
 
 _FILE_KEYS = frozenset({"input", "output", "path", "inversion", "reconstruction", "edit"})
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones too, in the East
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf", re.IGNORECASE | re.ASCII)
 _FULL = ("the disk is full", "free some space or choose another folder")
 _FORBIDDEN = ("it may not be written to", "choose another folder, or change its permissions")
 _CAUSES = {
@@ -215,6 +221,25 @@ def plain_settings(settings: Mapping[str, Any], max_bytes: int | None = None) ->
             return plain
         plain = {**_shortened(plain, limit), "shortened": True}
     return {"shortened": True}  # not texts but endless lists: nothing that a picture should carry
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], raw: bool = False) -> str:
+    """A table as CSV, with a line of names; what a row lacks and None are empty.
+
+    A text that a spreadsheet would run as a formula (it begins with =, +, -, @, a tab or a new line, and is no number)
+    gets an apostrophe before it, unless `raw`. What UTF-8 cannot hold is written as an escape.
+    """
+    lines: list[str] = []
+    ended = SimpleNamespace(write=lambda line: lines.append(line[:-2] + "\n"))
+    writer = csv.writer(ended, lineterminator="\r\n")  # so that a cell with either of the two is quoted
+    writer.writerow([_cell(name, raw) for name in columns])
+    writer.writerows([_cell(row.get(name), raw) for name in columns] for row in rows)
+    return "".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def _cell(value: Any, raw: bool) -> Any:
+    harmless = raw or not isinstance(value, str) or not value.startswith(_FORMULA) or _NUMBER.fullmatch(value)
+    return value if harmless else f"'{value}"
 
 
 def as_json(plain: Mapping[str, Any]) -> str:

@@ -47,6 +47,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_an_export_holds_no_formula_unless_it_is_raw(whole: Path) -> None:
+    run = read_run(whole)
+    evil = replace(run, rows=[run.rows[0] | {"error": "=cmd|' /C calc'!A0", "item": "-x"}])
+    assert all(cell in as_text(evil, "csv") for cell in (",'-x,", ",'=cmd|' /C calc'!A0,"))
+    assert ",=cmd|' /C calc'!A0," in as_text(evil, "csv", raw=True)
+
+
 def test_a_run_holds_every_cell_once_with_hashed_pictures(whole: Path) -> None:
     rows = read_run(whole).rows
     assert len(rows) == 5 * (3 + 4)

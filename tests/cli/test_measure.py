@@ -390,3 +390,25 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
         for folder in ("few", "many")
     ]  # fmt: skip
     assert peaks[1] - peaks[0] < 40_000  # kB; batches of 28 pairs come and go
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_made_harmless_unless_a_machine_reads_it(run: Run) -> None:
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Image.new("RGB", (24, 24), "red").save(f"{folder}/=cmd.png")
+        Image.new("RGB", (24, 24), "red").save(f"{folder}/x.png")
+    for more, name in (([], "'=cmd.png"), (["--raw-csv", "--overwrite"], "=cmd.png")):
+        assert run("measure", "a", "b", "--metrics", "psnr", "--csv", "s.csv", *more).code == 0
+        assert [row["file"] for row in csv.DictReader(Path("s.csv").read_text().splitlines())] == [name, "x.png"]
+    ended = run("measure", "a", "b", "--raw-csv")
+    assert (ended.code, "--raw-csv belongs to --csv" in ended.err) == (2, True)
+
+
+def test_of_several_rows_of_one_picture_none_is_guessed(run: Run, folders: tuple[Path, Path]) -> None:
+    table = Path("p.csv")
+    rows = ["0.png; a red circle", "0.png; a blue circle", *(f"{k}.png; a star" for k in range(1, 5))]
+    table.write_text("\n".join(["File ;Source_Prompt", *rows]))
+    ended = run("measure", *folders, "--metrics", "psnr", "--prompts", table)
+    assert (ended.code, "2 rows of '0.png'" in ended.err) == (4, True)
+    table.write_text("\n".join(["File ;Source_Prompt", *rows[1:]]))
+    assert run("measure", *folders, "--metrics", "clip_text", "--prompts", table).code == 0

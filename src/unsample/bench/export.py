@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from unsample.bench.coverage import coverage, total
 from unsample.bench.ledger import RunData
 from unsample.errors import BadInput, BadOption
-from unsample.files import atomic_write
+from unsample.files import as_csv, atomic_write
 
 NESTED = ("settings", "artefacts")
 
@@ -34,21 +32,18 @@ def flat_rows(run: RunData) -> list[dict[str, Any]]:
     return flat
 
 
-def as_text(run: RunData, form: str) -> str:
-    """The rows as `csv` or `json`."""
+def as_text(run: RunData, form: str, raw: bool = False) -> str:
+    """The rows as `csv` (`files.as_csv`; `raw`: no text is made harmless) or `json`."""
     if form == "json":
         parts = coverage(run)
         far = {"cells": total(part.counts for part in parts).plain(), "parts": [part.plain() for part in parts]}
         whole = {"plan": run.plan, **far, "rows": run.rows, "broken": run.broken}
         return json.dumps(whole, indent=1, allow_nan=False) + "\n"
-    rows, lines = flat_rows(run), io.StringIO()
-    writer = csv.DictWriter(lines, list(dict.fromkeys(k for row in rows for k in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return lines.getvalue()
+    rows = flat_rows(run)
+    return as_csv(list(dict.fromkeys(k for row in rows for k in row)), rows, raw)
 
 
-def write(run: RunData, path: Path, form: str) -> None:
+def write(run: RunData, path: Path, form: str, raw: bool = False) -> None:
     """Write a file, in one step.
 
     Raises:
@@ -57,7 +52,7 @@ def write(run: RunData, path: Path, form: str) -> None:
     if form == "parquet":
         _parquet(run, path)
     else:
-        text = as_text(run, form)
+        text = as_text(run, form, raw)
         atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 

@@ -256,6 +256,7 @@ def export(
             show_default="stdout; RUN/rows.parquet for Parquet",
         ),
     ] = None,
+    raw_csv: options.RawCsv = False,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> int:
@@ -263,6 +264,8 @@ def export(
     forms = [form for form, asked in (("csv", csv), ("json", json), ("parquet", parquet)) if asked]
     if len(forms) != 1:
         raise BadOption(f"give one of --csv, --json and --parquet; got {' '.join(f'--{f}' for f in forms) or 'none'}")
+    if raw_csv and not csv:
+        raise BadOption("--raw-csv belongs to --csv")
     from unsample.bench.coverage import coverage, total
     from unsample.bench.export import as_text, write
     from unsample.bench.ledger import FILE, LOCK, PLAN, read_run
@@ -275,10 +278,10 @@ def export(
     if counts.missing:
         talk.warn(f"the run is not complete: {counts.told()}")
     if output is None and not parquet:
-        print(as_text(found, forms[0]), end="", flush=True)
+        print(as_text(found, forms[0], raw_csv), end="", flush=True)
         return 0
     check_writable_folder(path.parent)
-    write(found, path, forms[0])
+    write(found, path, forms[0], raw_csv)
     talk.say(f"wrote {len(found.rows):,} rows to {path}")
     return 0
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +84,7 @@ def compare(
     fit: options.Fit = "aspect",
     output: options.Folder = "compared",
     force: options.Force = False,
+    raw_csv: options.RawCsv = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -115,7 +114,7 @@ def compare(
     outside.check(outside.of_jobs([job], fit), force)
     files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
     places.check_outputs(files, overwrite, [image])
-    return _run(job, walks, where, files, json)
+    return _run(job, walks, where, files, json, raw_csv)
 
 
 def chosen(methods: str, settings: Sequence[str], quick: bool) -> dict[str, list[str]]:
@@ -152,18 +151,15 @@ class Compared:
     figures: Figures | None = None
 
 
-def _run(job: Job, walks: Sequence[Walk], where: Place, files: Sequence[Path], as_json: bool) -> int:
+def _run(job: Job, walks: Sequence[Walk], where: Place, files: Sequence[Path], as_json: bool, raw_csv: bool) -> int:
     from unsample.cli import record, session
-    from unsample.files import atomic_write
+    from unsample.files import as_csv, atomic_write
 
     model = session.load(job.model, where)
     found = [_one(model, job, walk) for walk in walks]
     written = [files[0]] if _write_figure(job, found, files[0]) else []
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, COLUMNS)
-    writer.writeheader()
-    writer.writerows({c: f.row[c] for c in COLUMNS} for f in found)
-    atomic_write(files[1], lambda temporary: temporary.write_text(lines.getvalue()))
+    text = as_csv(COLUMNS, (f.row for f in found), raw_csv)
+    atomic_write(files[1], lambda temporary: temporary.write_text(text, encoding="utf-8"))
     session.warn_out_of_domain(model, [(job.source.path, f.figures) for f in found[:1] if f.figures])
     if as_json:
         talk.document(record.document([model.id] * len(found), None, [f.row for f in found]))

@@ -107,6 +107,7 @@ def measure(
         str | None,
         Option(metavar="FILE", help="Write a row a picture.", rich_help_panel=OUTPUT, show_default="none"),
     ] = None,
+    raw_csv: options.RawCsv = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -134,6 +135,8 @@ def measure(
     check_needs(asked, pairs)
     if dataset is None and not matched.unmatched and len(pairs) == 1:
         check_sizes(asked, pairs[0])
+    if raw_csv and csv is None:
+        raise BadOption("--raw-csv belongs to --csv")
     file = None if csv is None else Path(csv)
     if file is not None:
         read = [str(path) for pair in pairs for path in pair.files.values()]
@@ -141,7 +144,7 @@ def measure(
     note_unmatched(matched, sides | {"dataset": dataset})
     found = measured(asked, pairs, settings)
     if file is not None:
-        write_csv(found, file)
+        write_csv(found, file, raw_csv)
         talk.say(f"wrote {file}")
     report(found, matched, json)
     return found.code

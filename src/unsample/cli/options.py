@@ -371,6 +371,10 @@ Force = Annotated[
     Option("--force", help="Go on although the model does not know such pictures or words.", rich_help_panel=OUTPUT),
 ]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)]
+RawCsv = Annotated[
+    bool,
+    Option("--raw-csv", help="In CSV, no apostrophe before what a spreadsheet would run.", rich_help_panel=OUTPUT),
+]
 Json = Annotated[
     bool, Option("--json", help="Print one JSON document to stdout; all else goes to stderr.", rich_help_panel=OUTPUT)
 ]

@@ -33,6 +33,7 @@ def report(
             show_default="the run's own",
         ),
     ] = None,
+    raw_csv: options.RawCsv = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -47,7 +48,7 @@ def report(
 
     if output is not None and os.path.realpath(output) != os.path.realpath(run):
         places.check_free([Path(output) / name for name in NAMES], overwrite)
-    files = [str(file) for file in write_report(run, output)]
+    files = [str(file) for file in write_report(run, output, raw_csv=raw_csv)]
     if json:
         talk.document({"run": run, "files": files})
     talk.say(f"wrote {', '.join(files)}")

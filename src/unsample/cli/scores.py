@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -123,19 +121,17 @@ def rows(found: Measured) -> list[dict[str, Any]]:
     return listed
 
 
-def write_csv(found: Measured, path: Path) -> None:
+def write_csv(found: Measured, path: Path, raw: bool = False) -> None:
     """A row a picture: its values ('exact' for equal pictures, empty where there is none) and why some are missing."""
-    from unsample.files import atomic_write
+    from unsample.files import as_csv, atomic_write
 
-    lines = io.StringIO()
-    writer = csv.writer(lines)
-    writer.writerow(["file", *found.values, "reasons"])
-    for k, file in enumerate(found.files):
-        cells = [column[k] for column in found.values.values()]
-        reasons = "; ".join(dict.fromkeys(v for v in cells if isinstance(v, str)))
-        shown = ["" if not isinstance(v, float) else "exact" if math.isinf(v) else repr(v) for v in cells]
-        writer.writerow([file, *shown, reasons])
-    atomic_write(path, lambda temporary: temporary.write_text(lines.getvalue(), encoding="utf-8"))
+    table: list[dict[str, Any]] = []
+    for row in rows(found):
+        exact = dict.fromkeys(row["exact"], "exact")
+        table.append({"reasons": "; ".join(dict.fromkeys(row["reasons"].values())), **row["values"], **exact})
+        table[-1]["file"] = row["file"]
+    text = as_csv(["file", *found.values, "reasons"], table, raw)
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _shown(value: Any, told: dict[str, Any]) -> str:

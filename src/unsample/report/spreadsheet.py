@@ -1,14 +1,11 @@
-"""The report as CSV: one line for each model, guidance, method, stage and metric, with every number of the tables.
-
-A text that a spreadsheet would take for a formula gets an apostrophe before it.
-"""
+"""The report as CSV: one line for each model, guidance, method, stage and metric, with every number of the tables."""
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Iterator
 from typing import Any
 
+from unsample.files import as_csv
 from unsample.report import words
 from unsample.report.columns import Column
 from unsample.report.statistics import Interval
@@ -24,11 +21,12 @@ FIELDS = (
 )
 
 
-def spreadsheet(blocks: list[Block]) -> str:
-    """The file's text. `value` is the mean, or the PSNR of the mean MSE, as `statistic` says."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
+def spreadsheet(blocks: list[Block], raw: bool = False) -> str:
+    """The file's text (`as_csv`). `value` is the mean, or the PSNR of the mean MSE, as `statistic` says."""
+    return as_csv(FIELDS, _lines(blocks), raw)
+
+
+def _lines(blocks: list[Block]) -> Iterator[dict[str, str]]:
     for block in blocks:
         for method in block.everyone:
             about = {"model": block.model, "guidance": block.guidance} | _outcome(method)
@@ -36,8 +34,7 @@ def spreadsheet(blocks: list[Block]) -> str:
                 _figures(c, method.cells[c.key], block.shared[c.key]) for c in block.columns if c.key in method.cells
             ]
             for figures in cells or [{}]:  # a method that failed on all items has a line too
-                writer.writerow({name: _plain(value) for name, value in (about | figures).items()})
-    return text.getvalue()
+                yield {name: _plain(value) for name, value in (about | figures).items()}
 
 
 def _outcome(m: Method) -> dict[str, Any]:
@@ -94,12 +91,11 @@ def _figures(column: Column, cell: Cell, shared: int) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
-    """Ten digits of a number, nothing for what is not known; never a nan, never a formula."""
+    """Ten digits of a number, nothing for what is not known; never a nan."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.10g}"
-    text = words.line(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return words.line(value)

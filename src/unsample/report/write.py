@@ -10,12 +10,15 @@ from unsample.files import atomic_write, check_writable_folder
 NAMES = ("report.html", "report.md", "report.csv")
 
 
-def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:
+def write_report(
+    folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, raw_csv: bool = False
+) -> list[Path]:
     """Write `report.html`, `report.md` and `report.csv` of a benchmark run; reports that are there are replaced.
 
     Args:
         folder: what `unsample bench run -o` made; the run may still be going on.
         output: folder to write to; default: the run's own.
+        raw_csv: leave texts in the CSV as they are, also those that a spreadsheet would run as formulas.
 
     Returns:
         The files written.
@@ -35,7 +38,7 @@ def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
     parts = coverage(run)
     found = blocks(run.rows, [str(m) for m in settings_of(run.plan).get("metrics") or ()], parts)
     around = about(run, found, parts)
-    texts = (page(found, around, Path(run.folder)), markdown(found, around), spreadsheet(found))
+    texts = (page(found, around, Path(run.folder)), markdown(found, around), spreadsheet(found, raw_csv))
     place = check_writable_folder(folder if output is None else output)
     files = [place / name for name in NAMES]
     for file, text in zip(files, texts, strict=True):
