@@ -398,6 +398,7 @@ def edit(
         inversion, edit_guidance(inversion, guidance_scale, negative_class_labels), guidance_schedule
     )
     watching = Watching(keep_trajectory, callback_on_step_end, progress)
+    model = load(model)
     outside = outside_domain(model, prompts, len(inversion))
     made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
     kept = inversion.meta.get("out_of_domain") or [[]] * len(inversion)
