@@ -33,7 +33,7 @@ from unsample.errors import BadInput
 
 _FILE_KEYS = frozenset({"input", "output", "path", "inversion", "reconstruction", "edit"})
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones too, in the East
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"-(\d+\.?\d*(e[-+]?\d+)?|inf)", re.ASCII)  # as Python writes one
 _FULL = ("the disk is full", "free some space or choose another folder")
 _FORBIDDEN = ("it may not be written to", "choose another folder, or change its permissions")
 _CAUSES = {
