@@ -109,9 +109,9 @@ def _files(jobs: Sequence[Job], but: frozenset[int] = frozenset()) -> list[Path]
 
 def _found(jobs: Sequence[Job], walk: Walk, anew: bool, images: Sequence[str]) -> Found:
     """What is done already; nothing is looked for where all is made anew (a trajectory is not recorded)."""
-    if anew or not any(job.inversion.exists() for job in jobs):
+    if anew:
         return Found()
-    places.check_outputs(_files(jobs), True, images)
+    places.check_free(_files(jobs), True, images)
     return resume.find(jobs, walk)
 
 
