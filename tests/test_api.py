@@ -309,7 +309,7 @@ def test_pictures_can_be_paths_pil_images_lists_of_them_or_tensors(oracle: Any, 
         torch.zeros(0, 3, 8, 8),
         torch.zeros(1, 4, 8, 8),
         torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
-        np.zeros((8, 8, 3), dtype=np.uint8),
+        np.zeros((3, 8, 8), dtype=np.uint8),  # channels first
         [],
         5,
         "no such file.png",

@@ -130,7 +130,7 @@ def test_a_window_that_holds_no_step_is_said() -> None:
     model = unsample.load("scenes-mixture")
     x = torch.rand(1, 3, 32, 32)
     with pytest.warns(UserWarning, match="easyinv blends nothing: no step of 5 lies between 0.85 and 0.95 of 5"):
-        unsample.invert(model, x, method=get_method("easyinv", {"preset": "sdxl"}), num_inference_steps=5)
+        unsample.invert(model, latents=x, method=get_method("easyinv", {"preset": "sdxl"}), num_inference_steps=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        unsample.invert(model, x, method=easyinv(start=0.3, stop=0.7), num_inference_steps=5)
+        unsample.invert(model, latents=x, method=easyinv(start=0.3, stop=0.7), num_inference_steps=5)
