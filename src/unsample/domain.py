@@ -50,7 +50,8 @@ def reasons_of_prompts(model: str, prompts: Iterable[str | None]) -> list[str]:
         return []
     more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
     listed = ", ".join(repr(w[:40]) for w in strange[:SHOWN])
-    return [f"the prompt's word{'s' * (len(strange) > 1)} {listed}{more} not among the {len(WORDS)} that it knows"]
+    what, are = ("word", "is") if len(strange) == 1 else ("words", "are")
+    return [f"the prompt's {what} {listed}{more} {are} not among the {len(WORDS)} that it knows"]
 
 
 def reasons_of_picture(model: str, image: Image, fit: Any, metadata: Mapping[str, Any] | None = None) -> list[str]:
