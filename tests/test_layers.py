@@ -21,8 +21,9 @@ FLOORS = {
     "methods": 3,
     "metrics": 4,
     **dict.fromkeys(
-        ("api", "inputs", "provenance", "results", "running", "playing", "outcome", "bench", "studies", "report"), 5
+        ("api", "inputs", "provenance", "results", "notebook", "running", "playing", "outcome", "bench", "studies"), 5
     ),
+    "report": 5,
     **dict.fromkeys(("cli", "web", "__main__"), 6),
 }
 FORBIDDEN = {("metrics", "methods"), ("datasets", "methods")}  # although it is a lower floor

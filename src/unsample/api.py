@@ -151,11 +151,9 @@ def sample(
     outside = outside_domain(model, prompts, len(x))
     made = run.sample(x, sampler.sample_step, start(x))
     about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds) | {"out_of_domain": outside}
-    if method is not None:
-        about["method"] = {"name": sampler.name, "settings": dict(sampler.settings)}
-    return replace(
-        made, meta=made.meta | about | {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)}
-    )
+    about |= {"verb": "sample", "method": {"name": sampler.name, "settings": dict(sampler.settings)}}
+    about |= {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)}
+    return replace(made, meta=made.meta | about)
 
 
 def invert(
@@ -372,7 +370,8 @@ def edit(
     Args:
         model: the one that inverted.
         inversion: from `invert`, or the path of a saved one.
-        prompt: what the pictures shall show; one, or one a picture.
+        prompt: what the pictures shall show; one, or one a picture. Several prompts (or rows of `prompt_embeds`, or
+            `class_labels`) over an inversion of one picture make an edit each, as one batch.
         guidance_scale: of sampling; default: the method's own for edits, else 5 (1 under class labels without
             `negative_class_labels`).
         guidance_schedule: as in `sample`; default: the inversion's.
@@ -390,6 +389,8 @@ def edit(
     if prompt is None and prompt_embeds is None and class_labels is None:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
     inversion = opened(inversion)
+    if len(inversion) == 1 < prompts.count():
+        inversion = inversion.repeated(prompts.count())
     prompts = with_negatives(prompts, inversion)
     method = method_of(inversion)
     if method.refuses_edit:
@@ -466,7 +467,9 @@ def interpolate(
     watching = Watching(callback=callback_on_step_end, progress=progress)
     run = Run(model, grid, prompts, len(x), scales, a.meta["stop_index"], watching, "interpolate")
     about = {key: value for key, value in a.meta.items() if key not in PER_PICTURE_META}
-    about |= {"num_frames": num_frames, "guidance_scale": w, "prompts": [a.meta["prompt"], b.meta["prompt"]]}
+    about |= {"verb": "interpolate", "num_frames": num_frames, "guidance_scale": w}
+    about |= {f"{name}s": [i.meta[name] for i in (a, b)] for name in ("prompt", "negative_prompt")}
+    about |= {"inversion_guidance_scale": a.meta["guidance_scale"]}
     made = run.sample(x, ddim_sample)
     return replace(made, meta=about | made.meta)
 

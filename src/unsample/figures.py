@@ -65,13 +65,25 @@ def sheet(images: Pictures, labels: Sequence[str], columns: int | None = None, s
     return canvas
 
 
-def edit_figure(source: Image.Image, reconstruction: Image.Image, edit: Image.Image) -> Image.Image:
-    """Four panels at the edit's size: source, reconstruction, edit, and where and how much the edit differs."""
-    panels = [image.convert("RGB") for image in (source, reconstruction, edit)]
-    panels = [image if image.size == edit.size else image.resize(edit.size, _SMOOTH) for image in panels]
-    heat, factor = difference(panels[0], panels[2])
-    label = "difference (none)" if factor is None else f"difference (x{factor})"
-    return sheet([*panels, heat], ["source", "reconstruction", "edit", label], columns=4)
+def edit_figure(
+    source: Image.Image, reconstruction: Image.Image, *edits: Image.Image, labels: Sequence[str] = ("edit",)
+) -> Image.Image:
+    """Four panels at the edit's size, a row an edit: source, reconstruction, edit, and where and how much it differs.
+
+    Args:
+        source, reconstruction: of any size.
+        edits: of one size; at least one.
+        labels: one an edit.
+    """
+    first = [image.convert("RGB") for image in (source, reconstruction)]
+    first = [image if image.size == edits[0].size else image.resize(edits[0].size, _SMOOTH) for image in first]
+    panels, texts = [], []
+    for edit, label in zip(edits, labels, strict=True):
+        heat, factor = difference(first[0], edit.convert("RGB"))
+        panels += [*first, edit, heat]
+        texts += ["source", "reconstruction", label]
+        texts.append("difference (none)" if factor is None else f"difference (x{factor})")
+    return sheet(panels, texts, columns=4)
 
 
 def strip(images: Pictures) -> Image.Image:

@@ -34,6 +34,7 @@ from unsample.errors import BadInput
 _FILE_KEYS = frozenset({"input", "output", "path", "inversion", "reconstruction", "edit"})
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones too, in the East
 _NUMBER = re.compile(r"-(\d+\.?\d*(e[-+]?\d+)?|inf)", re.ASCII)  # as Python writes one
+_PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # a folder of such a name is not meant
 _FULL = ("the disk is full", "free some space or choose another folder")
 _FORBIDDEN = ("it may not be written to", "choose another folder, or change its permissions")
 _CAUSES = {
@@ -204,6 +205,46 @@ def cannot_write(path: str | os.PathLike[str], error: Exception, kind: str = "fi
     code = error.errno if isinstance(error, OSError) else None
     found, advice = _CAUSES.get(code or 0, (str(error) or type(error).__name__, "choose another path"))
     return BadInput(f"cannot write {kind} {os.fspath(path)!r}: {found}; {advice}")
+
+
+def free_stems(names: Iterable[str]) -> list[str]:
+    """A stem for each name; equal ones (a file system may not tell cases apart) get -2, -3 ..."""
+    taken: set[str] = set()
+    reached: dict[str, int] = {}  # the last number that a name was given, so that many equal ones cost no search
+    stems = []
+    for name in names:
+        key = name.casefold()
+        number = reached.get(key, 1)
+        stem = name if number == 1 else f"{name}-{number}"
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{name}-{number}"
+        reached[key] = number
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def png_files(output: str | os.PathLike[str], stems: Sequence[str], name: str = "") -> list[Path]:
+    """Where pictures go: `output` ends in .png (several become STEM-2.png ...), or it is a folder for STEM.png of each.
+
+    Args:
+        output: need not exist.
+        stems: one a picture, for a folder.
+        name: of the option, for messages.
+
+    Raises:
+        BadInput: a name of another kind of picture, or a file that is no PNG.
+    """
+    path = Path(output)
+    if path.suffix.lower() == ".png" and not os.path.isdir(path):
+        return [path.with_name(f"{stem}{path.suffix}") for stem in free_stems([path.stem] * len(stems))]
+    said = f"{name} {os.fspath(output)!r}".lstrip()
+    if path.suffix.lower() in _PICTURES and not os.path.isdir(path):
+        raise BadInput(f"{said}: only PNG is written; give {path.stem}.png, or a folder")
+    if os.path.isfile(path):
+        raise BadInput(f"{said} is a file that is no PNG; give a folder, or a name that ends in .png")
+    return [path / f"{stem}.png" for stem in free_stems(stems)]
 
 
 def plain_settings(settings: Mapping[str, Any], max_bytes: int | None = None) -> dict[str, Any]:

@@ -185,16 +185,21 @@ def write_png(
     Raises:
         BadInput: when it cannot be written.
     """
-    plain = plain_settings(settings, max_bytes=MAX_METADATA)
     info = PngInfo()
-    if text := a1111_parameters(plain) if parameters is None else parameters:
-        info.add_text("parameters", _encodable(text))
-    info.add_text("unsample", _encodable(as_json(plain)))
+    for name, text in png_texts(settings, parameters).items():
+        info.add_text(name, text)
     bare = image.copy()
     bare.info = {}  # no colour profile, comment or transparency of the source travels along unseen
     buffer = io.BytesIO()
     bare.save(buffer, format="PNG", pnginfo=info)
     atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+
+
+def png_texts(settings: Mapping[str, Any], parameters: str | None = None) -> dict[str, str]:
+    """The text chunks of a picture with these settings, by name, as `write_png` writes them."""
+    plain = plain_settings(settings, max_bytes=MAX_METADATA)
+    text = a1111_parameters(plain) if parameters is None else parameters
+    return {**({"parameters": _encodable(text)} if text else {}), "unsample": _encodable(as_json(plain))}
 
 
 def a1111_parameters(settings: Mapping[str, Any]) -> str:

@@ -73,7 +73,8 @@ def play(
     warn_constant(made, inversion, verb)
     shown: dict[str, Any] = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
     shown |= {name: labels.tolist() for name, labels in prompts.all_labels(len(x)).items()}
-    played = {"use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
+    played = {"verb": verb, "use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
+    played |= {"inversion_guidance_scale": inverted_at}
     played |= {"nfe": made.nfe, "backward": made.backward, "nonfinite_at": made.nonfinite_at}
     return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
 

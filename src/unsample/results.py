@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsample import notebook
 from unsample.errors import BadInput, BadOption, Incompatible, first_line
 
 if TYPE_CHECKING:
@@ -85,14 +87,72 @@ class Images:
         return self.meta.get("nonfinite_at") or [None] * len(self)
 
     def pil(self) -> list[Image | None]:
-        """8-bit PIL pictures; None for one that diverged."""
+        """8-bit PIL pictures; None for one that diverged.
+
+        Their `info` holds the settings as `PIL.Image.open` gives those of a saved one ("unsample" and "parameters"),
+        but Pillow's own `save` leaves them out: `Images.save` writes them.
+        """
         from PIL import Image
 
+        from unsample.pictures import png_texts
+
         pixels = (self.images.nan_to_num().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return [Image.fromarray(p) if s != "diverged" else None for p, s in zip(pixels, self.status, strict=True)]
+        made = [Image.fromarray(p) if s != "diverged" else None for p, s in zip(pixels, self.status, strict=True)]
+        for k, image in enumerate(made):
+            if image is not None and self.meta:
+                image.info.update(png_texts(self.settings(k)))
+        return made
+
+    def settings(self, index: int) -> dict[str, Any]:
+        """How one picture was made, flat: prompt, model, method, steps, guidance ...; `save` writes it into its PNG."""
+        height, width = self.images.shape[2:]
+        return settings(self.meta.get("verb", "sample"), self.meta, index, size=(width, height))
+
+    def save(self, path: str | PathLike[str]) -> list[Path | None]:
+        """Write the pictures as PNGs that carry their settings, as the command line does; `unsample show` prints them.
+
+        Args:
+            path: of a PNG (several pictures become STEM.png, STEM-2.png ...), or a folder, for sample-SEED.png,
+                frame-00.png, or the sources' names. Folders are made when missing, files that exist are replaced.
+
+        Returns:
+            The files; None, and a warning, for a picture that diverged.
+
+        Raises:
+            BadInput: another kind of file than PNG, or it cannot be written.
+        """
+        import warnings
+
+        from unsample.files import check_writable_folder, png_files
+        from unsample.pictures import write_png
+
+        files = png_files(path, [self._stem(k) for k in range(len(self))])
+        for folder in dict.fromkeys(file.parent for file in files):
+            check_writable_folder(folder)
+        written: list[Path | None] = []
+        for k, (image, file) in enumerate(zip(self.pil(), files, strict=True)):
+            if image is None:
+                warnings.warn(f"picture {k} diverged; {file} was not written", stacklevel=2)
+            else:
+                write_png(image, file, self.settings(k))
+            written.append(None if image is None else file)
+        return written
+
+    def _stem(self, index: int) -> str:
+        """The name of one picture in a folder."""
+        if "num_frames" in self.meta:
+            return f"frame-{index:0{max(2, len(str(len(self) - 1)))}}"
+        names = self.meta.get("names") or [f"sample-{seed}" for seed in self.meta.get("seeds") or ()]
+        return str(names[index]) if index < len(names) else f"image-{index}"
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        return notebook.of_images(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.images_as_html(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +189,27 @@ class Inversion:
     def nonfinite_at(self) -> list[dict[str, Any] | None]:
         """Where the network's answer was not finite while inverting; as `Images.nonfinite_at`."""
         return self.meta.get("nonfinite_at") or [None] * len(self)
+
+    def __repr__(self) -> str:
+        return notebook.of_inversion(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.inversion_as_html(self)
+
+    def repeated(self, count: int) -> Inversion:
+        """An inversion of one picture, `count` times."""
+        if len(self) != 1:
+            raise BadInput(f"an inversion of one picture can be repeated; this one holds {len(self)}")
+        parts: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in PER_PICTURE:
+                parts[each.name] = value * count
+            elif hasattr(value, "repeat_interleave"):
+                parts[each.name] = value.repeat_interleave(count, 1 if each.name == "trajectory" else 0)
+        parts["state"] = {name: value.repeat_interleave(count, 0) for name, value in self.state.items()}
+        lists = {k: self.meta[k] * count for k in PER_PICTURE_META if isinstance(self.meta.get(k), list)}
+        return replace(self, **parts, meta=self.meta | lists)
 
     def __getitem__(self, index: int | slice) -> Inversion:
         """The inversion of one picture, or of some."""
@@ -188,6 +269,62 @@ class Inversion:
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         rest = {k: v for k, v in tensors.items() if not k.startswith("state.")}
         return Inversion(noise=noise, state=state, **{**header, **rest})
+
+
+def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dict[str, Any]:
+    """The settings of one picture for its PNG, flat, as A1111 has them; `more` wins.
+
+    Args:
+        verb: what made it.
+        meta: of an `Inversion` (then for its reconstruction), or of `Images`.
+        index: which picture of the batch.
+    """
+
+    def own(name: str) -> Any:
+        values = meta.get(name)
+        return values[index] if isinstance(values, Sequence) and len(values) > index else None
+
+    method, model = meta.get("method") or {}, meta.get("model") or {}
+    given = meta.get("guidance_scale")
+    inverted = "sampling_guidance_scale" in meta and "verb" not in meta  # `guidance_scale` is then of inverting
+    kept = {
+        "verb": verb,
+        "prompt": own("prompt"),
+        "negative_prompt": own("negative_prompt"),
+        "class_labels": own("class_labels"),
+        "negative_class_labels": own("negative_class_labels"),
+        "source_prompt": own("source_prompt") if verb == "edit" else None,
+        "model": model.get("id"),
+        "model_family": model.get("family"),
+        "model_sha256": model.get("sha256"),
+        "dtype": model.get("dtype"),
+        "method": method.get("name"),
+        "method_settings": method.get("settings"),
+        "num_inference_steps": meta.get("num_inference_steps"),
+        "guidance_scale": meta["sampling_guidance_scale"] if inverted else given,
+        "inversion_guidance_scale": given if inverted else meta.get("inversion_guidance_scale"),
+        "strength": meta.get("strength"),
+        "seed": own("seeds"),
+        "guidance_schedule": meta.get("guidance_schedule"),
+        "fit": meta.get("fit"),
+        "clip": meta.get("grid", {}).get("meta", {}).get("clip"),
+        "use": meta.get("use"),
+        "source_size": own("source_sizes"),
+        "out_of_domain": own("out_of_domain") or None,
+        "versions": meta.get("versions"),
+        **_between(meta, index),
+    }
+    return {k: v for k, v in (kept | more).items() if v is not None}
+
+
+def _between(meta: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """What is particular to a frame of an interpolation: both prompts, and where it stands."""
+    if "num_frames" not in meta:
+        return {}
+    pair, place = divmod(index, meta["num_frames"])
+    both = {name: [end[pair] for end in meta[name]] for name in ("prompts", "negative_prompts")}
+    said = {name: texts for name, texts in both.items() if name == "prompts" or any(texts)}
+    return {**said, "num_frames": meta["num_frames"], "position": place / (meta["num_frames"] - 1)}
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

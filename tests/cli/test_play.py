@@ -191,12 +191,18 @@ def test_several_guidance_scales_make_one_sheet(run: Run, inverted: str) -> None
     assert sorted(name for name in os.listdir() if name.endswith(".png")) == ["scene.png", "sheet.png"]
 
 
-def test_a_grid_is_a_figure_with_the_edit_beside_it(run: Run, inverted: str) -> None:
-    ended = run("edit", inverted, "--target-prompt", "x", "--grid", "-o", "figure.png", "--json")
+def test_a_grid_is_a_figure_beside_the_edit(run: Run, inverted: str) -> None:
+    ended = run("edit", inverted, "--target-prompt", "x", "--grid", "-o", "blue.png", "--json")
     (row,) = ended.json["images"]
-    assert (row["figure"], row["edit"]) == ("figure.png", "figure-edit.png")
-    assert Image.open("figure-edit.png").size == (16, 16)
-    figure, panel = pixels("figure.png"), pixels("scene.png")
+    assert (row["figure"], row["edit"], row["prompt"]) == ("blue-grid.png", "blue.png", "x")
+    assert "wrote blue.png, blue-grid.png" in ended.err
+    assert Image.open("blue.png").size == (16, 16)
+    assert run("edit", inverted, "--target-prompt", "x", "-o", "again.png").code == 0
+    assert np.array_equal(pixels("again.png"), pixels("blue.png"))  # what -o names is the edit, with a grid or without
+    refused = run("edit", inverted, "--target-prompt", "x", "--grid", "-o", "blue.png")
+    assert refused.code == 4
+    assert "blue.png, blue-grid.png exist already" in refused.err
+    figure, panel = pixels("blue-grid.png"), pixels("scene.png")
     factor = 192 // 16
     enlarged = np.kron(panel, np.ones((factor, factor, 1), np.int64))
     corner = next((y, x) for y in range(40) for x in range(40) if np.array_equal(figure[y, x : x + 1], enlarged[0, :1]))
@@ -256,6 +262,72 @@ def test_an_edit_that_diverges_at_one_scale_keeps_the_others(
     assert ended.code == 5
     assert "step 1 of 4 (timestep 151)" in ended.json["error"]["message"]
     assert not Path("none.png").exists()
+
+
+def test_several_target_prompts_make_an_edit_each_and_a_row_each_in_the_grid(run: Run, inverted: str) -> None:
+    prompts = ("--target-prompt", "a blue star", "--target-prompt", "a green star")
+    ended = run("edit", inverted, *prompts, "--grid", "-o", "made/star.png", "--json")
+    assert ended.code == 0
+    rows = ended.json["images"]
+    assert [(row["edit"], row["prompt"]) for row in rows] == [
+        ("made/star.png", "a blue star"),
+        ("made/star-2.png", "a green star"),
+    ]
+    assert sorted(os.listdir("made")) == ["star-2.png", "star-grid.png", "star.png"]
+    for row in rows:
+        assert run("edit", inverted, "--target-prompt", row["prompt"], "-o", "alone.png", "--overwrite").code == 0
+        assert np.array_equal(pixels("alone.png"), pixels(row["edit"]))
+        assert run("show", row["edit"], "--json").json["unsample"]["prompt"] == row["prompt"]
+    assert run("edit", inverted, *prompts[:2], "--grid", "-o", "one.png").code == 0
+    width, height = Image.open("made/star-grid.png").size
+    assert width == Image.open("one-grid.png").size[0]
+    assert height > 1.8 * Image.open("one-grid.png").size[1]
+    settings = run("show", "made/star-grid.png", "--json").json["unsample"]
+    assert settings["prompts"] == ["a blue star", "a green star"]
+
+
+def test_several_prompts_at_several_scales_make_one_sheet_a_row_a_prompt(run: Run, inverted: str) -> None:
+    prompts = ("--target-prompt", "a blue star", "--target-prompt", "a green star")
+    ended = run("edit", inverted, *prompts, "--guidance-scale", "1,3", "-o", "sheet.png", "--json")
+    found = [(row["edit"], row["prompt"], row["guidance_scale"]) for row in ended.json["images"]]
+    assert found == [("sheet.png", p, w) for p in prompts[1::2] for w in (1, 3)]
+    width, height = Image.open("sheet.png").size
+    assert 1 < width / height < 1.6  # three panels wide, two rows with labels
+
+
+def test_prompt_is_another_name_of_target_prompt_for_an_edit(run: Run, inverted: str) -> None:
+    assert run("edit", inverted, "--prompt", "a blue star", "-o", "a.png").code == 0
+    assert run("edit", inverted, "--target-prompt", "a blue star", "-o", "b.png").code == 0
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))
+    both = ("--prompt", "a blue star", "--target-prompt")
+    assert run("edit", inverted, *both, "a blue star", "-o", "c.png").code == 0
+    refused = run("edit", inverted, *both, "a red star", "-o", "d.png")
+    assert refused.code == 2
+    for word in ("--prompt 'a blue star'", "--target-prompt 'a red star'", "--source-prompt"):
+        assert word in refused.err
+
+
+def test_one_of_several_edits_that_diverges_leaves_the_others(
+    run: Run, inverted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unsample.models.latent import LatentModel
+
+    embed = LatentModel.embed
+    monkeypatch.setattr(
+        LatentModel, "embed", lambda self, p: embed(self, p) * (float("nan") if "a green star" in p else 1)
+    )
+    prompts = ("--target-prompt", "a green star", "--target-prompt", "a blue star", "--guidance-scale")
+    ended = run("edit", inverted, *prompts, "1", "--grid", "-o", "some.png", "--json")
+    assert ended.code == 5
+    assert [(row["status"], row["prompt"]) for row in ended.json["images"]] == [
+        ("diverged", "a green star"),
+        ("ok", "a blue star"),
+    ]
+    assert not Path("some.png").exists()
+    assert Path("some-2.png").is_file()
+    assert Path("some-grid.png").is_file()
+    assert run("edit", inverted, *prompts, "1,1", "-o", "sheet.png").code == 5
+    assert Path("sheet.png").is_file()
 
 
 # ---------------------------------------------------------------- interpolate

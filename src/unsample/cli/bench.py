@@ -110,7 +110,13 @@ def run(
     ] = None,
     steps: Annotated[
         int | None,
-        Option(metavar="N", help="Steps each way.", rich_help_panel=INVERSION, show_default="the plan's, else 50"),
+        Option(
+            *options.STEPS,
+            metavar="N",
+            help="Steps each way.",
+            rich_help_panel=INVERSION,
+            show_default="the plan's, else 50",
+        ),
     ] = None,
     edit: Annotated[
         bool, Option("--edit", help="Edit by the data set's target prompts too.", rich_help_panel=INVERSION)

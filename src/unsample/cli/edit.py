@@ -13,6 +13,7 @@ import typer
 from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import Place, examples
 from unsample.errors import BadInput, BadOption, Diverged, Incompatible
+from unsample.files import png_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +36,8 @@ def add_to(app: typer.Typer) -> None:
 def edit(
     context: typer.Context,
     input: options.EditInput,
-    target_prompt: options.TargetPrompt = None,
+    target_prompt: options.TargetPrompts = None,
+    prompt: options.TargetAlias = None,
     class_labels: options.TargetClassLabels = None,
     guidance_scale: options.Scales = None,
     guidance_schedule: options.EditSchedule = None,
@@ -72,8 +74,7 @@ def edit(
     """
     from unsample.cli import subject
 
-    if target_prompt is None and class_labels is None:
-        raise BadOption("edit needs --target-prompt, or --class-labels for a model that draws classes")
+    targets = target_prompts(target_prompt or [], prompt or [], class_labels)
     labels = checks.labels(class_labels, negative_class_labels, 1)
     source_labels = checks.labels(source_class_labels, source_class_labels and negative_class_labels, 1, "source-")
     wanted_scales = scales(guidance_scale, grid)
@@ -84,7 +85,7 @@ def edit(
     given = subject.Given(method, set or [], walk, *prompts, _on_the_command_line(context), allow_other_model)
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     wanted = Wanted(
-        checks.text("--target-prompt", target_prompt),
+        targets,
         prompts[1],
         wanted_scales,
         guidance_schedule,
@@ -99,17 +100,18 @@ def edit(
         given = given.fitted_to(wanted_scales)  # options before files
     named = None if model is None else checks.known_model(model)
     edited = (subject.from_inversion if recorded else subject.from_picture)(input, named, given)
-    edited.model.check(None, target_prompt)
+    for target in targets:
+        edited.model.check(None, target)
     edited.model.check_labels(labels)
     if not recorded:
         edited.model.check_labels(source_labels, "--source-class-labels")
     elif source_class_labels is not None:
         raise BadOption("--source-class-labels is for a picture; an inversion holds its own: leave it out")
-    prompts = (target_prompt, negative_prompt)
+    said = (*targets, negative_prompt)
     if edited.recorded is not None:
-        outside.check(outside.of_inversion(edited.model, edited.recorded, prompts), force)
+        outside.check(outside.of_inversion(edited.model, edited.recorded, said), force)
     elif edited.job is not None:
-        outside.check(outside.of_jobs([edited.job], fit, prompts), force)
+        outside.check(outside.of_jobs([edited.job], fit, said), force)
     if edited.method.refuses_edit:
         raise Incompatible(f"{edited.method.name} cannot edit: {edited.method.refuses_edit}")
     places.check_outputs(wanted.files(), overwrite, [input])
@@ -120,7 +122,7 @@ def edit(
 class Wanted:
     """What the edit shall be, and where it goes."""
 
-    prompt: str | None
+    prompts: tuple[str | None, ...]  # None: by class labels
     negative_prompt: str | None
     scales: tuple[float | None, ...]  # None: the method's own
     schedule: str | None
@@ -130,29 +132,66 @@ class Wanted:
     labels: checks.Labels
 
     @property
-    def bare(self) -> Path:
-        """The edit itself at the model's size."""
-        return self.output.with_name(f"{self.output.stem}-edit.png") if self.grid else self.output
+    def sheet(self) -> bool:
+        """Whether one sheet of several scales is wanted in place of the edits."""
+        return len(self.scales) > 1
 
     @property
-    def scaled(self) -> Path:
-        """The edit at the source's size."""
-        return self.output.with_name(f"{self.output.stem}-source-size.png")
+    def figure(self) -> Path:
+        """Where `--grid` puts the figure."""
+        return self.output.with_name(f"{self.output.stem}-grid.png")
+
+    @property
+    def edits(self) -> list[Path]:
+        """The file of each prompt's edit, at the model's size."""
+        return (
+            png_files(self.output, [p or "" for p in self.prompts])
+            if not self.sheet
+            else [self.output] * len(self.prompts)
+        )
 
     def files(self) -> list[Path]:
         """All that may be written; a sheet is alone."""
-        return list(dict.fromkeys([self.output] if len(self.scales) > 1 else [self.output, self.bare, self.scaled]))
+        if self.sheet:
+            return [self.output]
+        return [*self.edits, *map(scaled, self.edits), *([self.figure] if self.grid else [])]
+
+
+def scaled(edit: Path) -> Path:
+    """The file of an edit at the source's size."""
+    return edit.with_name(f"{edit.stem}-source-size.png")
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit, at one guidance scale; `made` is None where it diverged."""
+    """One edit, to one prompt at one guidance scale; `made` is None where it diverged."""
 
+    prompt: str | None
+    file: Path
     scale: float
     made: Images | None
     image: Image | None
     figures: Figures
     row: dict[str, Any]
+
+
+def target_prompts(named: list[str], alias: list[str], class_labels: str | None) -> tuple[str | None, ...]:
+    """What the edits shall show, from `--target-prompt` and `--prompt`, of which one is enough.
+
+    Raises:
+        BadOption: neither of them nor class labels, two that differ, or one that is no text.
+    """
+    if named and alias and named != alias:
+        raise BadOption(
+            f"--prompt {alias[0]!r} and --target-prompt {named[0]!r}: both say what the edit shall show; give one of "
+            "them, and what the picture shows as --source-prompt"
+        )
+    if not named and not alias:
+        if class_labels is None:
+            raise BadOption("edit needs --target-prompt, or --class-labels for a model that draws classes")
+        return (None,)
+    name = "--target-prompt" if named else "--prompt"
+    return tuple(checks.text(name, text) or "" for text in named or alias)
 
 
 def scales(text: str | None, grid: bool) -> tuple[float | None, ...]:
@@ -184,13 +223,17 @@ def _run(subject: Subject, wanted: Wanted, where: Place, as_json: bool) -> int:
     model = session.load(subject.model, where)
     with talk.naming([subject.path]):
         inversion = _inversion(model, subject, wanted)
-        edits = [_edit(model, inversion, subject, wanted, scale) for scale in wanted.scales]
+        pairs = [(p, f, w) for p, f in zip(wanted.prompts, wanted.edits, strict=True) for w in wanted.scales]
+        edits = [_edit(model, inversion, subject, wanted, *pair) for pair in pairs]
         if all(e.made is None for e in edits):
             raise Diverged(f"{subject.path}: every edit diverged, at {edits[0].row['diverged_at']}; try other guidance")
-        if len(edits) > 1:
-            _write_sheet(inversion, subject, wanted, edits)
+        if wanted.sheet:
+            written = [_write_sheet(inversion, subject, wanted, edits)]
         else:
-            _write_edit(model, inversion, subject, wanted, edits[0])
+            written = [file for e in edits if e.image is not None for file in _write_edit(inversion, subject, e)]
+            if wanted.grid:
+                written.append(_write_grid(model, inversion, subject, wanted, edits))
+    talk.say(f"wrote {', '.join(str(f) for f in written)}")
     session.warn_out_of_domain(model, [(subject.path, edits[0].figures)])
     rows = [e.row for e in edits]
     lost = record.diverged(rows)
@@ -217,7 +260,15 @@ def _inversion(model: Model, subject: Subject, wanted: Wanted) -> Inversion:
     return inversion
 
 
-def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, asked: float | None) -> Edit:
+def _edit(
+    model: Model,
+    inversion: Inversion,
+    subject: Subject,
+    wanted: Wanted,
+    prompt: str | None,
+    file: Path,
+    asked: float | None,
+) -> Edit:
     from unsample import api
     from unsample.cli import record, session
     from unsample.playing import edit_guidance
@@ -228,12 +279,14 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
         "inversion": subject.path if subject.recorded else None,
         "health": inversion.health[0],
         "guidance_scale": scale,
+        "prompt": prompt,
     }
+    to = f" to {prompt!r}" if len(wanted.prompts) > 1 else ""
     try:
         made = api.edit(
             model,
             inversion,
-            wanted.prompt,
+            prompt,
             guidance_scale=asked,
             guidance_schedule=wanted.schedule,
             negative_prompt=wanted.negative_prompt,
@@ -242,19 +295,21 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
         )
     except Diverged as error:
         place = talk.place_of(error)
-        talk.error(f"{subject.path}: the edit at guidance {scale:g} diverged at {place}; nothing was written for it")
+        talk.error(
+            f"{subject.path}: the edit{to} at guidance {scale:g} diverged at {place}; nothing was written for it"
+        )
         about["nonfinite_at"] = error.nonfinite_at[0]
         row = record.row("edit", **about, status="diverged", diverged_at=place)
-        return Edit(scale, None, None, session.Figures(), row)
+        return Edit(prompt, file, scale, None, None, session.Figures(), row)
     figures = session.measured(model, inversion, made.images)
     talk.say(
-        f"{subject.path}: edited at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe, "
+        f"{subject.path}: edited{to} at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe, "
         f"{made.seconds:.1f} s"
     )
     row = record.row(
         "edit",
         **about,
-        picture=wanted.bare if len(wanted.scales) == 1 else wanted.output,
+        picture=file,
         figures=figures,
         nfe=made.nfe[0],
         backward=made.backward[0],
@@ -265,53 +320,73 @@ def _edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, 
         outside=record.outside_of(made.meta, 0),
         notes=[n for n in inversion.meta.get("notes", []) if n],
     )
-    return Edit(scale, made, session.as_pil(made.images), figures, row)
+    return Edit(prompt, file, scale, made, session.as_pil(made.images), figures, row)
 
 
-def _settings(inversion: Inversion, subject: Subject, wanted: Wanted, **more: Any) -> dict[str, Any]:
-    from unsample.cli import record
+def _write_edit(inversion: Inversion, subject: Subject, edit: Edit) -> list[Path]:
+    """An edit at the model's size, and at the source's where that is another."""
+    from unsample.pictures import write_png
 
-    source = inversion.meta["prompt"][0]
-    about: dict[str, Any] = {"prompt": wanted.prompt, "source_prompt": source} | wanted.labels.taken([0])
-    if wanted.negative_prompt is not None:  # else the inversion's holds
-        about["negative_prompt"] = wanted.negative_prompt
-    return record.settings("edit", inversion.meta, 0, input=subject.path, **about, **more)
+    assert edit.made is not None
+    assert edit.image is not None
+    about = edit.made.settings(0) | {"input": subject.path}
+    write_png(edit.image, edit.file, about)
+    larger = at_source_size(edit.image, inversion)
+    edit.row["edit_source_size"] = None if larger is None else str(scaled(edit.file))
+    if larger is None:
+        return [edit.file]
+    write_png(larger, scaled(edit.file), about | {"size": larger.size})
+    return [edit.file, scaled(edit.file)]
 
 
-def _write_edit(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, edit: Edit) -> None:
-    """The edit, at the model's size and at the source's, and the figure."""
+def _write_grid(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, edits: Sequence[Edit]) -> Path:
+    """The figure, a row for each edit that did not diverge."""
     from unsample import api
     from unsample.cli import session
     from unsample.figures import edit_figure
     from unsample.pictures import write_png
 
-    assert edit.image is not None
-    scaled = at_source_size(edit.image, inversion)
-    about = _settings(inversion, subject, wanted, guidance_scale=edit.scale)
-    if wanted.grid:
-        again = session.as_pil(api.reconstruct(model, inversion, allow_other_model=wanted.allow_other_model).images)
-        figure = edit_figure(source_picture(inversion, subject), again, edit.image)
-        write_png(figure, wanted.output, about | {"figure": "source, reconstruction, edit, difference"})
-        edit.row["figure"] = str(wanted.output)
-    write_png(edit.image, wanted.bare, about | {"size": edit.image.size})
-    if scaled is not None:
-        write_png(scaled, wanted.scaled, about | {"size": scaled.size})
-    edit.row["edit_source_size"] = None if scaled is None else str(wanted.scaled)
-    files = [wanted.output, *([wanted.bare] if wanted.grid else []), *([wanted.scaled] if scaled is not None else [])]
-    talk.say(f"wrote {', '.join(str(f) for f in files)}")
+    again = session.as_pil(api.reconstruct(model, inversion, allow_other_model=wanted.allow_other_model).images)
+    kept = [(e, e.image) for e in edits if e.image is not None]
+    labels = [f"edit: {e.prompt}" if len(wanted.prompts) > 1 else "edit" for e, _ in kept]
+    figure = edit_figure(source_picture(inversion, subject), again, *(image for _, image in kept), labels=labels)
+    write_png(
+        figure, wanted.figure, _together([e for e, _ in kept], subject, "source, reconstruction, edit, difference")
+    )
+    for e, _ in kept:
+        e.row["figure"] = str(wanted.figure)
+    return wanted.figure
 
 
-def _write_sheet(inversion: Inversion, subject: Subject, wanted: Wanted, edits: Sequence[Edit]) -> None:
-    """The source and the edit at each guidance scale."""
+def _write_sheet(inversion: Inversion, subject: Subject, wanted: Wanted, edits: Sequence[Edit]) -> Path:
+    """A row a prompt: the source, and the edit at each guidance scale."""
+    from PIL import Image
+
     from unsample.figures import sheet
     from unsample.pictures import write_png
 
-    shown = [(f"guidance {e.scale:g}", e.image) for e in edits if e.image is not None]
-    if inversion.source is not None:
-        shown.insert(0, ("source", source_picture(inversion, subject)))
-    figure = sheet([image for _, image in shown], [label for label, _ in shown])
-    write_png(figure, wanted.output, _settings(inversion, subject, wanted, guidance_scales=[e.scale for e in edits]))
-    talk.say(f"wrote {wanted.output}")
+    kept = [e for e in edits if e.image is not None]
+    blank = Image.new("RGB", kept[0].image.size if kept[0].image else (1, 1), "white")
+    several = len(wanted.prompts) > 1
+    shown: list[tuple[str, Image.Image]] = []
+    for k, e in enumerate(edits):
+        first = k % len(wanted.scales) == 0
+        if first and inversion.source is not None:
+            shown.append(("source", source_picture(inversion, subject)))
+        to = f": {e.prompt}" if first and several else ""
+        shown.append((f"guidance {e.scale:g}{to}" if e.image else f"guidance {e.scale:g}: diverged", e.image or blank))
+    figure = sheet([image for _, image in shown], [label for label, _ in shown], len(shown) // len(wanted.prompts))
+    write_png(figure, wanted.output, _together(kept, subject, None) | {"guidance_scales": [e.scale for e in kept]})
+    return wanted.output
+
+
+def _together(edits: Sequence[Edit], subject: Subject, figure: str | None) -> dict[str, Any]:
+    """The settings of a figure of several edits: what they share, all the prompts, and what it shows."""
+    assert edits[0].made is not None
+    prompts = list(dict.fromkeys(e.prompt for e in edits))
+    own = {"size", *(["prompt"] if len(prompts) > 1 else []), *([] if figure else ["guidance_scale"])}
+    about = {k: v for k, v in edits[0].made.settings(0).items() if k not in own} | {"input": subject.path}
+    return about | ({"prompts": prompts} if len(prompts) > 1 else {}) | ({"figure": figure} if figure else {})
 
 
 def source_picture(inversion: Inversion, subject: Subject) -> Image:

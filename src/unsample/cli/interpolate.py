@@ -134,13 +134,7 @@ def _write(made: Images, between: Between, lost_at: dict[int, str]) -> list[dict
     from unsample.pictures import write_png
 
     first, last = between.ends
-    about: dict[str, Any] = {
-        "inputs": [Path(end.path).name for end in between.ends],
-        "prompt": None,
-        "prompts": [end.text("prompt") for end in between.ends],
-        "guidance_scale": made.meta["guidance_scale"],
-        "num_frames": between.num_frames,
-    }
+    about = {"inputs": [Path(end.path).name for end in between.ends]}
     rows, shown = [], []
     reasons = list(dict.fromkeys(why for end in between.ends for _, _, why in outside.of_inversion(between.model, end)))
     for k, file in enumerate(between.frames):
@@ -158,12 +152,11 @@ def _write(made: Images, between: Between, lost_at: dict[int, str]) -> list[dict
             rows.append(record.row("frame", **own, status="diverged", diverged_at=where, position=position))
             continue
         image = session.as_pil(made.images[k : k + 1])
-        write_png(
-            image, file, record.settings("interpolate", first.meta, 0, **about, size=image.size, position=position)
-        )
+        write_png(image, file, made.settings(k) | about)
         shown.append(image)
         rows.append(record.row("frame", picture=file, **own, status="ok", position=position))
     if not shown:
         raise Diverged(f"every frame between {first.path} and {last.path} diverged; try guidance 1")
-    write_png(strip(shown), between.strip, record.settings("interpolate", first.meta, 0, **about))
+    whole = {name: value for name, value in made.settings(0).items() if name not in ("size", "position")}
+    write_png(strip(shown), between.strip, whole | about)
     return rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typer.exceptions import TyperException
@@ -81,11 +81,24 @@ def explain(error: BaseException, given: Sequence[str] = ()) -> tuple[int, str]:
 
 def _usage(error: TyperException, given: Sequence[str]) -> tuple[int, str]:
     """Typer's own: an unknown option, a missing argument, a value that is not a number."""
-    message = error.format_message().strip().rstrip(".")
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "unsample"
+    if (unknown := getattr(error, "possibilities", None)) is not None and hasattr(error, "option_name"):
+        return (
+            2,
+            f"no such option: {error.option_name}{_near(error.option_name, context, unknown)}; see '{path} --help'",
+        )
+    message = error.format_message().strip().rstrip(".")
     found = _values(getattr(getattr(error, "param", None), "opts", ()), given)
     return 2, f"{message[:1].lower()}{message[1:]}{f'; got {found[-1]!r}' if found else ''}; see '{path} --help'"
+
+
+def _near(option: str, context: Any) -> str:
+    """What an unknown option was meant to be."""
+    from unsample.cli.spelling import meant
+
+    found = meant(option, [name for param in context.command.params for name in param.opts] if context else [])
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def _values(names: Sequence[str], given: Sequence[str]) -> list[str]:

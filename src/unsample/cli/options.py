@@ -156,8 +156,9 @@ Settings = Annotated[
         show_default="the method's own",
     ),
 ]
+STEPS = ("--num-inference-steps", "--steps")  # diffusers' name, and ours for short
 Steps = Annotated[
-    int, Option(metavar="N", help="From 1 to what the model was trained with.", rich_help_panel=INVERSION)
+    int, Option(*STEPS, metavar="N", help="From 1 to what the model was trained with.", rich_help_panel=INVERSION)
 ]
 Guidance = Annotated[float, Option(metavar="W", help="Guidance while inverting.", rich_help_panel=INVERSION)]
 SamplingGuidance = Annotated[
@@ -222,8 +223,25 @@ InversionGuidance = Annotated[float, Option(metavar="W", help="Guidance while in
 
 # ---------------------------------------------------------------- playing back
 
-TargetPrompt = Annotated[
-    str | None, Option(metavar="TEXT", help="What the edit shall show.", rich_help_panel=EDIT, show_default=False)
+TargetPrompts = Annotated[
+    list[str] | None,
+    Option(
+        "--target-prompt",
+        metavar="TEXT",
+        help="What the edit shall show; may be repeated, for an edit each.",
+        rich_help_panel=EDIT,
+        show_default=False,
+    ),
+]
+TargetAlias = Annotated[
+    list[str] | None,
+    Option(
+        "--prompt",
+        metavar="TEXT",
+        help="The same as --target-prompt, as diffusers calls it.",
+        rich_help_panel=EDIT,
+        show_default=False,
+    ),
 ]
 TargetClassLabels = Annotated[
     str | None,
@@ -343,7 +361,7 @@ Grid = Annotated[
     bool,
     Option(
         "--grid",
-        help="Make the output a figure: source, reconstruction, edit, difference. STEM-edit.png has the edit itself.",
+        help="Write a figure too, STEM-grid.png: source, reconstruction, edit, difference; a row a target prompt.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -353,7 +371,8 @@ EditOutput = Annotated[
         "--output",
         "-o",
         metavar="PNG",
-        help="The edit at the model's size; STEM-source-size.png has it at the source's, where the two differ.",
+        help="The edit at the model's size, several as STEM-2.png ...; STEM-source-size.png has it at the source's, "
+        "where the two differ.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unsample.errors import BadInput, BadOption
 from unsample.files import cannot_write, check_writable_folder
+from unsample.files import free_stems as free_stems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,24 +179,6 @@ def _all(paths: Sequence[str], look: Callable[[str], Checked]) -> list[Checked]:
 
 
 # ---------------------------------------------------------------- out
-
-
-def free_stems(names: Iterable[str]) -> list[str]:
-    """A stem for each name; equal ones (a file system may not tell cases apart) get -2, -3 ..."""
-    taken: set[str] = set()
-    reached: dict[str, int] = {}  # the last number that a name was given, so that many equal ones cost no search
-    stems = []
-    for name in names:
-        key = name.casefold()
-        number = reached.get(key, 1)
-        stem = name if number == 1 else f"{name}-{number}"
-        while stem.casefold() in taken:
-            number += 1
-            stem = f"{name}-{number}"
-        reached[key] = number
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems
 
 
 def check_outputs(files: Sequence[Path], overwrite: bool, inputs: Iterable[str] = ()) -> None:

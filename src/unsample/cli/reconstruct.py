@@ -142,8 +142,7 @@ def _kept(model: Model, job: Job, k: int, inversion: Inversion, made: Images, pi
 
     figures = session.measured(model, inversion, picture)
     image = session.as_pil(picture)
-    about = {"use": made.meta["use"], "guidance_scale": made.meta["guidance_scale"], "size": image.size}
-    write_png(image, job.pictures[k], record.settings("reconstruct", inversion.meta, 0, **about))
+    write_png(image, job.pictures[k], made.settings(k))
     seconds = made.seconds / len(made)
     cost = f"{made.nfe[k]} nfe, {seconds:.1f} s"
     talk.say(f"{job.recorded.path}: reconstructed, {figures.spoken()}, {cost} -> {job.pictures[k]}")

@@ -1,4 +1,4 @@
-"""What is kept of a run: the settings in a PNG, and the rows of the JSON document."""
+"""What is kept of a run: the rows of the JSON document."""
 
 from __future__ import annotations
 
@@ -7,53 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from unsample import __version__
 from unsample.cli.session import Figures
+from unsample.results import settings as settings
 
 if TYPE_CHECKING:
     from unsample.results import Inversion
 
 HEALTH = ("mean", "std", "kl", "lag1_correlation")
-
-
-def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dict[str, Any]:
-    """The settings of one picture for its PNG, flat, as A1111 has them; `more` wins.
-
-    Args:
-        verb: what made it.
-        meta: of the inversion or sample that it comes from.
-        index: which picture of the batch.
-    """
-
-    def own(name: str) -> Any:
-        values = meta.get(name)
-        return values[index] if isinstance(values, Sequence) and len(values) > index else None
-
-    method = meta.get("method") or {}
-    model = meta["model"]
-    kept = {
-        "verb": verb,
-        "prompt": own("prompt"),
-        "negative_prompt": own("negative_prompt"),
-        "class_labels": own("class_labels"),
-        "negative_class_labels": own("negative_class_labels"),
-        "model": model["id"],
-        "model_family": model.get("family"),
-        "model_sha256": model["sha256"],
-        "dtype": model.get("dtype"),
-        "method": method.get("name"),
-        "method_settings": method.get("settings"),
-        "num_inference_steps": meta["num_inference_steps"],
-        "guidance_scale": meta.get("sampling_guidance_scale", meta["guidance_scale"]),
-        "inversion_guidance_scale": meta["guidance_scale"] if method else None,
-        "strength": meta.get("strength"),
-        "seed": own("seeds"),
-        "guidance_schedule": meta.get("guidance_schedule"),
-        "fit": meta.get("fit"),
-        "clip": meta.get("grid", {}).get("meta", {}).get("clip"),
-        "source_size": own("source_sizes"),
-        "out_of_domain": own("out_of_domain") or None,
-        "versions": meta.get("versions"),
-    }
-    return {k: v for k, v in (kept | more).items() if v is not None}
 
 
 def row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typer import Option
 
 from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import OUTPUT, Place, examples
-from unsample.errors import BadInput, Diverged
+from unsample.errors import Diverged
+from unsample.files import png_files
 
 if TYPE_CHECKING:
     from unsample.methods import Method
@@ -31,7 +31,6 @@ def add_to(app: typer.Typer) -> None:
 
 
 SAMPLING = "Sampling"
-PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # a folder of such a name is not meant
 MAX_IMAGES = 100_000  # their names are all made and looked up before the first is sampled
 
 
@@ -65,7 +64,10 @@ def sample(
         int, Option(metavar="N", help="Of the first picture; the n-th has seed + n.", rich_help_panel=SAMPLING)
     ] = 0,
     steps: Annotated[
-        int, Option(metavar="N", help="From 1 to what the model was trained with.", rich_help_panel=SAMPLING)
+        int,
+        Option(
+            *options.STEPS, metavar="N", help="From 1 to what the model was trained with.", rich_help_panel=SAMPLING
+        ),
     ] = 50,
     guidance_scale: Annotated[
         float, Option(metavar="W", help="1 is plain conditional sampling.", rich_help_panel=SAMPLING)
@@ -130,9 +132,9 @@ def sample(
     labels = checks.labels(class_labels, negative_class_labels, num_images)
     known.check_labels(labels)
     outside.check(outside.of_prompts(known, prompts), force)
-    jobs = [
-        Job(s, file) for s, file in zip(range(seed, seed + num_images), files(output, seed, num_images), strict=True)
-    ]
+    seeds = range(seed, seed + num_images)
+    files = png_files(output, [f"sample-{s}" for s in seeds], "--output")
+    jobs = [Job(s, file) for s, file in zip(seeds, files, strict=True)]
     beside = [places.trajectory_path(job.file) for job in jobs] if keep_trajectory else []
     places.check_outputs([*(job.file for job in jobs), *beside], overwrite)
 
@@ -166,19 +168,6 @@ class Wanted:
     guidance_schedule: str
     clip: str
     keep_trajectory: bool
-
-
-def files(output: str, seed: int, count: int) -> list[Path]:
-    """Where the pictures go."""
-    path = Path(output)
-    if path.suffix.lower() == ".png" and not os.path.isdir(path):
-        stems = places.free_stems([path.stem] * count)
-        return [path.with_name(f"{stem}{path.suffix}") for stem in stems]
-    if path.suffix.lower() in PICTURES and not os.path.isdir(path):
-        raise BadInput(f"--output {output!r}: only PNG is written; give {path.stem}.png, or a folder")
-    if os.path.isfile(path):
-        raise BadInput(f"--output {output!r} is a file that is no PNG; give a folder, or a name that ends in .png")
-    return [path / f"sample-{s}.png" for s in range(seed, seed + count)]
 
 
 def _run(model: Model, batch: Sequence[Job], wanted: Wanted, classes: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -225,17 +214,12 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted, classes: dict[str, 
 
 
 def _write(made: Images, k: int, job: Job) -> None:
-    from unsample.cli import record, session
+    from unsample.cli import session
     from unsample.pictures import write_png
 
-    image = session.as_pil(made.images[k : k + 1])
     if made.trajectory is not None:
         places.write_trajectory(made.trajectory[:, k : k + 1], job.file)
-    write_png(
-        image,
-        job.file,
-        record.settings("sample", made.meta, k, inversion_guidance_scale=None, seed=job.seed, size=image.size),
-    )
+    write_png(session.as_pil(made.images[k : k + 1]), job.file, made.settings(k))
 
 
 def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -19,14 +19,18 @@ class Item:
     """A picture with all that its data set knows of it; None is not known."""
 
     id: str  # unique in the data set, and safe as a file name: [A-Za-z0-9._-]
-    image: Any  # what `unsample.invert` takes as one picture: PIL, or a tensor (3, H, W); None: `generated` is sampled
+    image: Any = field(
+        repr=False
+    )  # what `unsample.invert` takes as one picture: PIL, or a tensor (3, H, W); None: `generated` is sampled
     prompt: str | None = None  # what the picture shows
     target_prompt: str | None = None  # what the edit shall show
-    mask: Tensor | None = None  # (1, H, W) of 0 and 1, at the picture's own size; 1 is the region to be edited
+    mask: Tensor | None = field(
+        default=None, repr=False
+    )  # (1, H, W) of 0 and 1, at the picture's own size; 1 is the region to be edited
     scene: Scene | None = None  # rendered pictures only
     target: Scene | None = None  # the scene after the edit
     changed: str | None = None  # the attribute that the edit changes: colour, shape or background
-    truth: Any = None  # the true edited picture, in the form of `image`
+    truth: Any = field(default=None, repr=False)  # the true edited picture, in the form of `image`
     category: str | None = None  # PIE-Bench's type of edit
     seed: int | None = None  # `generated`: what the model makes it from
     recipe: str | None = None  # rendered pictures: all that their pixels, mask and truth follow from

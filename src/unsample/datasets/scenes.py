@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput, unknown_name
@@ -255,9 +255,9 @@ def _paint(scenes: Sequence[Scene], ground: bool, x: Tensor, y: Tensor) -> Tenso
 class Rendering:
     """What `render` returns. `images` (B, 3, H, W) in [0, 1]; the masks (B, 1, H, W) in [0, 1]."""
 
-    images: Tensor
-    object_mask: Tensor  # coverage of the object, anti-aliased
-    plain_mask: Tensor  # 1 where the picture carries no texture and no edge (plain_true)
+    images: Tensor = field(repr=False)
+    object_mask: Tensor = field(repr=False)  # coverage of the object, anti-aliased
+    plain_mask: Tensor = field(repr=False)  # 1 where the picture carries no texture and no edge (plain_true)
 
 
 def _coverage(scenes: Sequence[Scene], x: Tensor, y: Tensor) -> Tensor:
@@ -318,9 +318,9 @@ class SceneItem:
     id: str
     scene: Scene
     prompt: str
-    image: Tensor
-    object_mask: Tensor
-    plain_mask: Tensor
+    image: Tensor = field(repr=False)
+    object_mask: Tensor = field(repr=False)
+    plain_mask: Tensor = field(repr=False)
 
 
 def _ood(seed: int) -> Scene:

@@ -153,6 +153,9 @@ class Method:
         plain = {k: v.item() if isinstance(v, Number) and hasattr(v, "item") else v for k, v in self.settings.items()}
         object.__setattr__(self, "settings", plain)
 
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
+
     @property
     def stepwise(self) -> bool:
         """Whether it is a way up alone: noise in, plain DDIM back. Only such a method can be another's base."""

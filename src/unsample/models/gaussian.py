@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
-from unsample.models.base import Condition, state_dict_sha256
+from unsample.models.base import Condition, described, state_dict_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,7 @@ class GaussianModel:
     """
 
     family = "gaussian"
+    __repr__ = described
     num_classes: int | None = None
     multiple = 1
 

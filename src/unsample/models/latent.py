@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.base import Condition
+from unsample.models.base import Condition, described
 from unsample.models.calling import call_network, config_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_unet
 from unsample.models.weights import Weights
@@ -20,6 +20,7 @@ class LatentModel:
     """A loaded Stable Diffusion 1.x/2.x pipeline's components."""
 
     family = "latent"
+    __repr__ = described
     takes_prompt = True
     num_classes: int | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
-from unsample.models.base import Condition
+from unsample.models.base import Condition, described
 from unsample.models.calling import call_network, config_of, inputs_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_pixel_unet, check_unet
 from unsample.models.identity import identity
@@ -24,6 +24,7 @@ class PixelModel:
     """The network sees the picture itself, in [-1, 1]."""
 
     family = "pixel"
+    __repr__ = described
     takes_prompt = False
 
     def __init__(self, unet: Any, scheduler: Any, id: str, sample_shape: tuple[int, int, int] | None = None) -> None:
