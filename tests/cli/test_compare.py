@@ -31,6 +31,52 @@ def test_compare_writes_a_figure_and_a_table_of_several_methods(run: Run, scene:
     assert figure.height > figure.width  # four rows of three
 
 
+def test_compare_with_a_target_prompt_edits_by_each_method(run: Run, scene: Path, tiny_sd: Path) -> None:
+    """As `edit` would: its default guidance, a record fitted under it, methods that cannot edit said."""
+    names = "ddim,null_text,direct"
+    walk = ("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", names, "--steps", 3)
+    walk += ("--set", "null_text.num_inner_steps=1", "--target-prompt", "a blue star")
+    ended = run(*walk, "--json")
+    assert ended.code == 0, ended.err
+    rows = {row["method"]: row for row in ended.json["images"]}
+    assert [rows[n]["edit_status"] for n in names.split(",")] == ["ok", "ok", "refused"]
+    assert [rows[n]["edit_guidance"] for n in names.split(",")] == [5, 7.5, None]
+    assert "direct: cannot edit" in ended.err
+    target = ("--target-prompt", "a blue star")
+    alone = run("edit", scene, "-m", tiny_sd, "--source-prompt", "a red circle", *target, "--steps", 3, "--json")
+    assert rows["ddim"]["edit_psnr"] == alone.json["images"][0]["psnr"]
+    assert rows["ddim"]["target_prompt"] == "a blue star"
+    table = list(csv.DictReader(Path("compared/compare.csv").read_text().splitlines()))
+    assert [r["edit_status"] for r in table] == ["ok", "ok", "refused"]
+    figure = Image.open("compared/compare.png")
+    assert run(*walk[:-2], "-o", "plain").code == 0
+    assert "edit_psnr" not in Path("plain/compare.csv").read_text()
+    plain = Image.open("plain/compare.png")
+    assert plain.width < figure.width  # a column more
+    fitted = run(*walk, "--edit-guidance-scale", 2, "-o", "two", "--json")
+    assert [row["edit_guidance"] for row in fitted.json["images"]] == [2, 2, None]
+    assert [row["guidance"] for row in fitted.json["images"]][1] == 2
+    settings = run("show", "two/compare.png", "--json").json["unsample"]
+    assert settings["target_prompt"] == "a blue star"
+
+
+def test_an_edit_that_diverges_leaves_the_comparison(
+    run: Run, scene: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unsample.models.latent import LatentModel
+
+    embed = LatentModel.embed
+    monkeypatch.setattr(
+        LatentModel, "embed", lambda self, p: embed(self, p) * (float("nan") if "a blue star" in p else 1)
+    )
+    ended = run("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", "ddim", "--steps", 3, "--json",
+                "--target-prompt", "a blue star")  # fmt: skip
+    assert ended.code == 0
+    (row,) = ended.json["images"]
+    assert (row["status"], row["edit_status"], row["edit_psnr"]) == ("ok", "diverged", None)
+    assert Path("compared/compare.png").is_file()
+
+
 def test_compare_refuses_before_any_work(run: Run, scene: Path, tiny_sd: Path, tiny_ddpm: Path) -> None:
     wrong = {
         "did you mean 'ddim'": ("--methods", "ddmi"),
@@ -39,12 +85,19 @@ def test_compare_refuses_before_any_work(run: Run, scene: Path, tiny_sd: Path, t
         "num_iters must be": ("--methods", "fixed_point", "--set", "fixed_point.num_iters=0"),
         "give --prompt": ("--methods", "null_text"),
         "needs the recorded sampling run": ("--methods", "oracle"),
+        "give --target-prompt too": ("--edit-guidance-scale", "3"),
+        "--edit-guidance-scale: ": ("--target-prompt", "x", "--edit-guidance-scale", "-1"),
+        "--sampling-guidance-scale 3 and --edit-guidance-scale 2 differ": (
+            *("--methods", "null_text", *PROMPT, "--sampling-guidance-scale", "3"),
+            *("--target-prompt", "x", "--edit-guidance-scale", "2"),
+        ),
     }
     for message, options in wrong.items():
         ended = run("compare", scene, "-m", tiny_sd, *options)
         assert (ended.code, ended.out) == (2, "")
         assert message in ended.err
     assert run("compare", scene, "-m", tiny_ddpm, "--methods", "null_text").code == 2
+    assert run("compare", scene, "-m", tiny_ddpm, "--methods", "ddim", "--target-prompt", "x").code == 2
     assert not Path("compared").exists()
 
 

@@ -26,7 +26,7 @@ OPTIONS = {
     "edit": (
         *PLACE,
         *WALK,
-        *("--source-prompt", "--target-prompt", "--guidance-scale", "--inversion-guidance-scale", "--grid"),
+        *("--source-prompt", "--target-prompt", "--prompt", "--guidance-scale", "--inversion-guidance-scale", "--grid"),
         *("--allow-other-model", "--overwrite", "--output", "-o"),
     ),
     "interpolate": (*PLACE, "--num-frames", "--guidance-scale", "--allow-other-model", "--overwrite", "--output", "-o"),
@@ -42,6 +42,8 @@ OPTIONS = {
         "--guidance-scale",
         "--seed",
         "--output",
+        "--target-prompt",
+        "--edit-guidance-scale",
     ),
     "report": ("--raw-csv", "--output", "-o"),
     "measure": (

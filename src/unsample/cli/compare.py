@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.checks import Walk
 from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
-from unsample.cli.options import INVERSION, Place, examples
+from unsample.cli.options import EDIT, INVERSION, Place, examples
 from unsample.errors import BadOption, Diverged, Incompatible
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ COLUMNS = (
     "seconds",
     "status",
 )
+EDIT_COLUMNS = ("edit_guidance", "edit_psnr", "edit_nfe", "edit_status")  # psnr from the source: how much was changed
 
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
     commands = (
         "unsample compare scene.png --methods ddim,null_text --prompt 'a star'",
-        "unsample compare scene.png --set easyinv.eta=0.7 --quick",
+        "unsample compare scene.png --target-prompt 'a blue star' --quick",
     )
     app.command("compare", epilog=examples(*commands))(compare)
 
@@ -63,6 +64,24 @@ def compare(
     vae_tiling: options.VaeTiling = False,
     prompt: options.Prompt = None,
     negative_prompt: options.NegativePrompt = None,
+    target_prompt: Annotated[
+        str | None,
+        Option(
+            metavar="TEXT",
+            help="What an edit by each method shall show, in figure and table.",
+            rich_help_panel=EDIT,
+            show_default="no edit",
+        ),
+    ] = None,
+    edit_guidance_scale: Annotated[
+        float | None,
+        Option(
+            metavar="W",
+            help="Guidance of the edits.",
+            rich_help_panel=EDIT,
+            show_default="each method's own for edits, else 5",
+        ),
+    ] = None,
     set: Annotated[
         list[str] | None,
         Option(
@@ -94,12 +113,15 @@ def compare(
     It writes DIR/compare.png (reconstruction, its difference from the source,
     recovered noise) and DIR/compare.csv. `record` plays back all that a method
     stored, `noise` samples from the recovered noise alone: rank methods within
-    a column, not across the two.
+    a column, not across the two. With --target-prompt each method edits too.
     """
     asked: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "strength": None, "seed": seed}
     asked |= {"sampling_guidance_scale": sampling_guidance_scale, "guidance_schedule": guidance_schedule}
     asked |= {"fit": fit, "clip": "off"}
     walks = [checks.checked_walk(n, s, asked) for n, s in chosen(methods, set or [], quick).items()]
+    target = Target.checked(target_prompt, edit_guidance_scale)
+    if target is not None:
+        walks = [target.fitted(walk) for walk in walks]
     where = checks.place(Place(device, dtype, offload, vae_tiling))
     prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
     image = places.the_one(image)
@@ -107,14 +129,53 @@ def compare(
     job = plan(places.open_pictures([image]), named, prompts, Path(output))[0]
     talk.notes(from_metadata([job], model is None, prompt is None))
     job.model.check(steps, job.prompt, (guidance_scale, sampling_guidance_scale))
+    job.model.check(None, target.prompt if target else None)
     for walk in walks:
         job.model.check_method(walk.method, job.prompt)
         places.open_trajectory(None, walk.method.needs_trajectory, walk.method.name, 1)
     check_sizes([job], fit)
-    outside.check(outside.of_jobs([job], fit), force)
+    outside.check(outside.of_jobs([job], fit, [target.prompt] if target else []), force)
     files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
     places.check_outputs(files, overwrite, [image])
-    return _run(job, walks, where, files, json, raw_csv)
+    return _run(job, walks, target, where, files, json, raw_csv)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the edits shall show, and under which guidance; None: the method's own."""
+
+    prompt: str
+    guidance_scale: float | None
+
+    @staticmethod
+    def checked(prompt: str | None, scale: float | None) -> Target | None:
+        """From the options; None where no edit is wanted.
+
+        Raises:
+            BadOption: guidance without a prompt, or either of them cannot be.
+        """
+        if scale is not None:
+            checks.guidance("--edit-guidance-scale", scale)
+        if prompt is not None:
+            return Target(checks.text("--target-prompt", prompt) or "", scale)
+        if scale is not None:
+            raise BadOption("--edit-guidance-scale is of edits; give --target-prompt too, or leave it out")
+        return None
+
+    def fitted(self, walk: Walk) -> Walk:
+        """A method whose record holds under one guidance is fitted under that of the edit.
+
+        Raises:
+            BadOption: it shall be fitted under another one.
+        """
+        if not walk.method.edits_as_fitted or self.guidance_scale in (None, walk.sampling_guidance_scale):
+            return walk
+        if walk.sampling_guidance_scale is not None:
+            raise BadOption(
+                f"{walk.method.name} edits under the guidance that it was fitted under; --sampling-guidance-scale "
+                f"{walk.sampling_guidance_scale:g} and --edit-guidance-scale {self.guidance_scale:g} differ"
+            )
+        return replace(walk, sampling_guidance_scale=self.guidance_scale)
 
 
 def chosen(methods: str, settings: Sequence[str], quick: bool) -> dict[str, list[str]]:
@@ -149,28 +210,38 @@ class Compared:
     alone: Image | None = None  # the encoder's own round trip
     noise: Tensor | None = None
     figures: Figures | None = None
+    edit: Image | None = None
 
 
-def _run(job: Job, walks: Sequence[Walk], where: Place, files: Sequence[Path], as_json: bool, raw_csv: bool) -> int:
+def _run(
+    job: Job,
+    walks: Sequence[Walk],
+    target: Target | None,
+    where: Place,
+    files: Sequence[Path],
+    as_json: bool,
+    raw_csv: bool,
+) -> int:
     from unsample.cli import record, session
     from unsample.files import as_csv, atomic_write
 
     model = session.load(job.model, where)
-    found = [_one(model, job, walk) for walk in walks]
-    written = [files[0]] if _write_figure(job, found, files[0]) else []
-    text = as_csv(COLUMNS, (f.row for f in found), raw_csv)
+    found = [_one(model, job, walk, target) for walk in walks]
+    written = [files[0]] if _write_figure(job, found, target, files[0]) else []
+    columns = (*COLUMNS, *(EDIT_COLUMNS if target else ()))
+    text = as_csv(columns, (f.row for f in found), raw_csv)
     atomic_write(files[1], lambda temporary: temporary.write_text(text, encoding="utf-8"))
     session.warn_out_of_domain(model, [(job.source.path, f.figures) for f in found[:1] if f.figures])
     if as_json:
         talk.document(record.document([model.id] * len(found), None, [f.row for f in found]))
     else:
-        talk.answer(table([COLUMNS, *([_shown(f.row[c]) for c in COLUMNS] for f in found)]))
+        talk.answer(table([columns, *([_shown(f.row[c]) for c in columns] for f in found)]))
     talk.say(f"wrote {', '.join(str(f) for f in [*written, files[1]])}")
     return 5 if all(f.picture is None for f in found) else 0
 
 
-def _one(model: Model, job: Job, walk: Walk) -> Compared:
-    """Invert, play back the record and the noise alone, measure."""
+def _one(model: Model, job: Job, walk: Walk, target: Target | None) -> Compared:
+    """Invert, play back the record and the noise alone, edit, measure."""
     from PIL import Image
 
     from unsample import api
@@ -181,6 +252,9 @@ def _one(model: Model, job: Job, walk: Walk) -> Compared:
 
     name = walk.method.name
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores, "nonfinite_at": None}
+    if target is not None:
+        row |= dict.fromkeys(EDIT_COLUMNS) | {"target_prompt": target.prompt}
+    edit = None
     with talk.naming([f"{job.source.path} ({name})"]):
         try:
             inversion = inverted(model, [job], walk)
@@ -196,6 +270,9 @@ def _one(model: Model, job: Job, walk: Walk) -> Compared:
             except Diverged as error:
                 talk.error(f"{name}: {what}: {error}")
         figures = {use: session.measured(model, inversion, images) for use, images in made.items()}
+        if target is not None:
+            edit, about = _edit(model, inversion, walk, target)
+            row |= about
     row |= {"out_of_domain_reasons": [*record.outside_of(inversion.meta, 0), *figures.get("record", Figures()).reasons]}
     row |= {"out_of_domain": bool(row["out_of_domain_reasons"])}
     row |= {f"{use}_psnr": _decibels(f) for use, f in figures.items()} | _facts(inversion)
@@ -207,7 +284,29 @@ def _one(model: Model, job: Job, walk: Walk) -> Compared:
     assert inversion.source is not None
     source = Image.fromarray(inversion.source[0].numpy())
     alone = session.as_pil(encoded_alone(model, inversion.source.permute(0, 3, 1, 2).float() / 255))
-    return Compared(row, session.as_pil(made["record"]), source, alone, inversion.noise[0], figures["record"])
+    return Compared(row, session.as_pil(made["record"]), source, alone, inversion.noise[0], figures["record"], edit)
+
+
+def _edit(model: Model, inversion: Inversion, walk: Walk, target: Target) -> tuple[Image | None, dict[str, Any]]:
+    """The edit by one method and its columns; no picture where the method cannot edit, or diverged."""
+    from unsample import api
+    from unsample.cli import session
+    from unsample.playing import edit_guidance
+
+    name = walk.method.name
+    if walk.method.refuses_edit:
+        talk.say(f"{name}: cannot edit: {walk.method.refuses_edit}")
+        return None, {"edit_status": "refused"}
+    scale = edit_guidance(inversion, target.guidance_scale)
+    try:
+        made = api.edit(model, inversion, target.prompt, guidance_scale=scale)
+    except Diverged as error:
+        talk.error(f"{name}: its edit: {error}")
+        return None, {"edit_guidance": scale, "edit_status": "diverged"}
+    figures = session.measured(model, inversion, made.images)
+    talk.say(f"{name}: edited at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe")
+    about = {"edit_guidance": scale, "edit_psnr": _decibels(figures), "edit_nfe": made.nfe[0], "edit_status": "ok"}
+    return session.as_pil(made.images), about
 
 
 def _facts(inversion: Inversion) -> dict[str, Any]:
@@ -228,8 +327,8 @@ def _decibels(figures: Figures) -> float | str | None:
     return "exact" if figures.psnr is not None and math.isinf(figures.psnr) else figures.psnr
 
 
-def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> bool:
-    """The source, then a row a method: reconstruction, difference (one factor for all), recovered noise.
+def _write_figure(job: Job, found: Sequence[Compared], target: Target | None, path: Path) -> bool:
+    """The source, then a row a method: reconstruction, difference (one factor for all), recovered noise, edit.
 
     Whether it was written: there is nothing to show where every method diverged.
     """
@@ -250,6 +349,8 @@ def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> bool:
     factor = min((n for n in factors if n), default=1)
     blank = Image.new("RGB", source.size, "white")
     panels: list[tuple[str, Image.Image]] = [("source", source), (f"encoder alone: {ceiling}", alone), ("", blank)]
+    if target is not None:
+        panels.append((f"to edit to: {target.prompt}", blank))
     for f in kept:
         assert f.picture is not None
         assert f.noise is not None
@@ -262,8 +363,12 @@ def _write_figure(job: Job, found: Sequence[Compared], path: Path) -> bool:
             (f"difference x{factor}", heat),
             (std, noise_picture(f.noise.tolist(), source.size)),
         ]
-    figure = sheet([p for _, p in panels], [label for label, _ in panels], columns=3)
-    write_png(figure, path, {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]})
+        if target is not None:
+            scale = "" if f.row["edit_guidance"] is None else f", guidance {f.row['edit_guidance']:g}"
+            panels.append((f"edit{scale}" if f.edit else f"edit{scale}: {f.row['edit_status']}", f.edit or blank))
+    figure = sheet([p for _, p in panels], [label for label, _ in panels], columns=4 if target else 3)
+    about = {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]}
+    write_png(figure, path, about | ({"target_prompt": target.prompt} if target else {}))
     return True
 
 

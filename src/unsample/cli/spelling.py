@@ -8,6 +8,7 @@ from difflib import get_close_matches
 # Ours, and what diffusers, AUTOMATIC1111's web UI and the scripts of papers call it.
 OTHERS = {
     "--guidance-scale": ("cfg", "cfg-scale", "cfgscale", "guidance", "scale", "w", "unconditional-guidance-scale"),
+    "--edit-guidance-scale": ("edit-cfg", "target-guidance-scale", "edit-guidance"),
     "--inversion-guidance-scale": ("inv-guidance-scale", "inverse-guidance-scale", "source-guidance-scale"),
     "--num-inference-steps": (
         "ddim-steps",
@@ -19,7 +20,7 @@ OTHERS = {
         "n-iter",
     ),
     "--negative-prompt": ("neg", "neg-prompt", "n-prompt", "uncond-prompt", "np"),
-    "--prompt": ("caption", "text", "p"),
+    "--prompt": ("caption", "text", "p", "source-prompt", "target-prompt"),
     "--target-prompt": (
         "edit-prompt",
         "target",
