@@ -19,6 +19,10 @@ WRITES: dict[tuple[str, str], tuple[list[str], str]] = {
     ("invert", "its picture"): (["invert", "a.png", *MIXTURE, "-o", "OUT"], "a.png"),
     ("reconstruct", "--output"): (["reconstruct", "in/a.safetensors", "-m", "scenes-mixture", "-o", "OUT"], "a.png"),
     ("edit", "--output"): (["edit", "a.png", *MIXTURE, "--target-prompt", "a red circle", "-o", "OUT/x.png"], "x.png"),
+    ("edit", "--grid"): (
+        ["edit", "a.png", *MIXTURE, "--target-prompt", "a red circle", "--grid", "-o", "OUT/x.png"],
+        "x-grid.png",
+    ),
     ("interpolate", "--output"): (
         [
             "interpolate",
