@@ -83,11 +83,8 @@ def _usage(error: TyperException, given: Sequence[str]) -> tuple[int, str]:
     """Typer's own: an unknown option, a missing argument, a value that is not a number."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "unsample"
-    if (unknown := getattr(error, "possibilities", None)) is not None and hasattr(error, "option_name"):
-        return (
-            2,
-            f"no such option: {error.option_name}{_near(error.option_name, context, unknown)}; see '{path} --help'",
-        )
+    if hasattr(error, "option_name") and hasattr(error, "possibilities"):
+        return 2, f"no such option: {error.option_name}{_near(error.option_name, context)}; see '{path} --help'"
     message = error.format_message().strip().rstrip(".")
     found = _values(getattr(getattr(error, "param", None), "opts", ()), given)
     return 2, f"{message[:1].lower()}{message[1:]}{f'; got {found[-1]!r}' if found else ''}; see '{path} --help'"
