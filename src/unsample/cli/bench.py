@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
-from unsample.cli.options import INVERSION, MODEL, OUTPUT, Place, examples
+from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, Place, examples
 from unsample.errors import BadOption, Incompatible
 from unsample.files import check_writable_folder
 
@@ -85,7 +85,7 @@ def run(
     methods: Annotated[
         str | None,
         Option(
-            metavar="NAME[KEY=VALUE,...],...", help="Methods with settings.", rich_help_panel=INVERSION,
+            metavar="NAME[KEY=VALUE,...],...", help="Methods with settings.", rich_help_panel=METHODS,
             show_default="the plan's",
         ),
     ] = None,
@@ -122,7 +122,7 @@ def run(
         bool, Option("--edit", help="Edit by the data set's target prompts too.", rich_help_panel=INVERSION)
     ] = False,
     quick: Annotated[
-        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=INVERSION)
+        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
     ] = False,
     seed: Annotated[
         int | None, Option(metavar="N", help="Seed of the run.", show_default="the plan's, else 0")

@@ -15,7 +15,7 @@ from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.checks import Walk
 from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
-from unsample.cli.options import EDIT, INVERSION, Place, examples
+from unsample.cli.options import EDIT, METHODS, Place, examples
 from unsample.errors import BadOption, Diverged, Incompatible
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compare(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
     methods: Annotated[
         str,
-        Option(metavar="NAME[,NAME...]", help="'unsample methods' lists them.", rich_help_panel=INVERSION),
+        Option(metavar="NAME[,NAME...]", help="'unsample methods' lists them.", rich_help_panel=METHODS),
     ] = "ddim,fixed_point,easyinv",
     model: options.ModelName = None,
     device: options.Device = None,
@@ -88,12 +88,12 @@ def compare(
             "--set",
             metavar="METHOD.KEY=VALUE",
             help="A setting of one of the methods; may be repeated.",
-            rich_help_panel=INVERSION,
+            rich_help_panel=METHODS,
             show_default="the methods' own",
         ),
     ] = None,
     quick: Annotated[
-        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=INVERSION)
+        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
     ] = False,
     steps: options.Steps = 50,
     guidance_scale: options.Guidance = 1.0,

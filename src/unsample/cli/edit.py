@@ -13,7 +13,6 @@ import typer
 from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import Place, examples
 from unsample.errors import BadInput, BadOption, Diverged, Incompatible
-from unsample.files import png_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -144,11 +143,10 @@ class Wanted:
     @property
     def edits(self) -> list[Path]:
         """The file of each prompt's edit, at the model's size."""
-        return (
-            png_files(self.output, [p or "" for p in self.prompts])
-            if not self.sheet
-            else [self.output] * len(self.prompts)
-        )
+        if self.sheet:
+            return [self.output] * len(self.prompts)
+        stems = places.free_stems([self.output.stem] * len(self.prompts))
+        return [self.output.with_name(f"{stem}{self.output.suffix}") for stem in stems]
 
     def files(self) -> list[Path]:
         """All that may be written; a sheet is alone."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 MODEL, EDIT, INVERSION, PLAYBACK, OUTPUT = "Model", "Edit", "Inversion", "Playback", "Output"
-MEASURING = "Measuring"
+MEASURING, METHODS = "Measuring", "Methods"
 
 FitName = Literal["aspect", "crop", "pad"]
 DtypeName = Literal["float32", "float64", "bfloat16", "float16"]
