@@ -141,7 +141,9 @@ VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
 BOTH = ("--negative-prompt", "--guidance-schedule")
 PLAYED = [KEPT, "-m", "sd", "--target-prompt", "a blue circle"]
 # Where it goes and what is said of it; tested beside the verbs, as are --batch-size of sample and --trajectory.
-OUTSIDE = {"--output", "--overwrite", "--json", "--debug", "--grid", "--trajectory", "--batch-size"}
+OUTSIDE = {"--output", "--overwrite", "--json", "--debug", "--grid", "--trajectory", "--batch-size", "--raw-csv"}
+# Of --force tests/test_domain.py tells, and of those that need a model with classes tests/cli/test_class_labels.py.
+OUTSIDE |= {"--force", "--class-labels", "--negative-class-labels", "--source-class-labels"}
 # Those that the recorder cannot hear, since an earlier call ends the command: tests/cli/test_play.py, test_compare.py.
 BESIDE = {"edit": {"--target-prompt", "--prompt"}, "compare": {"--target-prompt", "--edit-guidance-scale"}}
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from unsample.cli import talk
 from unsample.cli.checks import KnownModel
 from unsample.cli.jobs import Job
 from unsample.cli.places import Recorded
 from unsample.domain import DRAWN, reasons_of_picture, reasons_of_prompts, refusal, spoken
-from unsample.pictures import Fit
+
+if TYPE_CHECKING:
+    from unsample.pictures import Fit
 
 Found = list[tuple[KnownModel, str, str]]  # model, what, why
 
