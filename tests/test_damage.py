@@ -124,6 +124,9 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     "png, a changed palette": lambda: png_with(b"PLTE", lambda c: c[::-1], right=False),
     "png, a wrong sum of its pixels": lambda: png_with(b"IDAT", lambda c: c[:-1] + bytes([c[-1] ^ 1]), right=True),
     "png, fewer pixels": lambda: png_with(b"IDAT", lambda c: c[: len(c) // 2], right=True),
+    "png, zeroed, its sum made right": lambda: png_with(
+        b"IDAT", lambda c: c[: len(c) // 3] + bytes(len(c) - len(c) // 3), right=True
+    ),
     "png, without an end": lambda: encoded("PNG")[:-12],
     "png, interlaced, cut": lambda: encoded("PNG", interlace=1)[:-100],
     "jpeg, cut and ended": lambda: cut_jpeg(0.6),

@@ -54,6 +54,7 @@ def test_words_outside_the_vocabulary_are_named_for_these_models_alone() -> None
     (reason,) = reasons_of_prompts("scenes-sd", ["a red circle", "a tabby cat, 漢字"])
     assert "'tabby', 'cat', '漢字'" in reason
     assert reasons_of_prompts("stable-diffusion-v1-5/stable-diffusion-v1-5", ["a tabby cat"]) == []
+    assert reasons_of_prompts("/somewhere/scenes-sd", ["a tabby cat"]) != []  # the model by its folder
 
 
 @pytest.mark.parametrize(

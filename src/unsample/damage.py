@@ -89,7 +89,7 @@ def _check_png(file: Any) -> None:
     """The checksums of the critical chunks, up to the end."""
     at = file.tell()
     file.seek(8)
-    kind = b""
+    kind, packed = b"", []
     while kind != b"IEND":
         head = file.read(8)
         if len(head) < 8:
@@ -100,6 +100,10 @@ def _check_png(file: Any) -> None:
             raise ValueError(f"its chunk {kind.decode('latin-1')!a} is cut short")
         if kind[:1].isupper() and zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
             raise ValueError(f"the checksum of its chunk {kind.decode('latin-1')} is wrong")
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", content[:8])
+        packed += [content] if kind == b"IDAT" else []
+    _inflate(b"".join(packed), 2 * height * (8 * width + 1) + _SLACK)
     file.seek(at)
 
 

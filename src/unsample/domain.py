@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from unsample.datasets.scenes import ATTRIBUTES, COLOURS
@@ -40,9 +41,15 @@ SIDE = 32  # at which a picture is looked at
 GREY = 1.001 / 255  # the channels of a grey picture differ by no more than rounding
 
 
+def drawn(model: str) -> str | None:
+    """Which of the drawn-scenes models a name is, the path of its folder too; None for any other."""
+    name = PurePath(model).name
+    return name if name in DRAWN else None
+
+
 def reasons_of_prompts(model: str, prompts: Iterable[str | None]) -> list[str]:
     """Why a model does not know these words; none for a model that was trained on more than scenes."""
-    if model not in DRAWN:
+    if drawn(model) is None:
         return []
     words = dict.fromkeys(w for prompt in prompts for w in re.findall(r"[^\W_]+", (prompt or "").lower()))
     strange = [w for w in words if w not in WORDS]
@@ -63,9 +70,9 @@ def reasons_of_picture(model: str, image: Image, fit: Any, metadata: Mapping[str
         fit: how it is brought to the model's size.
         metadata: the settings in its own PNG; what such a model made is not held against it.
     """
-    if model not in DRAWN:
+    if (name := drawn(model)) is None:
         return []
-    reduced = reduction(image.size, *DRAWN[model], fit)
+    reduced = reduction(image.size, *DRAWN[name], fit)
     if reduced > MOST_REDUCED:
         size = "{}x{}".format(*image.size)
         return [f"the picture of {size} is scaled down by {reduced:.1f}, more than {MOST_REDUCED:.0f}"]

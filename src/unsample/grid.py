@@ -151,9 +151,9 @@ def leap(grid: Grid, stop: int) -> float:
     return grid.alpha[stop - 1] / grid.alpha[stop] if grid.alpha[stop] > 0 else math.inf
 
 
-def end_of(grid: Grid, stop: int, *, sampling: bool = False) -> str:
-    """The step into the noisiest point in words, where it leaps, and what to do."""
-    spacing = "timestep_spacing='leading', which ends at a lower timestep"
+def end_of(grid: Grid, stop: int, *, sampling: bool = False, whose: str = "") -> str:
+    """The step into the noisiest point in words, where it leaps, and what to do; `whose` spacing it is."""
+    spacing = f"{whose}timestep_spacing='leading', which ends at a lower timestep"
     kept = math.ceil(1000 * (stop - 1) / grid.num_steps) / 1000
     ways = [spacing] if grid.meta.get("timestep_spacing") != "leading" else []
     ways += [f"strength={kept:g}, a step less"] if stop > 1 and not sampling else []

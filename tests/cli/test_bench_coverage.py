@@ -333,6 +333,6 @@ def test_ray_stops_what_fails_from_the_start_like_the_local_engine(
     monkeypatch.undo()  # Ray's processes speak over the loopback interface
     plan = make_plan(GIVEN | {"models": ["scenes-mixture", "scenes-ddpm"]})
     # no model can be loaded to a device that is not here: what a worker says of it goes through Ray
-    summary = run_plan(plan, tmp_path, replace(HOW, engine="ray", device="hpu"))
+    summary = run_plan(plan, tmp_path, replace(HOW, engine="ray", device="mps"))
     assert summary.counts.told() == "0 of 24 cells finished, 24 missing"
     assert len(summary.stopped) == 4

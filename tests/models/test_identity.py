@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import unsample
 from tests.problems import normal, sd14, smooth_network
-from unsample.errors import BadInput, BadOption
+from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.models.identity import identity
 
 SHAPE = (3, 8, 8)
@@ -280,7 +280,7 @@ def test_a_network_that_fails_is_put_back_too() -> None:
             raise KeyError("no")
 
     network = Broken().train()
-    with pytest.warns(UserWarning, match="train mode"), pytest.raises(KeyError):
+    with pytest.warns(UserWarning, match="train mode"), pytest.raises(Incompatible, match="KeyError"):
         unsample.sample(wrapped(network), num_inference_steps=2)
     assert all(layer.training for layer in network.modules())
 

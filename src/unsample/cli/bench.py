@@ -128,7 +128,7 @@ def run(
         int | None, Option(metavar="N", help="Seed of the run.", show_default="the plan's, else 0")
     ] = None,
     engine: Annotated[
-        Engine, Option(metavar="NAME", help="local, or ray (pip install 'unsample[ray]').", rich_help_panel=RUNNING)
+        Engine, Option(metavar="NAME", help="local, or ray (pip install 'unsample\\[ray]').", rich_help_panel=RUNNING)
     ] = "local",
     ray_address: Annotated[
         str | None,
@@ -249,7 +249,7 @@ def export(
     csv: Annotated[bool, Option("--csv", help="Comma-separated values.", rich_help_panel=OUTPUT)] = False,
     json: Annotated[bool, Option("--json", help="Plan, rows and broken items.", rich_help_panel=OUTPUT)] = False,
     parquet: Annotated[
-        bool, Option("--parquet", help="Parquet (pip install 'unsample[parquet]').", rich_help_panel=OUTPUT)
+        bool, Option("--parquet", help="Parquet (pip install 'unsample\\[parquet]').", rich_help_panel=OUTPUT)
     ] = False,
     output: Annotated[
         str | None,

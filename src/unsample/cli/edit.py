@@ -328,8 +328,8 @@ def _write_edit(inversion: Inversion, subject: Subject, edit: Edit) -> list[Path
     assert edit.made is not None
     assert edit.image is not None
     about = edit.made.settings(0) | {"input": subject.path}
+    larger = at_source_size(edit.image, inversion)  # refuses a size that cannot be, before anything is written
     write_png(edit.image, edit.file, about)
-    larger = at_source_size(edit.image, inversion)
     edit.row["edit_source_size"] = None if larger is None else str(scaled(edit.file))
     if larger is None:
         return [edit.file]

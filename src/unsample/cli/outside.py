@@ -9,7 +9,7 @@ from unsample.cli import talk
 from unsample.cli.checks import KnownModel
 from unsample.cli.jobs import Job
 from unsample.cli.places import Recorded
-from unsample.domain import DRAWN, reasons_of_picture, reasons_of_prompts, refusal, spoken
+from unsample.domain import drawn, reasons_of_picture, reasons_of_prompts, refusal, spoken
 
 if TYPE_CHECKING:
     from unsample.pictures import Fit
@@ -22,7 +22,7 @@ def of_jobs(jobs: Sequence[Job], fit: Fit, more_prompts: Sequence[str | None] = 
     found: Found = []
     for job in jobs:
         name = job.model.name
-        if name in DRAWN:
+        if drawn(name):
             picture = job.source.open()
             reasons = reasons_of_picture(name, picture.pixels, fit, picture.metadata)
             reasons += reasons_of_prompts(name, (job.prompt, job.negative_prompt, *more_prompts))
@@ -40,7 +40,7 @@ def of_inversion(model: KnownModel, recorded: Recorded, more_prompts: Sequence[s
     kept = [reason for reasons in recorded.meta.get("out_of_domain") or [] for reason in reasons]
     prompts = [*recorded.meta["prompt"], *recorded.meta["negative_prompt"], *more_prompts]
     reasons = dict.fromkeys([*kept, *reasons_of_prompts(model.name, prompts)])
-    return [(model, recorded.path, reason) for reason in reasons] if model.name in DRAWN else []
+    return [(model, recorded.path, reason) for reason in reasons] if drawn(model.name) else []
 
 
 def check(found: Found, force: bool) -> None:

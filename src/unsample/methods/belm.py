@@ -26,7 +26,8 @@ def _check_grid(grid: Grid, stop: int) -> None:
     check_reversible("belm", grid, stop)
     if leap(grid, stop) > MOST_LEAP:
         raise Incompatible(
-            f"belm divides by the squared ratio of its last two steps, and would lose the noise: {end_of(grid, stop)}"
+            "belm divides by the squared ratio of its last two steps, and would lose the noise: "
+            + end_of(grid, stop, whose="the method's own setting ")
         )
 
 

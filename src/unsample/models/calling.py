@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from unsample.models.base import Condition
 
 
-OWN_ERRORS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError, AssertionError)
-
-
 def call_network(
     unet: Any, x: Tensor, timestep: int, condition: Condition, dtype: torch.dtype | None, batched: bool = False
 ) -> Tensor:
@@ -40,7 +37,7 @@ def call_network(
         more["class_labels"] = condition.class_labels
     try:
         output = unet(x.to(dtype or x.dtype, copy=True), t, **more)  # it may write into what it is given
-    except OWN_ERRORS as error:
+    except Exception as error:  # whatever a network of the user's raises
         if isinstance(error, UnsampleError) or out_of_memory(error):
             raise
         missing = [name for name in more if f"unexpected keyword argument '{name}'" in str(error)]

@@ -192,7 +192,8 @@ def wrap(
             works on latents.
         sample_shape: (C, H, W) of the network's input; default: from `unet.config`.
         id: the network's identity, in place of what can be read of it. By default a network with weights is told by
-            them, a function by its source, constants, and what it closes over or names (`models.identity`).
+            them, a function by its source, constants, and what it closes over or names (`models.identity`), read once,
+            here, since it may count or remember: wrap it again when you have changed what it holds.
         batched_timestep: give the timestep as (B,) to other networks too.
 
     Guidance other than 0 or 1 needs `negative_prompt_embeds` or `negative_class_labels`.
