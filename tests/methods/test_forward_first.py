@@ -118,8 +118,8 @@ def test_the_first_noise_is_less_correlated_in_a_plain_picture_than_that_of_ddim
     for method in ("ddim", forward_first(fraction=0.1)):
         n = unsample.invert(model, latents=x, method=method, num_inference_steps=10).noise.double()
         n = n - n.mean((-2, -1), keepdim=True)
-        lag[str(method)[:4]] = abs(float((n * n.roll(1, -1)).mean() / n.square().mean()))
-    assert lag["Meth"] < lag["ddim"]
+        lag[getattr(method, "name", method)] = abs(float((n * n.roll(1, -1)).mean() / n.square().mean()))
+    assert lag["forward_first"] < lag["ddim"]
 
 
 def test_presets_are_the_authors_configurations() -> None:
