@@ -18,16 +18,19 @@ from tests.recorded import recording
 from unsample.errors import BadInput
 
 KEPT = "kept.safetensors"
+PLACE = {  # where and how the model is loaded: options of every verb
+    "--device": ["--device", "cpu"],
+    "--dtype": ["--dtype", "float16"],
+    "--offload": ["--offload", "model"],
+    "--vae-tiling": ["--vae-tiling"],
+}
 # verb: the command that an option is added to, and for each option what is added (and what the command needs for it).
 VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     "invert": (
         ["a.png", "b.png", "-m", "sd", "--steps", "4"],
         {
             "--model": ["-m", "ddpm"],
-            "--device": ["--device", "cpu"],
-            "--dtype": ["--dtype", "float16"],
-            "--offload": ["--offload", "model"],
-            "--vae-tiling": ["--vae-tiling"],
+            **PLACE,
             "--prompt": ["--prompt", "a red circle"],
             "--negative-prompt": ["--negative-prompt", "blue"],
             "--method": ["--method", "fixed_point"],
@@ -47,10 +50,7 @@ VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         ["-m", "sd", "--steps", "4", "--prompt", "a red circle", "-o", "made"],
         {
             "--model": ["-m", "scenes-mixture"],
-            "--device": ["--device", "cpu"],
-            "--dtype": ["--dtype", "float16"],
-            "--offload": ["--offload", "model"],
-            "--vae-tiling": ["--vae-tiling"],
+            **PLACE,
             "--prompt": ["--prompt", "a blue star"],
             "--negative-prompt": ["--negative-prompt", "blue"],
             "--method": ["--method", "edict"],
@@ -68,10 +68,7 @@ VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         [KEPT, "-m", "sd"],
         {
             "--model": ["-m", "other"],
-            "--device": ["--device", "cpu"],
-            "--dtype": ["--dtype", "float16"],
-            "--offload": ["--offload", "model"],
-            "--vae-tiling": ["--vae-tiling"],
+            **PLACE,
             "--allow-other-model": ["--allow-other-model"],
             "--use": ["--use", "noise"],
             "--guidance-scale": ["--guidance-scale", "2"],
@@ -82,10 +79,7 @@ VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         [KEPT, KEPT, "-m", "sd"],
         {
             "--model": ["-m", "other"],
-            "--device": ["--device", "cpu"],
-            "--dtype": ["--dtype", "float16"],
-            "--offload": ["--offload", "model"],
-            "--vae-tiling": ["--vae-tiling"],
+            **PLACE,
             "--allow-other-model": ["--allow-other-model"],
             "--num-frames": ["--num-frames", "3"],
             "--guidance-scale": ["--guidance-scale", "2"],
@@ -95,10 +89,7 @@ VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         ["a.png", "-m", "sd", "--steps", "4", "--target-prompt", "a blue circle", "--source-prompt", "a red circle"],
         {
             "--model": ["-m", "other"],
-            "--device": ["--device", "cpu"],
-            "--dtype": ["--dtype", "float16"],
-            "--offload": ["--offload", "model"],
-            "--vae-tiling": ["--vae-tiling"],
+            **PLACE,
             "--allow-other-model": ["--allow-other-model"],
             "--source-prompt": ["--source-prompt", "a circle"],
             "--negative-prompt": ["--negative-prompt", "blue"],
@@ -118,10 +109,7 @@ VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         ["a.png", "-m", "sd", "--steps", "4", "--methods", "fixed_point"],
         {
             "--model": ["-m", "ddpm"],
-            "--device": ["--device", "cpu"],
-            "--dtype": ["--dtype", "float16"],
-            "--offload": ["--offload", "model"],
-            "--vae-tiling": ["--vae-tiling"],
+            **PLACE,
             "--methods": ["--methods", "ddim"],
             "--prompt": ["--prompt", "a red circle"],
             "--negative-prompt": ["--negative-prompt", "blue"],
