@@ -89,11 +89,6 @@ def base_row(plan: Plan, named: Named, task: Task, place: int, id: str) -> dict[
     }
 
 
-def count_cells(plan: Plan, items: int) -> int:
-    """How many cells the plan has."""
-    return len(plan.models) * len(plan.guidance) * len(methods_of(plan)) * items
-
-
 def estimated_nfe(plan: Plan, items: int) -> int:
     """Network evaluations of the inversions, by the methods' own formulas, without early stopping."""
     from unsample.methods import Walked, get_method
