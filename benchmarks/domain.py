@@ -1,4 +1,4 @@
-"""How often `unsample.domain.misfit_of` errs: scenes that it refuses, and photographs that it lets through.
+"""How often `unsample.models.domain.misfit_of` errs: scenes that it refuses, and photographs that it lets through.
 
 Scenes are of `report` seeds; photographs are those that scikit-image carries, whole and cropped, brought to the size of
 scenes. (A picture of more than twice the model's size is refused whatever it shows; these are what is left.)
@@ -16,8 +16,8 @@ from PIL import Image
 
 from benchmarks.tables import show
 from unsample.datasets import Scenes
-from unsample.domain import misfit_of
 from unsample.metrics.pixels import as_pil
+from unsample.models.domain import misfit_of
 
 PHOTOGRAPHS = (
     *("astronaut", "brick", "camera", "cell", "chelsea", "clock_motion", "coffee", "coins", "grass", "gravel"),

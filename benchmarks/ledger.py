@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unsample.files import atomic_write, lock
+from unsample.media.files import atomic_write, lock
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path("docs/methods.md")

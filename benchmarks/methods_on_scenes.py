@@ -22,10 +22,10 @@ from benchmarks.editing import Table
 from benchmarks.ledger import dates, finished, markdown, write_section
 from benchmarks.tables import batch, load
 from unsample.datasets import Scenes
-from unsample.health import lag1_correlation
 from unsample.methods import METHODS, Method, Walked, get_method
 from unsample.metrics.pixels import psnr, ssim
 from unsample.metrics.recovery import cosine, mean_interval, mse, std
+from unsample.numbers.health import lag1_correlation
 
 STEPS, BATCH, SCALES, PAIRS = 50, 16, (1.0, 3.0, 5.0, 7.5), 256
 LEFT_OUT = {"oracle": "needs the sampling run that made the picture; a rendered scene has none"}

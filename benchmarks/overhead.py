@@ -16,7 +16,7 @@ import torch
 import unsample
 from benchmarks.tables import show
 from unsample.datasets import Scenes
-from unsample.inputs import Prompts
+from unsample.verbs.inputs import Prompts
 
 STEPS, REPEATS = 50, 7
 

@@ -22,7 +22,7 @@ from benchmarks.ledger import dates, finished, markdown, write_section
 from benchmarks.tables import generators, load
 from unsample.datasets.scenes import SEED_RANGES
 from unsample.metrics.recovery import cosine, mean_interval, mse, std
-from unsample.slerp import slerp
+from unsample.numbers.slerp import slerp
 
 COUNT, STEPS, BATCH = 128, 50, 64
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {

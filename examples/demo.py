@@ -20,7 +20,7 @@ from PIL import Image
 import unsample
 from unsample.datasets import Scenes, render
 from unsample.datasets.edits import changed
-from unsample.figures import noise_picture, sheet
+from unsample.media.figures import noise_picture, sheet
 from unsample.metrics.edits import edit_gain
 
 OUT = Path("out/demo")

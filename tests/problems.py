@@ -26,10 +26,10 @@ from diffusers import (
 )
 from torch import Tensor
 
-from unsample.grid import Grid, grid_from_scheduler
 from unsample.models.base import Condition
 from unsample.models.gaussian import GaussianModel
 from unsample.models.guidance import Predict
+from unsample.numbers.grid import Grid, grid_from_scheduler
 
 SD_TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 

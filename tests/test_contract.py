@@ -23,10 +23,10 @@ from torch import Tensor
 import unsample
 from tests.problems import PROMPTS, mixture, normal, rms, smooth_network
 from unsample.errors import BadOption, Diverged, Incompatible, UnknownName
-from unsample.grid import grid_from_scheduler
 from unsample.methods import METHODS, Method, MethodFacts, Walked, get_method, parse_setting, setting_defaults
 from unsample.methods.citations import arxiv_ids, bibtex
 from unsample.models.guidance import guidance_scales
+from unsample.numbers.grid import grid_from_scheduler
 
 STEPS = 10
 EVERY = pytest.mark.parametrize("name", METHODS)

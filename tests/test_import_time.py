@@ -13,8 +13,8 @@ SNIPPETS = {
     "the table of methods": "import unsample; from unsample.methods import METHODS, get_method; get_method('ddim')",
     "its settings": "from unsample.methods import *; setting_defaults(METHODS['fixed_point'].factory)",
     "the errors and results": "from unsample import BadInput, Inversion, Images",
-    "the numbers": "import unsample.grid, unsample.walk, unsample.prediction, unsample.health, unsample.slerp",
-    "the steps": "import unsample.solvers.ddim, unsample.solvers.fixed_point",
+    "the numbers": "from unsample.numbers import grid, walk, prediction, health, slerp",
+    "the steps": "import unsample.numbers.solvers.ddim, unsample.numbers.solvers.fixed_point",
     "the verbs, unused": "from unsample import invert, load",
     "a model's place": "from unsample.models.loading import find_model; find_model('scenes-sd')",
 }
@@ -43,7 +43,7 @@ def test_a_mistake_in_a_name_costs_no_torch() -> None:
 def test_the_header_of_an_inversion_is_read_without_torch(tmp_path: object) -> None:
     code = (
         "import sys\n"
-        "from unsample.results import read_header\n"
+        "from unsample.verbs.results import read_header\n"
         "from unsample import BadInput\n"
         f"path = {str(tmp_path)!r} + '/a.safetensors'\n"
         "open(path, 'wb').write(b'not one')\n"

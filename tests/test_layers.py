@@ -11,19 +11,14 @@ import unsample
 
 ROOT = Path(unsample.__file__).parent
 FLOORS = {
-    **dict.fromkeys(
-        ("errors", "numeric", "files", "formats", "colour", "damage", "pictures", "arrays", "masks", "figures"), 0
-    ),
-    **dict.fromkeys(("grid", "prediction", "solvers", "walk", "health", "slerp", "draws", "domain"), 1),
+    **dict.fromkeys(("errors", "numeric", "media"), 0),
+    "numbers": 1,
     # Data sets read files and draw scenes, and need no model; models.gaussian draws its components from scenes.
     "datasets": 1,
     "models": 2,
     "methods": 3,
     "metrics": 4,
-    **dict.fromkeys(
-        ("api", "inputs", "provenance", "results", "notebook", "running", "playing", "outcome", "bench", "studies"), 5
-    ),
-    "report": 5,
+    **dict.fromkeys(("verbs", "experiment", "bench", "report", "studies"), 5),
     **dict.fromkeys(("cli", "web", "__main__"), 6),
 }
 FORBIDDEN = {("metrics", "methods"), ("datasets", "methods")}  # although it is a lower floor

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from training.run import BUNDLED
-from unsample.files import atomic_write
+from unsample.media.files import atomic_write
 
 PARTS = (["clip"], ["vae", "all"], ["vae", "decoder"], ["sd"], ["ddpm"])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unsample.files import atomic_write
+from unsample.media.files import atomic_write
 
 ABOUT = {
     "scenes-clip": (

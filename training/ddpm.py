@@ -42,7 +42,7 @@ from tqdm import tqdm
 from training.heads import AttributeHeads, attribute_index, naming_loss
 from training.run import BUNDLED, Run, arguments, plain_attention, train_scenes
 from unsample.datasets.scenes import ATTRIBUTES, render
-from unsample.files import atomic_write
+from unsample.media.files import atomic_write
 
 BATCH, GROUPS, CONSTANT = 512, 8, 12.0
 SCENES, CHUNK = 2**20, 1024  # training scenes in all, and how many are drawn at a time

@@ -23,7 +23,7 @@ from training.build import write_manifest
 from training.cards import write_card
 from training.run import BUNDLED
 from unsample.datasets import Scenes, render
-from unsample.files import atomic_write
+from unsample.media.files import atomic_write
 from unsample.metrics.judges import agreement, clip_attribute, explained_threshold, fit_scene, load_clip
 from unsample.models.base import Condition
 from unsample.models.gaussian import GaussianModel

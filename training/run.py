@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unsample.datasets.scenes import SEED_RANGES, Scene, draw_scene
-from unsample.files import atomic_write
+from unsample.media.files import atomic_write
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 BUNDLED = Path(__file__).parents[1] / "src" / "unsample" / "models" / "bundled"

@@ -13,7 +13,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from training.run import BUNDLED, CHECKPOINTS, Run, arguments, plain_attention, train_scenes
 from unsample.datasets.scenes import render
-from unsample.files import atomic_write
+from unsample.media.files import atomic_write
 
 BATCH, CACHED = 32, 1280  # the latents of 1,280 batches (40,960 scenes) are kept
 FOLDER = BUNDLED / "scenes-sd"

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from training.run import BUNDLED
-from unsample.domain import WORDS
+from unsample.models.domain import WORDS
 
 LENGTH = 24
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unsample import datasets, methods, metrics
-    from unsample.api import edit, interpolate, invert, load, reconstruct, sample, wrap
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
     from unsample.metrics.measuring import measure
-    from unsample.results import Images, Inversion
+    from unsample.verbs.api import edit, interpolate, invert, load, reconstruct, sample, wrap
+    from unsample.verbs.results import Images, Inversion
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"), "api"),
-    **dict.fromkeys(("Images", "Inversion"), "results"),
+    **dict.fromkeys(("edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"), "verbs.api"),
+    **dict.fromkeys(("Images", "Inversion"), "verbs.results"),
     "measure": "metrics.measuring",
     **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
     **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),

@@ -65,7 +65,8 @@ def mixture() -> Any:
 def asked(mixture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], list[Any]]:
     """What a run of a plan asks the library for, in order."""
     import unsample
-    from unsample import inputs, metrics
+    from unsample import metrics
+    from unsample.verbs import inputs
 
     calls: list[Any] = []
     answers = {name: getattr(unsample, name) for name in ("invert", "sample", "reconstruct", "edit")}

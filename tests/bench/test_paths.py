@@ -14,7 +14,7 @@ from tests.bench.handmade import make, row_of
 from unsample.bench.checking import merge, verify
 from unsample.bench.ledger import FILE, LOCK, PLAN, Ledger, read_plan_file, read_run
 from unsample.errors import BadInput
-from unsample.files import Outside, inside, open_inside
+from unsample.media.files import Outside, inside, open_inside
 from unsample.report import write_report
 
 WRONG = {

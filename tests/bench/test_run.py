@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from unsample.bench import ledger as ledgers
-from unsample.bench.cells import Task
+from unsample.bench.cells import BatchTask
 from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.export import as_text, write
 from unsample.bench.ledger import FILE, Ledger, read_run
@@ -152,7 +152,7 @@ def test_a_killed_worker_loses_nothing_and_a_cell_that_kills_five_fails(whole: P
     killed: list[int] = []
 
     class Killing(Processes):
-        def submit(self, task: Task) -> None:
+        def submit(self, task: BatchTask) -> None:
             super().submit(task)
             if len(killed) < 2 and task.items == (2, 3):
                 worker = next(w for w in self._workers if w.task is task)
@@ -356,7 +356,7 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
 DRIVER = """
 import sys, time
 from pathlib import Path
-from unsample.bench.cells import Task
+from unsample.bench.cells import BatchTask
 from unsample.bench.local import Processes, Workplace
 
 class Slow:
@@ -372,7 +372,7 @@ if __name__ == "__main__":
     from unsample.bench.plan import make_plan
     plan = make_plan({"dataset": "scenes:1", "methods": ["ddim"]})
     engine = Processes(Place(plan, Path(sys.argv[1])), 1)
-    engine.submit(Task("scenes-mixture", "ddim", 1.0, (0,), ("report-0",), 0))
+    engine.submit(BatchTask("scenes-mixture", "ddim", 1.0, (0,), ("report-0",), 0))
     print(engine.pids()[0], flush=True)
     time.sleep(120)
 """

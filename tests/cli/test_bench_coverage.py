@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Run
-from unsample.bench.cells import Task
+from unsample.bench.cells import BatchTask
 from unsample.bench.checking import merge, verify
 from unsample.bench.coverage import Counts, coverage, total
 from unsample.bench.ledger import STOPPED, Ledger, read_run
@@ -56,11 +56,13 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(InProcess, "events", until)
 
 
-def failing(match: Callable[[Task], bool], error: Callable[[Task], str] = lambda task: "ValueError: no") -> Any:
+def failing(
+    match: Callable[[BatchTask], bool], error: Callable[[BatchTask], str] = lambda task: "ValueError: no"
+) -> Any:
     """An engine in which some tasks raise."""
 
     class Failing(InProcess):
-        tried: list[Task] = []  # noqa: RUF012 -- one a class
+        tried: list[BatchTask] = []  # noqa: RUF012 -- one a class
 
         def events(self) -> list[Event]:
             task = self._task

@@ -172,8 +172,8 @@ def test_cite_prints_each_paper_once(run: Run) -> None:
 
 def lost(when: Callable[[str, str], bool]) -> Callable[..., Any]:
     """The library's `reconstruct`, but diverging where `when(method, use)` says."""
-    from unsample import api
     from unsample.errors import Diverged
+    from unsample.verbs import api
 
     real = api.reconstruct
 
@@ -188,7 +188,7 @@ def lost(when: Callable[[str, str], bool]) -> Callable[..., Any]:
 def test_compare_keeps_what_one_of_the_two_playbacks_made(
     run: Run, scene: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unsample.api.reconstruct", lost(lambda name, use: name == "edict" and use == "noise"))
+    monkeypatch.setattr("unsample.verbs.api.reconstruct", lost(lambda name, use: name == "edict" and use == "noise"))
     ended = run("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", "ddim,edict", "--steps", 2, "--json")
     assert ended.code == 0, ended.err
     row = ended.json["images"][1]
@@ -201,7 +201,7 @@ def test_compare_keeps_what_one_of_the_two_playbacks_made(
 def test_compare_names_no_figure_where_every_method_diverged(
     run: Run, scene: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unsample.api.reconstruct", lost(lambda name, use: True))
+    monkeypatch.setattr("unsample.verbs.api.reconstruct", lost(lambda name, use: True))
     ended = run("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", "ddim", "--steps", 2)
     assert ended.code == 5
     assert not Path("compared/compare.png").exists()

@@ -234,8 +234,8 @@ def test_a_read_only_folder_ends_with_4_before_any_work(
 ) -> None:
     import errno
 
-    from unsample import files
     from unsample.cli import session
+    from unsample.media import files
 
     def refuse(path: Path) -> int:
         raise OSError(errno.EROFS, "Read-only file system")

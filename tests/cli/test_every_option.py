@@ -144,7 +144,7 @@ class Enough(BadInput):
 def asked(run: Run, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
     """`asked("edit", ...)`: what a command asks of the library, each call with its arguments."""
     import unsample
-    from unsample import api
+    from unsample.verbs import api
 
     model = api.load(tiny_sd)
     draw(tmp_path / "a.png")

@@ -56,7 +56,7 @@ def test_a_source_size_that_cannot_be_is_a_bad_file(run: Run, saved: str, tiny_s
 def test_a_long_prompt_in_a_picture_is_shortened_where_it_is_said(run: Run, tmp_path: Path, tiny_sd: Path) -> None:
     from PIL import Image
 
-    from unsample.pictures import write_png
+    from unsample.media.pictures import write_png
 
     write_png(Image.open(draw(tmp_path / "plain.png")), tmp_path / "a.png", {"prompt": "red " * 2000})
     ended = run("invert", "a.png", "-m", tiny_sd, "--steps", 2)
@@ -118,7 +118,7 @@ def test_a_model_that_only_a_file_names_is_taken_from_the_cache_and_never_fetche
     import diffusers
 
     from unsample.cli import checks
-    from unsample.pictures import write_png
+    from unsample.media.pictures import write_png
 
     asked: list[bool] = []
 
@@ -141,8 +141,8 @@ def test_a_folder_that_a_picture_names_is_not_loaded_and_that_is_said(
 ) -> None:
     from unsample.cli import checks, session
     from unsample.datasets import Scenes
+    from unsample.media.pictures import write_png
     from unsample.metrics.pixels import as_pil
-    from unsample.pictures import write_png
 
     asked: list[str] = []
 

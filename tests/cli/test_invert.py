@@ -175,8 +175,8 @@ def test_pictures_of_several_models_are_inverted_each_with_its_own(
     run: Run, scene: Path, tiny_ddpm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from unsample.cli import checks
+    from unsample.media.pictures import write_png
     from unsample.models import loading
-    from unsample.pictures import write_png
 
     monkeypatch.setattr(checks, "cached", lambda name: tiny_ddpm if name == "tiny/ddpm" else None)
     monkeypatch.setattr(loading, "_download", lambda name, local_files_only: tiny_ddpm)

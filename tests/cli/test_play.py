@@ -226,8 +226,8 @@ def test_an_edit_is_scaled_back_to_what_the_source_was(
     import torch
 
     from unsample.cli.edit import at_source_size
-    from unsample.pictures import fit_picture, from_pil
-    from unsample.results import Inversion
+    from unsample.media.pictures import fit_picture, from_pil
+    from unsample.verbs.results import Inversion
 
     picture = Image.new("RGB", source, "red")
     fitted, _ = fit_picture(from_pil(picture), (16, 16), 4, fit)  # type: ignore[arg-type]

@@ -208,7 +208,7 @@ def test_pictures_are_opened_when_they_are_asked_for(tmp_path: Path, monkeypatch
 
 
 def test_a_picture_over_the_limits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unsample import pictures as loader
+    from unsample.media import pictures as loader
 
     monkeypatch.setattr(loader, "MAX_PIXELS", 100)
     dataset = open_dataset(f"folder:{pictures(tmp_path, 'a.png')}")

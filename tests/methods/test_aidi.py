@@ -11,11 +11,11 @@ from torch import Tensor
 import unsample
 from tests.problems import gaussian, gaussian_ddim_step, gaussian_grid, mixture, mixture_picture, normal, predictor, rms
 from unsample.errors import BadOption
-from unsample.grid import Grid
 from unsample.methods import aidi_a, aidi_e, fixed_point
-from unsample.prediction import Prediction
-from unsample.solvers.anderson import anderson, average_two, mixing_weights
-from unsample.solvers.fixed_point import fixed_point_invert
+from unsample.numbers.grid import Grid
+from unsample.numbers.prediction import Prediction
+from unsample.numbers.solvers.anderson import anderson, average_two, mixing_weights
+from unsample.numbers.solvers.fixed_point import fixed_point_invert
 
 # one step at which F(y) = y_i + eps(y): the test chooses the map itself
 LINE = Grid((1.0, 1.0), (0.0, 1.0), (0, 10), (1.0, 1.0), (0.1, 1.0))
@@ -62,11 +62,11 @@ def test_the_empirical_iterates_are_the_transfer_of_averaged_predictions() -> No
     predict = predictor(model, grid, 2)
     for i, j in [(0, 1), (4, 5)]:
         first = predict(x, j).eps
-        x1 = unsample.grid.transfer(x, first, grid, i, j)
+        x1 = unsample.numbers.grid.transfer(x, first, grid, i, j)
         second = predict(x1, j).eps
-        x2 = unsample.grid.transfer(x, (first + second) / 2, grid, i, j)
+        x2 = unsample.numbers.grid.transfer(x, (first + second) / 2, grid, i, j)
         third = predict(x2, j).eps
-        x3 = unsample.grid.transfer(x, (second + third) / 2, grid, i, j)
+        x3 = unsample.numbers.grid.transfer(x, (second + third) / 2, grid, i, j)
         found, _ = fixed_point_invert(3, None, average_two, 2)(predict, x, grid, i, j, {})
         assert rms(found - x3) < 1e-13
 

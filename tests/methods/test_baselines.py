@@ -10,9 +10,9 @@ from diffusers import DDIMScheduler
 
 import unsample
 from tests.problems import float64_tables, gaussian, gaussian_grid, mixture, mixture_picture, normal, rms
-from unsample.draws import draw_noise
 from unsample.errors import BadOption
 from unsample.methods import random_noise, sdedit
+from unsample.numbers.draws import draw_noise
 
 
 def generators(*seeds: int) -> list[torch.Generator]:

@@ -28,12 +28,12 @@ from tests.problems import (
     smooth_network,
 )
 from unsample.errors import BadOption
-from unsample.grid import Grid, grid_from_scheduler
 from unsample.methods import Walked, dpm_solver, fixed_point
-from unsample.solvers.ddim import ddim_sample
-from unsample.solvers.dpm_exact import Correction, dpm_exact, fine_steps, finer
-from unsample.solvers.dpm_solver import dpm_reverse, dpm_sample, weights
-from unsample.walk import walk
+from unsample.numbers.grid import Grid, grid_from_scheduler
+from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.numbers.solvers.dpm_exact import Correction, dpm_exact, fine_steps, finer
+from unsample.numbers.solvers.dpm_solver import dpm_reverse, dpm_sample, weights
+from unsample.numbers.walk import walk
 
 pytestmark = pytest.mark.filterwarnings("ignore:invert. .* did not converge")
 
@@ -273,7 +273,7 @@ def test_rho_is_halved_when_nothing_is_gained() -> None:
     x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
 
     def predict(y: Tensor, i: int, rows: Tensor | None = None) -> Any:
-        from unsample.prediction import Prediction
+        from unsample.numbers.prediction import Prediction
 
         return Prediction(5 * y, -4 * y)
 

@@ -12,9 +12,9 @@ from torch import Tensor
 import unsample
 from tests.problems import gaussian_grid, mixture, mixture_picture, predictor, rms
 from unsample.errors import BadOption, Incompatible
-from unsample.grid import transfer
 from unsample.methods import Walked, easyinv, fixed_point, forward_first, get_method, renoise
-from unsample.walk import walk
+from unsample.numbers.grid import transfer
+from unsample.numbers.walk import walk
 
 QUIET = pytest.mark.filterwarnings("ignore:invert. .* did not converge")
 

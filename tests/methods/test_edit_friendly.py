@@ -12,11 +12,11 @@ from torch import Tensor
 
 import unsample
 from tests.problems import float64_tables, gaussian, gaussian_grid, mixture, mixture_picture, normal, predictor, rms
-from unsample.draws import draw_noise
 from unsample.errors import BadOption, Incompatible
-from unsample.grid import grid_from_scheduler
 from unsample.methods import Walked, edit_friendly
-from unsample.solvers.ddpm_maps import ddpm_mean
+from unsample.numbers.draws import draw_noise
+from unsample.numbers.grid import grid_from_scheduler
+from unsample.numbers.solvers.ddpm_maps import ddpm_mean
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -114,7 +114,7 @@ def test_mu_takes_eta_squared() -> None:
     grid = grid_from_scheduler(DDIMScheduler(), 10)
 
     def predict(x: Tensor, i: int) -> Any:
-        from unsample.prediction import Prediction
+        from unsample.numbers.prediction import Prediction
 
         return Prediction(torch.zeros_like(x), torch.ones_like(x))
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 import unsample
 from tests.problems import SD_TABLE, gaussian_grid, mixture, mixture_picture, predictor, rms, seeded
-from unsample.draws import draw_noise
 from unsample.errors import BadOption, Incompatible
 from unsample.methods import Walked, fixed_point, forward_first, get_method, gradient, hybrid, renoise
-from unsample.solvers.ddim import ddim_invert_at_target
-from unsample.walk import walk
+from unsample.numbers.draws import draw_noise
+from unsample.numbers.solvers.ddim import ddim_invert_at_target
+from unsample.numbers.walk import walk
 
 
 def pictures(model: Any, count: int = 2) -> Tensor:

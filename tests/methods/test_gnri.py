@@ -21,9 +21,9 @@ from tests.problems import (
     smooth_network,
 )
 from unsample.errors import BadOption
-from unsample.grid import Grid
 from unsample.methods import Walked, gnri
-from unsample.solvers.newton import newton_invert, sign_invert
+from unsample.numbers.grid import Grid
+from unsample.numbers.solvers.newton import newton_invert, sign_invert
 
 pytestmark = pytest.mark.filterwarnings("ignore:invert. .* did not converge")
 

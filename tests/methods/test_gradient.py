@@ -24,10 +24,10 @@ from tests.problems import (
     smooth_network,
 )
 from unsample.errors import BadOption, Incompatible
-from unsample.grid import Grid
 from unsample.methods import Walked, fixed_point, gradient, hybrid
-from unsample.solvers.fixed_point import fixed_point_invert
-from unsample.solvers.gradient import OPTIMIZERS, gradient_invert
+from unsample.numbers.grid import Grid
+from unsample.numbers.solvers.fixed_point import fixed_point_invert
+from unsample.numbers.solvers.gradient import OPTIMIZERS, gradient_invert
 
 pytestmark = pytest.mark.filterwarnings("ignore:invert. .* did not converge")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 import unsample
 from tests.problems import float64_tables, normal, rms, sd14, smooth_network
 from unsample.errors import BadOption, Diverged, Incompatible
-from unsample.grid import Grid, grid_from_scheduler
 from unsample.methods import Walked, fixed_point, null_text
+from unsample.numbers.grid import Grid, grid_from_scheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:the noisiest of", "ignore:.*did not converge")
 

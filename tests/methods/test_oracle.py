@@ -48,7 +48,7 @@ def test_the_recorded_prediction_is_the_one_that_was_made(table: str) -> None:
     grid, points = gaussian_grid(model, 10), made.trajectory.flip(0)
     for i, j in [(0, 1), (4, 5), (9, 10)]:
         predict = predictor(model, grid, 2)
-        predict.condition = unsample.inputs.Prompts(None, None, None, None, None).conditions(model, 2, 1.0)[0]
+        predict.condition = unsample.verbs.inputs.Prompts(None, None, None, None, None).conditions(model, 2, 1.0)[0]
         asked, read = predict(points[j], j), recorded_prediction(points[i], points[j], grid, i, j)
         assert rms(read.eps - asked.eps) < 1e-8
         assert rms(read.x0 - asked.x0) < 1e-8

@@ -13,8 +13,8 @@ from torch import Tensor
 import unsample
 from tests.problems import gaussian_grid, mixture, mixture_picture, normal, predictor, rms
 from unsample.errors import BadOption, Incompatible
-from unsample.grid import transfer
 from unsample.methods import Walked, ddim, easyinv, fixed_point, get_method, pix2pix_zero, renoise
+from unsample.numbers.grid import transfer
 
 QUIET = pytest.mark.filterwarnings("ignore:invert. .* did not converge")
 

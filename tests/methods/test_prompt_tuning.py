@@ -11,8 +11,8 @@ import unsample
 from tests.methods.test_null_text import SHAPE, line, smooth, texts
 from tests.problems import normal, rms
 from unsample.errors import BadOption
-from unsample.grid import grid_from_scheduler
 from unsample.methods import Walked, prompt_tuning
+from unsample.numbers.grid import grid_from_scheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:the noisiest of", "ignore:.*did not converge")
 

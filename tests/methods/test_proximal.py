@@ -15,7 +15,7 @@ from tests.problems import normal, rms, smooth_network
 from unsample.errors import BadOption
 from unsample.methods import negative_prompt, proximal
 from unsample.methods.base import Method
-from unsample.solvers.proximal import proximal_factor
+from unsample.numbers.solvers.proximal import proximal_factor
 
 pytestmark = pytest.mark.filterwarnings("ignore:the noisiest of", "ignore:.*did not converge")
 

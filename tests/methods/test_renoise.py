@@ -12,12 +12,12 @@ from torch import Tensor
 import unsample
 from tests.problems import SD_TABLE, gaussian_grid, mixture, mixture_picture, normal, predictor, rms
 from unsample.errors import BadOption, Incompatible
-from unsample.grid import transfer
 from unsample.methods import Walked, easyinv, fixed_point, get_method, renoise
 from unsample.models.guidance import Predict
-from unsample.solvers.regularise import match_patches, whiten
-from unsample.solvers.renoise import Plan
-from unsample.walk import walk
+from unsample.numbers.grid import transfer
+from unsample.numbers.solvers.regularise import match_patches, whiten
+from unsample.numbers.solvers.renoise import RenoisePlan
+from unsample.numbers.walk import walk
 
 QUIET = pytest.mark.filterwarnings(
     "ignore:invert. .* did not converge", "ignore:the noisiest of", "ignore:renoise does not account for guidance"
@@ -247,7 +247,7 @@ def test_a_stochastic_walk_with_the_kept_noises_is_the_samplers_own() -> None:
 
 def inversion_condition(model: Any) -> Any:
     """The condition of a missing prompt."""
-    from unsample.inputs import Prompts
+    from unsample.verbs.inputs import Prompts
 
     return Prompts(None, None, None, None, None).conditions(model, 2, 1.0)[0]
 
@@ -274,5 +274,5 @@ def test_the_first_prediction_that_is_regularised_is_that_of_the_authors(
     average: bool, timestep: int, first: int
 ) -> None:
     """Their condition: `i >= window[0] or (not average and i > 0)`."""
-    plan = Plan(9, 5, 250, (0, 5), (8, 10), average, 20.0, 0.065, 4, 5, 0.0)
+    plan = RenoisePlan(9, 5, 250, (0, 5), (8, 10), average, 20.0, 0.065, 4, 5, 0.0)
     assert plan.regularises_from(timestep) == first

@@ -12,11 +12,11 @@ from diffusers import DDIMScheduler
 import unsample
 from tests.problems import mixture, normal, rms
 from unsample.errors import Incompatible
-from unsample.grid import grid_from_scheduler
 from unsample.methods import METHODS, get_method
 from unsample.models.base import Condition
 from unsample.models.guidance import Predict
-from unsample.walk import walk
+from unsample.numbers.grid import grid_from_scheduler
+from unsample.numbers.walk import walk
 
 OWN = ("edict", "bdia", "belm", "dpm_solver")
 STEPS = 20

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import unsample
 from tests.problems import normal
-from unsample.health import health
 from unsample.metrics import Measuring, Subject
 from unsample.metrics.noise import floor_spread, pixel_correlation_floor, shapiro
+from unsample.numbers.health import health
 
 
 def of(name: str, noise: Tensor) -> unsample.metrics.Score:

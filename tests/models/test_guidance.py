@@ -12,10 +12,10 @@ from torch import Tensor
 import unsample
 from tests.problems import mixture, normal, smooth_network
 from unsample.errors import Incompatible
-from unsample.grid import grid_from_scheduler
 from unsample.methods import gradient
 from unsample.models.base import Condition
 from unsample.models.guidance import Predict
+from unsample.numbers.grid import grid_from_scheduler
 
 
 def test_halves_asked_for_apart_join_to_what_plain_sampling_sees_clamped_or_not() -> None:

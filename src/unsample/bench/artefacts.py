@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from unsample.bench.rows import ARTEFACTS
 from unsample.errors import BadInput
-from unsample.files import atomic_write, cannot_write, inside, open_inside
+from unsample.media.files import atomic_write, cannot_write, inside, open_inside
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.results import Inversion
+    from unsample.verbs.results import Inversion
 
 
 class CannotKeep(BadInput):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unsample.bench.cells import Task
+from unsample.bench.cells import BatchTask
 from unsample.bench.plan import Named, Plan
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from unsample.datasets.item import Item
     from unsample.methods import Method
-    from unsample.results import Inversion
+    from unsample.verbs.results import Inversion
 
 STAGES = {
     "record": ("pair",),
@@ -31,7 +31,7 @@ class Batch:
     """What a task asks for: its items, opened, and what each of them is."""
 
     plan: Plan
-    task: Task
+    task: BatchTask
     named: Named
     method: Method | None  # None: a baseline
     model: Any
@@ -81,7 +81,7 @@ def fitted(batch: Batch, pictures: Sequence[Any]) -> Tensor:
     """One picture an item, PIL or (3, H, W), as the model sees them: (B, 3, H, W) in [0, 1]."""
     import torch
 
-    from unsample.inputs import as_images
+    from unsample.verbs.inputs import as_images
 
     given: Any = torch.stack(list(pictures)) if isinstance(pictures[0], torch.Tensor) else list(pictures)
     return as_images(batch.model, given, batch.plan.fit).images

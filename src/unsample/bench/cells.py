@@ -16,7 +16,7 @@ from unsample.bench.plan import Named, Plan, methods_of
 
 
 @dataclass(frozen=True)
-class Task:
+class BatchTask:
     """A batch to be done. Picklable."""
 
     model: str
@@ -37,22 +37,22 @@ class Task:
         """What its cells are called (`ledger.cell_id`)."""
         return [cell_name(self.part, id) for id in self.ids]
 
-    def only(self, keep: Sequence[int]) -> Task:
+    def only(self, keep: Sequence[int]) -> BatchTask:
         """Some of its items, by their place in it."""
         items, ids = tuple(self.items[k] for k in keep), tuple(self.ids[k] for k in keep)
         return replace(self, items=items, ids=ids, order=self.order + items[0] - self.items[0])
 
-    def alone(self) -> list[Task]:
+    def alone(self) -> list[BatchTask]:
         """Each of its items in a batch of its own."""
         return [self.only([k]) for k in range(len(self.ids))]
 
-    def halves(self) -> list[Task]:
+    def halves(self) -> list[BatchTask]:
         """Two batches."""
         middle = (len(self.ids) + 1) // 2
         return [self.only(range(middle)), self.only(range(middle, len(self.ids)))]
 
 
-def tasks_of(plan: Plan, ids: Sequence[str], batch_size: int, shard: tuple[int, int] = (1, 1)) -> Iterator[Task]:
+def tasks_of(plan: Plan, ids: Sequence[str], batch_size: int, shard: tuple[int, int] = (1, 1)) -> Iterator[BatchTask]:
     """The batches of a plan; shard i of n has every n-th."""
     every = product(plan.models, plan.guidance, methods_of(plan))
     starts = (
@@ -60,10 +60,10 @@ def tasks_of(plan: Plan, ids: Sequence[str], batch_size: int, shard: tuple[int, 
     )
     for order, first, model, w, method in islice(starts, shard[0] - 1, None, shard[1]):
         places = tuple(range(first, min(first + batch_size, len(ids))))
-        yield Task(model, method.label, w, places, tuple(ids[k] for k in places), order + first)
+        yield BatchTask(model, method.label, w, places, tuple(ids[k] for k in places), order + first)
 
 
-def base_row(plan: Plan, named: Named, task: Task, place: int, id: str) -> dict[str, Any]:
+def base_row(plan: Plan, named: Named, task: BatchTask, place: int, id: str) -> dict[str, Any]:
     """What every row says of its cell, whatever came of it; the figures are null."""
     empty = ("key", "seed", "nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "threads")
     return dict.fromkeys((*empty, "nonfinite_at", "started", "finished", "error", "traceback")) | {

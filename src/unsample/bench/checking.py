@@ -30,7 +30,7 @@ from unsample.bench.ledger import (
 )
 from unsample.bench.plan import Plan
 from unsample.errors import BadInput
-from unsample.files import atomic_write, check_writable_folder
+from unsample.media.files import atomic_write, check_writable_folder
 
 
 @dataclass

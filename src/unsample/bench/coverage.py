@@ -118,7 +118,7 @@ def listed(parts: Sequence[Covered]) -> str:
 
 
 def outside(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each model that was given items which it does not know (`unsample.domain`)."""
+    """A sentence for each model that was given items which it does not know (`unsample.models.domain`)."""
     items: dict[str, dict[str, bool]] = {}
     for row in rows:
         known = items.setdefault(str(row["model"]), {})

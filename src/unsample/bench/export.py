@@ -9,7 +9,7 @@ from typing import Any
 from unsample.bench.coverage import coverage, total
 from unsample.bench.ledger import RunData
 from unsample.errors import BadInput, BadOption
-from unsample.files import as_csv, atomic_write
+from unsample.media.files import as_csv, atomic_write
 
 NESTED = ("settings", "artefacts")
 

@@ -26,7 +26,7 @@ from typing import Any
 from unsample.bench.plan import Plan, make_plan
 from unsample.bench.rows import read_plan, read_row
 from unsample.errors import BadInput, BadOption
-from unsample.files import inside, lock, open_inside
+from unsample.media.files import inside, lock, open_inside
 
 FILE, PLAN, LOCK = "ledger.sqlite", "plan.json", "run.lock"
 TABLES = {

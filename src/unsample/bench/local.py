@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from unsample.bench.cells import Task
+from unsample.bench.cells import BatchTask
 from unsample.bench.plan import Plan
 from unsample.bench.work import Worker
 
@@ -26,7 +26,7 @@ from unsample.bench.work import Worker
 class Event:
     """A batch came back with `found`, or its worker died (`found` is None)."""
 
-    task: Task
+    task: BatchTask
     found: dict[str, Any] | None
 
 
@@ -52,7 +52,7 @@ class InProcess:
     def __init__(self, place: Workplace) -> None:
         self._worker, self._task = place.worker(), None
 
-    _task: Task | None
+    _task: BatchTask | None
 
     def idle(self) -> bool:
         """Whether a batch can be given."""
@@ -62,7 +62,7 @@ class InProcess:
         """Whether a batch is being done."""
         return self._task is not None
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: BatchTask) -> None:
         """Give it a batch."""
         self._task = task
 
@@ -79,7 +79,7 @@ class InProcess:
 class _Process:
     process: Any
     pipe: Connection
-    task: Task | None = None
+    task: BatchTask | None = None
 
 
 class Processes:
@@ -112,7 +112,7 @@ class Processes:
         """Whether a batch is being done."""
         return any(w.task is not None for w in self._workers)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: BatchTask) -> None:
         """Give a batch to a worker that has none."""
         worker = next(w for w in self._workers if w.task is None)
         worker.task = task

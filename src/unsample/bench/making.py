@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.methods import Method
-    from unsample.results import Images, Inversion
+    from unsample.verbs.results import Images, Inversion
 
 
 def make(batch: Batch) -> Made:
@@ -88,7 +88,7 @@ def _play(batch: Batch, made: Made, inversion: Inversion, method: Method) -> Non
 def _between(batch: Batch, true_noise: Tensor | None, noise: Tensor) -> Tensor | None:
     """Latents sampled from halfway between the true noise and the recovered one, where `e_interp` asks for them."""
     import unsample
-    from unsample.slerp import slerp
+    from unsample.numbers.slerp import slerp
 
     if true_noise is None or not any(name.partition("[")[0] == "e_interp" for name in batch.plan.metrics):
         return None

@@ -19,7 +19,7 @@ from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, s
 from unsample.numeric import is_real, is_text, is_whole
 
 if TYPE_CHECKING:
-    from unsample.pictures import Fit
+    from unsample.media.pictures import Fit
 
 FORMAT = 1  # of rows and keys; a change of numbers at the same settings makes it another one
 BASELINES = ("identity", "vae(source)", "vae(truth)", "fresh")
@@ -146,10 +146,10 @@ def _typed(key: str, value: Any) -> Any:
 def _checked(values: dict[str, Any]) -> Plan:
     from unsample.datasets.spec import read_spec
     from unsample.datasets.table import DATASETS
-    from unsample.grid import check_steps
+    from unsample.media.pictures import Fit
     from unsample.models.guidance import check_guidance
     from unsample.models.loading import DTYPES
-    from unsample.pictures import Fit
+    from unsample.numbers.grid import check_steps
 
     for key, choices in (("dtype", DTYPES), ("fit", get_args(Fit))):
         if values.get(key, choices[0]) not in choices:
@@ -217,7 +217,7 @@ def drifting(plan: Plan) -> dict[tuple[str, float], str]:
 def drift_of(named: Named, guidance: float) -> str:
     """What is to be said of a method that is inverted at its own guidance and sampled at another; mostly nothing."""
     from unsample.methods import get_method
-    from unsample.playing import drift
+    from unsample.verbs.playing import drift
 
     if named.baseline:
         return ""

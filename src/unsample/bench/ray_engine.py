@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from unsample.bench.cells import Task
+from unsample.bench.cells import BatchTask
 from unsample.bench.local import Event, Workplace, quiet_worker
 from unsample.errors import BadOption
 
@@ -36,7 +36,7 @@ class RayActors:
         gpus = 1 if (place.device or "").startswith("cuda") else 0
         actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(_Actor)
         self._actors = [actor.remote(place) for _ in range(count)]
-        self._running: dict[Any, tuple[Task, Any]] = {}
+        self._running: dict[Any, tuple[BatchTask, Any]] = {}
 
     def idle(self) -> bool:
         """Whether a batch can be given."""
@@ -46,7 +46,7 @@ class RayActors:
         """Whether a batch is being done."""
         return bool(self._running)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: BatchTask) -> None:
         """Give a batch to an actor that has none."""
         used = [actor for _, actor in self._running.values()]
         actor = next(a for a in self._actors if a not in used)
@@ -80,7 +80,7 @@ class _Actor:
         quiet_worker()
         self._worker = place.worker()
 
-    def do(self, task: Task) -> dict[str, Any]:
+    def do(self, task: BatchTask) -> dict[str, Any]:
         return self._worker.do(task)
 
     def pid(self) -> int:

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from unsample.bench.plan import FORMAT
 from unsample.errors import BadInput
-from unsample.files import name_parts
+from unsample.media.files import name_parts
 
 ARTEFACTS = "artefacts"
 LARGEST = 2**63 - 1  # a whole number that every reader of an export takes

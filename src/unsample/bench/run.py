@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from unsample.bench.cells import Task, base_row, tasks_of
+from unsample.bench.cells import BatchTask, base_row, tasks_of
 from unsample.bench.coverage import Counts
 from unsample.bench.ledger import (
     FILE,
@@ -27,7 +27,7 @@ from unsample.bench.ledger import (
 from unsample.bench.local import Event, InProcess, Processes, Workplace
 from unsample.bench.plan import FORMAT, Plan, differing, methods_of, plain
 from unsample.errors import BadInput
-from unsample.files import atomic_write, check_writable_folder
+from unsample.media.files import atomic_write, check_writable_folder
 from unsample.models.loading import locate
 
 ATTEMPTS, DEATHS, AUTO = 3, 5, 8
@@ -39,7 +39,7 @@ class Engine(Protocol):
 
     def idle(self) -> bool: ...
     def busy(self) -> bool: ...
-    def submit(self, task: Task) -> None: ...
+    def submit(self, task: BatchTask) -> None: ...
     def events(self) -> list[Event]: ...
     def close(self) -> None: ...
 
@@ -153,13 +153,13 @@ def run_plan(
 
 
 def _left(
-    tasks: Sequence[Task], standing: Standing, broken: dict[str, str], apart: Sequence[Apart]
-) -> tuple[Summary, deque[Task], set[Part]]:
+    tasks: Sequence[BatchTask], standing: Standing, broken: dict[str, str], apart: Sequence[Apart]
+) -> tuple[Summary, deque[BatchTask], set[Part]]:
     """What was done before, what is still to be done, and the parts of which a cell has ended without an error.
 
     Cells that failed before their part was stopped are still to be done.
     """
-    summary, waiting = Summary(broken=standing.broken | broken, apart=list(apart)), deque[Task]()
+    summary, waiting = Summary(broken=standing.broken | broken, apart=list(apart)), deque[BatchTask]()
     ended: set[Part] = set()
     again = {a.part for a in standing.apart if a.kind == STOPPED}
     never, before = {a.part for a in apart}, Counter[str]()
@@ -186,7 +186,7 @@ def _left(
 class _Driver:
     def __init__(
         self, plan: Plan, ledger: Ledger, how: How, summary: Summary, observe: Callable[[Summary], None],
-        waiting: deque[Task], ended: Set[Part],
+        waiting: deque[BatchTask], ended: Set[Part],
     ) -> None:  # fmt: skip
         self.plan, self.ledger, self.how, self.summary, self.observe = plan, ledger, how, summary, observe
         self.waiting = waiting
@@ -256,7 +256,7 @@ class _Driver:
             else:
                 self.ended.add(part)
 
-    def _fail(self, task: Task, error: str, traceback: str) -> None:
+    def _fail(self, task: BatchTask, error: str, traceback: str) -> None:
         named = next(m for m in methods_of(self.plan) if m.label == task.method)
         ended = {"status": "failed", "error": error, "traceback": traceback, **self.how.running}
         places = zip(task.items, task.ids, strict=True)

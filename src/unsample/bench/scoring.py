@@ -89,7 +89,7 @@ def _masks(batch: Batch) -> Tensor | None:
     import torch
     from PIL import Image
 
-    from unsample.masks import mask_of_array
+    from unsample.media.masks import mask_of_array
 
     masks = batch.all("mask")
     if masks is None:

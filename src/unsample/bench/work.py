@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.bench.artefacts import CannotKeep, cell_folder, item_folder, write_inversion, write_picture
 from unsample.bench.batch import Batch, Made
-from unsample.bench.cells import Task, base_row
+from unsample.bench.cells import BatchTask, base_row
 from unsample.bench.making import make
 from unsample.bench.plan import FORMAT, Plan, digest, methods_of
 from unsample.bench.scoring import score
@@ -74,7 +74,7 @@ class Worker:
             self._data[size] = open_dataset(self.plan.dataset, size=size)
         return self._data[size]
 
-    def do(self, task: Task) -> dict[str, Any]:
+    def do(self, task: BatchTask) -> dict[str, Any]:
         """Rows and broken items of a batch; or what went wrong: `error`, `traceback`, `kind`."""
         try:
             return _done(self, task)
@@ -89,7 +89,7 @@ class Worker:
             return {"kind": kind, "error": said, "traceback": traceback.format_exc()}
 
 
-def _done(worker: Worker, task: Task) -> dict[str, Any]:
+def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
     from unsample.methods import get_method
 
     model = worker.model(task.model)
@@ -160,7 +160,7 @@ def _outside(batch: Batch, n: int, meta: Mapping[str, Any]) -> bool:
     """Whether the model does not know the item: its picture as it was given, as it was fitted, or its prompt."""
     from PIL.Image import Image
 
-    from unsample.domain import reasons_of_picture
+    from unsample.models.domain import reasons_of_picture
 
     given = batch.items[n].image
     own = reasons_of_picture(batch.model.id, given, batch.plan.fit) if isinstance(given, Image) else []

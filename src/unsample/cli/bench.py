@@ -14,9 +14,9 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
-from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, Place, examples
+from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, Placement, examples
 from unsample.errors import BadOption, Incompatible
-from unsample.files import check_writable_folder
+from unsample.media.files import check_writable_folder
 
 if TYPE_CHECKING:
     from unsample.bench.ledger import Apart
@@ -178,7 +178,7 @@ def run(
     known = {name: checks.known_model(name) for name in asked.models}
     apart = not_applicable(asked, known)
     for part in (device or "").split(","):
-        checks.place(Place(part or None, asked.dtype))
+        checks.place(Placement(part or None, asked.dtype))
     checks.at_least("--workers", workers, highest=1024)
     if threads is not None:
         checks.at_least("--threads", threads, highest=1024)

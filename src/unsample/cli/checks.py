@@ -15,9 +15,9 @@ from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing
 from unsample.models.loading import MIXTURE as MIXTURE
 
 if TYPE_CHECKING:
-    from unsample.cli.options import Place
+    from unsample.cli.options import Placement
+    from unsample.media.pictures import Fit
     from unsample.methods import Method
-    from unsample.pictures import Fit
 
 DEFAULT_MODEL = "scenes-sd"
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
@@ -68,7 +68,7 @@ def checked_walk(method: str, settings: list[str] | None, walk: dict[str, Any]) 
     Raises:
         BadOption: any of them cannot be.
     """
-    from unsample.grid import check_steps
+    from unsample.numbers.grid import check_steps
 
     with option("--steps"):
         check_steps(walk["steps"])
@@ -164,7 +164,7 @@ def recorded_method(recorded: Mapping[str, Any], where: str) -> Method:
         raise BadInput(f"{where}: the method it was made with cannot be played back: {error}") from error
 
 
-def place(where: Place) -> Place:
+def place(where: Placement) -> Placement:
     """Device and offload, as far as they can be known without torch."""
     kind = (where.device or "").partition(":")[0]
     if where.device is not None and (kind not in DEVICES or not re.fullmatch(r"[a-z]+(:\d+)?", where.device)):
@@ -218,7 +218,7 @@ class KnownModel:
         nulled: bool = False,
     ) -> None:
         """Refuse steps, prompts and guidance that it does not take."""
-        from unsample.grid import check_steps
+        from unsample.numbers.grid import check_steps
 
         if steps is not None:
             with option("--steps"):

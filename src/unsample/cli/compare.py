@@ -13,9 +13,9 @@ from typer import Option
 
 from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.checks import Walk
-from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
+from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
-from unsample.cli.options import EDIT, METHODS, Place, examples
+from unsample.cli.options import EDIT, METHODS, Placement, examples
 from unsample.errors import BadOption, Diverged, Incompatible
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from unsample.cli.session import Figures
     from unsample.models.base import Model
-    from unsample.results import Inversion
+    from unsample.verbs.results import Inversion
 
 COLUMNS = (
     "method",
@@ -122,7 +122,7 @@ def compare(
     target = Target.checked(target_prompt, edit_guidance_scale)
     if target is not None:
         walks = [target.fitted(walk) for walk in walks]
-    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    where = checks.place(Placement(device, dtype, offload, vae_tiling))
     prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
     image = places.the_one(image)
     named = None if model is None else checks.known_model(model)
@@ -214,16 +214,16 @@ class Compared:
 
 
 def _run(
-    job: Job,
+    job: InvertJob,
     walks: Sequence[Walk],
     target: Target | None,
-    where: Place,
+    where: Placement,
     files: Sequence[Path],
     as_json: bool,
     raw_csv: bool,
 ) -> int:
     from unsample.cli import record, session
-    from unsample.files import as_csv, atomic_write
+    from unsample.media.files import as_csv, atomic_write
 
     model = session.load(job.model, where)
     found = [_one(model, job, walk, target) for walk in walks]
@@ -240,15 +240,15 @@ def _run(
     return 5 if all(f.picture is None for f in found) else 0
 
 
-def _one(model: Model, job: Job, walk: Walk, target: Target | None) -> Compared:
+def _one(model: Model, job: InvertJob, walk: Walk, target: Target | None) -> Compared:
     """Invert, play back the record and the noise alone, edit, measure."""
     from PIL import Image
 
-    from unsample import api
     from unsample.cli import record, session
     from unsample.cli.invert import inverted, skew_of
     from unsample.cli.session import Figures
     from unsample.metrics.pixels import encoded_alone
+    from unsample.verbs import api
 
     name = walk.method.name
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores, "nonfinite_at": None}
@@ -289,9 +289,9 @@ def _one(model: Model, job: Job, walk: Walk, target: Target | None) -> Compared:
 
 def _edit(model: Model, inversion: Inversion, walk: Walk, target: Target) -> tuple[Image | None, dict[str, Any]]:
     """The edit by one method and its columns; no picture where the method cannot edit, or diverged."""
-    from unsample import api
     from unsample.cli import session
-    from unsample.playing import edit_guidance
+    from unsample.verbs import api
+    from unsample.verbs.playing import edit_guidance
 
     name = walk.method.name
     if walk.method.refuses_edit:
@@ -327,15 +327,15 @@ def _decibels(figures: Figures) -> float | str | None:
     return "exact" if figures.psnr is not None and math.isinf(figures.psnr) else figures.psnr
 
 
-def _write_figure(job: Job, found: Sequence[Compared], target: Target | None, path: Path) -> bool:
+def _write_figure(job: InvertJob, found: Sequence[Compared], target: Target | None, path: Path) -> bool:
     """The source, then a row a method: reconstruction, difference (one factor for all), recovered noise, edit.
 
     Whether it was written: there is nothing to show where every method diverged.
     """
     from PIL import Image
 
-    from unsample.figures import difference, noise_picture, sheet
-    from unsample.pictures import write_png
+    from unsample.media.figures import difference, noise_picture, sheet
+    from unsample.media.pictures import write_png
 
     kept = [f for f in found if f.picture is not None]
     if not kept:

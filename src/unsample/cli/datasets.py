@@ -99,7 +99,7 @@ def datasets(
         id, reason = seen.broken[0]
         raise BadInput(f"{dataset.spec}: none of the {seen.opened} items that were opened can be read: {id}: {reason}")
     if file is not None:
-        from unsample.pictures import write_png
+        from unsample.media.pictures import write_png
 
         write_png(contact_sheet(seen.items), file, {"dataset": dataset.spec}, "")
         talk.say(f"wrote {file}")
@@ -252,8 +252,8 @@ def contact_sheet(items: list[Item]) -> Image:
     """A row an item: its source, and mask and truth where any item has them."""
     from PIL import Image
 
-    from unsample.figures import sheet
-    from unsample.pictures import MIN_SIDE
+    from unsample.media.figures import sheet
+    from unsample.media.pictures import MIN_SIDE
 
     panels: list[Image.Image] = []
     texts: list[str] = []

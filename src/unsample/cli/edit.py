@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from unsample.cli import checks, options, outside, places, talk
-from unsample.cli.options import Place, examples
+from unsample.cli.options import Placement, examples
 from unsample.errors import BadInput, BadOption, Diverged, Incompatible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from unsample.cli.session import Figures
-    from unsample.cli.subject import Subject
+    from unsample.cli.subject import SubjectFiles
     from unsample.models.base import Model
-    from unsample.results import Images, Inversion
+    from unsample.verbs.results import Images, Inversion
 
 
 def add_to(app: typer.Typer) -> None:
@@ -81,9 +81,9 @@ def edit(
     walk |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
     walk |= {"guidance_schedule": guidance_schedule or "constant", "labels": source_labels}
     prompts = checks.text("--source-prompt", source_prompt), checks.text("--negative-prompt", negative_prompt)
-    given = subject.Given(method, set or [], walk, *prompts, _on_the_command_line(context), allow_other_model)
-    where = checks.place(Place(device, dtype, offload, vae_tiling))
-    wanted = Wanted(
+    given = subject.MeasureInputs(method, set or [], walk, *prompts, _on_the_command_line(context), allow_other_model)
+    where = checks.place(Placement(device, dtype, offload, vae_tiling))
+    wanted = EditSpec(
         targets,
         prompts[1],
         wanted_scales,
@@ -118,7 +118,7 @@ def edit(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EditSpec:
     """What the edit shall be, and where it goes."""
 
     prompts: tuple[str | None, ...]  # None: by class labels
@@ -161,7 +161,7 @@ def scaled(edit: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Edit:
+class EditJob:
     """One edit, to one prompt at one guidance scale; `made` is None where it diverged."""
 
     prompt: str | None
@@ -215,7 +215,7 @@ def _on_the_command_line(context: typer.Context) -> frozenset[str]:
 # ---------------------------------------------------------------- with torch
 
 
-def _run(subject: Subject, wanted: Wanted, where: Place, as_json: bool) -> int:
+def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: bool) -> int:
     from unsample.cli import record, session
 
     model = session.load(subject.model, where)
@@ -240,7 +240,7 @@ def _run(subject: Subject, wanted: Wanted, where: Place, as_json: bool) -> int:
     return 5 if lost else 0
 
 
-def _inversion(model: Model, subject: Subject, wanted: Wanted) -> Inversion:
+def _inversion(model: Model, subject: SubjectFiles, wanted: EditSpec) -> Inversion:
     from unsample.cli import session
     from unsample.cli.invert import inverted, skew_of
 
@@ -261,15 +261,15 @@ def _inversion(model: Model, subject: Subject, wanted: Wanted) -> Inversion:
 def _edit(
     model: Model,
     inversion: Inversion,
-    subject: Subject,
-    wanted: Wanted,
+    subject: SubjectFiles,
+    wanted: EditSpec,
     prompt: str | None,
     file: Path,
     asked: float | None,
-) -> Edit:
-    from unsample import api
+) -> EditJob:
     from unsample.cli import record, session
-    from unsample.playing import edit_guidance
+    from unsample.verbs import api
+    from unsample.verbs.playing import edit_guidance
 
     scale = edit_guidance(inversion, asked, wanted.labels.negative)
     about: dict[str, Any] = {
@@ -298,7 +298,7 @@ def _edit(
         )
         about["nonfinite_at"] = error.nonfinite_at[0]
         row = record.row("edit", **about, status="diverged", diverged_at=place)
-        return Edit(prompt, file, scale, None, None, session.Figures(), row)
+        return EditJob(prompt, file, scale, None, None, session.Figures(), row)
     figures = session.measured(model, inversion, made.images)
     talk.say(
         f"{subject.path}: edited{to} at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe, "
@@ -318,12 +318,12 @@ def _edit(
         outside=record.outside_of(made.meta, 0),
         notes=[n for n in inversion.meta.get("notes", []) if n],
     )
-    return Edit(prompt, file, scale, made, session.as_pil(made.images), figures, row)
+    return EditJob(prompt, file, scale, made, session.as_pil(made.images), figures, row)
 
 
-def _write_edit(inversion: Inversion, subject: Subject, edit: Edit) -> list[Path]:
+def _write_edit(inversion: Inversion, subject: SubjectFiles, edit: EditJob) -> list[Path]:
     """An edit at the model's size, and at the source's where that is another."""
-    from unsample.pictures import write_png
+    from unsample.media.pictures import write_png
 
     assert edit.made is not None
     assert edit.image is not None
@@ -337,12 +337,14 @@ def _write_edit(inversion: Inversion, subject: Subject, edit: Edit) -> list[Path
     return [edit.file, scaled(edit.file)]
 
 
-def _write_grid(model: Model, inversion: Inversion, subject: Subject, wanted: Wanted, edits: Sequence[Edit]) -> Path:
+def _write_grid(
+    model: Model, inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]
+) -> Path:
     """The figure, a row for each edit that did not diverge."""
-    from unsample import api
     from unsample.cli import session
-    from unsample.figures import edit_figure
-    from unsample.pictures import write_png
+    from unsample.media.figures import edit_figure
+    from unsample.media.pictures import write_png
+    from unsample.verbs import api
 
     again = session.as_pil(api.reconstruct(model, inversion, allow_other_model=wanted.allow_other_model).images)
     kept = [(e, e.image) for e in edits if e.image is not None]
@@ -356,12 +358,12 @@ def _write_grid(model: Model, inversion: Inversion, subject: Subject, wanted: Wa
     return wanted.figure
 
 
-def _write_sheet(inversion: Inversion, subject: Subject, wanted: Wanted, edits: Sequence[Edit]) -> Path:
+def _write_sheet(inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]) -> Path:
     """A row a prompt: the source, and the edit at each guidance scale."""
     from PIL import Image
 
-    from unsample.figures import sheet
-    from unsample.pictures import write_png
+    from unsample.media.figures import sheet
+    from unsample.media.pictures import write_png
 
     kept = [e for e in edits if e.image is not None]
     blank = Image.new("RGB", kept[0].image.size if kept[0].image else (1, 1), "white")
@@ -378,7 +380,7 @@ def _write_sheet(inversion: Inversion, subject: Subject, wanted: Wanted, edits: 
     return wanted.output
 
 
-def _together(edits: Sequence[Edit], subject: Subject, figure: str | None) -> dict[str, Any]:
+def _together(edits: Sequence[EditJob], subject: SubjectFiles, figure: str | None) -> dict[str, Any]:
     """The settings of a figure of several edits: what they share, all the prompts, and what it shows."""
     assert edits[0].made is not None
     prompts = list(dict.fromkeys(e.prompt for e in edits))
@@ -387,7 +389,7 @@ def _together(edits: Sequence[Edit], subject: Subject, figure: str | None) -> di
     return about | ({"prompts": prompts} if len(prompts) > 1 else {}) | ({"figure": figure} if figure else {})
 
 
-def source_picture(inversion: Inversion, subject: Subject) -> Image:
+def source_picture(inversion: Inversion, subject: SubjectFiles) -> Image:
     """The source as the model saw it."""
     from PIL import Image
 
@@ -403,7 +405,7 @@ def at_source_size(edit: Image, inversion: Inversion) -> Image | None:
     """
     from PIL.Image import Resampling
 
-    from unsample.formats import MAX_PIXELS
+    from unsample.media.formats import MAX_PIXELS
 
     if inversion.source is None:
         return None

@@ -11,14 +11,14 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, outside, places, talk
-from unsample.cli.options import OUTPUT, Place, examples
+from unsample.cli.options import OUTPUT, Placement, examples
 from unsample.errors import Diverged
 
 if TYPE_CHECKING:
     from unsample.cli.checks import KnownModel
     from unsample.cli.places import Recorded
     from unsample.models.base import Model
-    from unsample.results import Images
+    from unsample.verbs.results import Images
 
 MAX_FRAMES = 1000  # they go through the network as one batch
 
@@ -57,9 +57,9 @@ def interpolate(
     is sampled plainly. It writes DIR/frame-00.png, DIR/frame-01.png ... and all
     of them side by side, DIR/strip.png.
     """
-    from unsample.results import check_pair, noise_shape
+    from unsample.verbs.results import check_pair, noise_shape
 
-    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    where = checks.place(Placement(device, dtype, offload, vae_tiling))
     checks.at_least("--num-frames", num_frames, 2, MAX_FRAMES)
     if guidance_scale is not None:
         checks.guidance("--guidance-scale", guidance_scale)
@@ -103,8 +103,8 @@ class Between:
 
 
 def _run(model: Model, between: Between, as_json: bool) -> int:
-    from unsample import api
     from unsample.cli import record, session
+    from unsample.verbs import api
 
     paths = [end.path for end in between.ends]
     a, b = (session.open_inversion(model, path, between.allow_other_model) for path in paths)
@@ -130,8 +130,8 @@ def _run(model: Model, between: Between, as_json: bool) -> int:
 def _write(made: Images, between: Between, lost_at: dict[int, str]) -> list[dict[str, Any]]:
     """The frames that are finite, and the strip of them."""
     from unsample.cli import record, session
-    from unsample.figures import strip
-    from unsample.pictures import write_png
+    from unsample.media.figures import strip
+    from unsample.media.pictures import write_png
 
     first, last = between.ends
     about = {"inputs": [Path(end.path).name for end in between.ends]}

@@ -11,17 +11,17 @@ import typer
 
 from unsample.cli import checks, options, outside, places, resume, talk
 from unsample.cli.checks import Walk
-from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
-from unsample.cli.options import Place, examples
+from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
+from unsample.cli.options import Placement, examples
 from unsample.cli.resume import Found
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.cli.session import Figures
+    from unsample.media.pictures import Fit
     from unsample.models.base import Model
-    from unsample.pictures import Fit
-    from unsample.results import Inversion
+    from unsample.verbs.results import Inversion
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,7 +77,7 @@ def invert(
     }
     asked |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
     walk = checks.checked_walk(method, set, asked)
-    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    where = checks.place(Placement(device, dtype, offload, vae_tiling))
     checks.at_least("--batch-size", batch_size)
     prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
     scales = walk.guidance_scale, walk.sampling_guidance_scale
@@ -103,11 +103,11 @@ def invert(
     return _report(done, walk, Path(output), json)
 
 
-def _files(jobs: Sequence[Job], but: frozenset[int] = frozenset()) -> list[Path]:
+def _files(jobs: Sequence[InvertJob], but: frozenset[int] = frozenset()) -> list[Path]:
     return [file for job in jobs if job.index not in but for file in (job.inversion, job.picture)]
 
 
-def _found(jobs: Sequence[Job], walk: Walk, anew: bool, images: Sequence[str]) -> Found:
+def _found(jobs: Sequence[InvertJob], walk: Walk, anew: bool, images: Sequence[str]) -> Found:
     """What is done already; nothing is looked for where all is made anew (a trajectory is not recorded)."""
     if anew:
         return Found()
@@ -119,13 +119,13 @@ def _found(jobs: Sequence[Job], walk: Walk, anew: bool, images: Sequence[str]) -
 class Done:
     """What came of a job."""
 
-    job: Job
+    job: InvertJob
     model_id: str
     row: dict[str, Any]
 
 
 def _all(
-    jobs: Sequence[Job], found: Found, walk: Walk, where: Place, batch_size: int, trajectory: Tensor | None
+    jobs: Sequence[InvertJob], found: Found, walk: Walk, where: Placement, batch_size: int, trajectory: Tensor | None
 ) -> Iterator[Done]:
     """Model by model, size by size, a batch at a time."""
     from unsample.cli import session
@@ -146,12 +146,12 @@ def _all(
         session.warn_out_of_domain(model, seen)
 
 
-def _batches(model: Model, jobs: Sequence[Job], fit: Fit, batch_size: int) -> Iterator[list[Job]]:
+def _batches(model: Model, jobs: Sequence[InvertJob], fit: Fit, batch_size: int) -> Iterator[list[InvertJob]]:
     """Pictures of one size, as the model will see them, go together."""
-    from unsample.pictures import fit_size
+    from unsample.media.pictures import fit_size
 
     pixels = model.picture_size[0] * model.picture_size[1]
-    sizes: dict[tuple[int, int], list[Job]] = {}
+    sizes: dict[tuple[int, int], list[InvertJob]] = {}
     for job in jobs:
         sizes.setdefault(fit_size(*job.source.size, pixels, model.multiple, fit), []).append(job)
     for group in sizes.values():
@@ -160,8 +160,8 @@ def _batches(model: Model, jobs: Sequence[Job], fit: Fit, batch_size: int) -> It
 
 
 def _run(
-    model: Model, batch: Sequence[Job], walk: Walk, trajectory: Tensor | None
-) -> Iterator[tuple[Job, dict[str, Any], Figures]]:
+    model: Model, batch: Sequence[InvertJob], walk: Walk, trajectory: Tensor | None
+) -> Iterator[tuple[InvertJob, dict[str, Any], Figures]]:
     """Invert and reconstruct one batch; write and report each picture."""
     from unsample.errors import Diverged
 
@@ -180,9 +180,9 @@ def _run(
             yield _kept(model, job, inversion[k], pictures[k])  # type: ignore[arg-type]
 
 
-def inverted(model: Model, batch: Sequence[Job], walk: Walk, trajectory: Tensor | None = None) -> Inversion:
+def inverted(model: Model, batch: Sequence[InvertJob], walk: Walk, trajectory: Tensor | None = None) -> Inversion:
     """The library's `invert` for pictures of one size."""
-    from unsample import api
+    from unsample.verbs import api
 
     def texts(values: list[str | None]) -> list[str] | None:
         return None if all(v is None for v in values) else [v or "" for v in values]
@@ -208,8 +208,8 @@ def inverted(model: Model, batch: Sequence[Job], walk: Walk, trajectory: Tensor 
 
 def _pictures(model: Model, inversion: Inversion) -> list[Tensor | None]:
     """The reconstruction (1, 3, H, W) of each picture, None for one that diverged; together where none did."""
-    from unsample import api
     from unsample.errors import Diverged
+    from unsample.verbs import api
 
     if "diverged" not in inversion.status:
         parts = [list(range(len(inversion)))]
@@ -226,10 +226,12 @@ def _pictures(model: Model, inversion: Inversion) -> list[Tensor | None]:
     return pictures
 
 
-def _kept(model: Model, job: Job, inversion: Inversion, picture: Tensor) -> tuple[Job, dict[str, Any], Figures]:
+def _kept(
+    model: Model, job: InvertJob, inversion: Inversion, picture: Tensor
+) -> tuple[InvertJob, dict[str, Any], Figures]:
     """Measure, write and say one picture."""
     from unsample.cli import record, session
-    from unsample.pictures import write_png
+    from unsample.media.pictures import write_png
 
     figures = session.measured(model, inversion, picture)
     image = session.as_pil(picture)
@@ -247,7 +249,7 @@ def _kept(model: Model, job: Job, inversion: Inversion, picture: Tensor) -> tupl
 
 def skew_of(inversion: Inversion) -> str:
     """For the line of a picture whose aspect ratio could not be kept; "" where it was."""
-    from unsample.pictures import MAX_SKEW
+    from unsample.media.pictures import MAX_SKEW
 
     if inversion.source is None or inversion.meta["fit"] != "aspect":
         return ""
@@ -258,8 +260,8 @@ def skew_of(inversion: Inversion) -> str:
 
 
 def _lost(
-    job: Job, where: str, inversion: Inversion | None = None, at: Mapping[str, Any] | None = None
-) -> tuple[Job, dict[str, Any], Figures]:
+    job: InvertJob, where: str, inversion: Inversion | None = None, at: Mapping[str, Any] | None = None
+) -> tuple[InvertJob, dict[str, Any], Figures]:
     """A picture that diverged: said, nothing written."""
     from unsample.cli import record
     from unsample.cli.session import Figures

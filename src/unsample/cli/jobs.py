@@ -13,13 +13,13 @@ from unsample.cli.places import Source
 from unsample.errors import BadInput, BadOption
 
 if TYPE_CHECKING:
-    from unsample.pictures import Fit
+    from unsample.media.pictures import Fit
 
 SHOWN = 200  # letters of a prompt in one line
 
 
 @dataclass(frozen=True)
-class Job:
+class InvertJob:
     """One picture: with which model and prompt, and where it goes."""
 
     index: int
@@ -33,7 +33,7 @@ class Job:
 
 def plan(
     sources: Sequence[Source], named: KnownModel | None, prompts: tuple[str | None, str | None], folder: Path
-) -> list[Job]:
+) -> list[InvertJob]:
     """A job for each picture; model and prompt come from its own metadata where they were not given."""
     jobs = []
     stems = places.free_stems([s.name for s in sources])
@@ -41,13 +41,13 @@ def plan(
         model = named or own_model(source)
         prompt = prompts[0] if prompts[0] is not None else own_prompt(source, model)
         files = folder / f"{stem}.safetensors", folder / f"{stem}.png"
-        jobs.append(Job(index, source, model, prompt, prompts[1], *files))
+        jobs.append(InvertJob(index, source, model, prompt, prompts[1], *files))
     return jobs
 
 
-def check_sizes(jobs: Sequence[Job], fit: Fit) -> None:
+def check_sizes(jobs: Sequence[InvertJob], fit: Fit) -> None:
     """Refuse pictures that would come to a size which their model does not know (a closed form knows one alone)."""
-    from unsample.pictures import fit_size
+    from unsample.media.pictures import fit_size
 
     for job in jobs:
         own = job.model.only_size
@@ -75,7 +75,7 @@ def own_prompt(source: Source, model: KnownModel) -> str | None:
         raise BadInput(f"{source.path}: the prompt in its metadata is not valid text; give --prompt") from error
 
 
-def from_metadata(jobs: Sequence[Job], model: bool, prompt: bool) -> Iterator[tuple[str, str]]:
+def from_metadata(jobs: Sequence[InvertJob], model: bool, prompt: bool) -> Iterator[tuple[str, str]]:
     """What was taken from the pictures' own metadata, as (file, what) to be said."""
     for job in jobs:
         if model and (name := job.source.metadata.get("model")) is not None:

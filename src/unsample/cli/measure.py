@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
 from unsample.cli.metrics import names
-from unsample.cli.options import MEASURING, OUTPUT, Place, examples
+from unsample.cli.options import MEASURING, OUTPUT, Placement, examples
 from unsample.cli.pairs import Matched, Pair, match, match_items, with_texts
 from unsample.cli.reading import batches
 from unsample.cli.scores import Measured, report, write_csv
@@ -121,7 +121,7 @@ def measure(
     from unsample.metrics import METRICS, Settings
     from unsample.metrics.facts import resolve
 
-    checks.place(Place(device, "float32", "none"))
+    checks.place(Placement(device, "float32", "none"))
     settings = Settings(weights_dir=weights_dir, clip=clip, device=device)
     asked = [resolve(name, METRICS, settings) for name in names(metrics)]
     given_paths = {"images": a, "reference": b, "truth": truth, "mask": mask}
@@ -201,8 +201,8 @@ def check_sizes(asked: Sequence[Asked], pair: Pair) -> None:
     Raises:
         BadInput: naming the sizes.
     """
-    from unsample.masks import open_mask
-    from unsample.pictures import open_picture
+    from unsample.media.masks import open_mask
+    from unsample.media.pictures import open_picture
 
     files = {side: path for side, path in pair.files.items() if path.suffix != ".safetensors"}
     sizes = {str(path): open_picture(path).pixels.size for side, path in files.items() if side != "mask"}

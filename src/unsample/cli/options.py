@@ -101,7 +101,7 @@ VaeTiling = Annotated[bool, Option("--vae-tiling", help="Decode large pictures i
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where and how a model is loaded."""
 
     device: str | None = None

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from unsample.cli import talk
 from unsample.cli.checks import KnownModel
-from unsample.cli.jobs import Job
+from unsample.cli.jobs import InvertJob
 from unsample.cli.places import Recorded
-from unsample.domain import drawn, reasons_of_picture, reasons_of_prompts, refusal, spoken
+from unsample.models.domain import drawn, reasons_of_picture, reasons_of_prompts, refusal, spoken
 
 if TYPE_CHECKING:
-    from unsample.pictures import Fit
+    from unsample.media.pictures import Fit
 
 Found = list[tuple[KnownModel, str, str]]  # model, what, why
 
 
-def of_jobs(jobs: Sequence[Job], fit: Fit, more_prompts: Sequence[str | None] = ()) -> Found:
+def of_jobs(jobs: Sequence[InvertJob], fit: Fit, more_prompts: Sequence[str | None] = ()) -> Found:
     """Each picture with its prompts, and with prompts that are not the job's own."""
     found: Found = []
     for job in jobs:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsample.errors import BadInput
-from unsample.formats import SUFFIXES
+from unsample.media.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from unsample.datasets import Item
@@ -99,7 +99,7 @@ def match_items(path: str, spec: str) -> Matched:
         BadInput: no picture is named after an item. BadOption: no such data set.
     """
     from unsample.datasets import open_dataset
-    from unsample.pictures import open_picture
+    from unsample.media.pictures import open_picture
 
     pairs = match({"images": path}).pairs if not Path(path).is_dir() else _match_folders({"images": Path(path)}).pairs
     size = open_picture(pairs[0].files["images"]).pixels.width

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unsample.errors import BadInput, BadOption
-from unsample.files import cannot_write, check_writable_folder
-from unsample.files import free_stems as free_stems
+from unsample.media.files import cannot_write, check_writable_folder
+from unsample.media.files import free_stems as free_stems
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.pictures import Picture
+    from unsample.media.pictures import Picture
 
 Checked = TypeVar("Checked")
 SHOWN = 3  # bad files named in one message
@@ -34,7 +34,7 @@ class Source:
 
     def open(self) -> Picture:
         """The picture."""
-        from unsample.pictures import open_picture
+        from unsample.media.pictures import open_picture
 
         return open_picture(self.path)
 
@@ -98,7 +98,7 @@ def open_pictures(paths: Sequence[str]) -> list[Source]:
     """All pictures, or `BadInput` naming those that cannot be used."""
 
     def look(path: str) -> Source:
-        from unsample.pictures import open_picture
+        from unsample.media.pictures import open_picture
 
         picture = open_picture(path)
         return Source(path, picture.name, picture.pixels.size, picture.notes, picture.metadata)
@@ -110,8 +110,8 @@ def open_inversions(paths: Sequence[str]) -> list[Recorded]:
     """All inversions' headers, or `BadInput` naming those that cannot be used."""
 
     def look(path: str) -> Recorded:
-        from unsample.pictures import starts_like_a_picture
-        from unsample.results import read_header
+        from unsample.media.pictures import starts_like_a_picture
+        from unsample.verbs.results import read_header
 
         try:
             head = _head(path)
@@ -233,7 +233,7 @@ def write_trajectory(trajectory: Tensor, picture: Path) -> None:
     """The latents (N + 1, 1, C, H, W) of one picture, noisiest first."""
     from safetensors.torch import save
 
-    from unsample.files import atomic_write
+    from unsample.media.files import atomic_write
 
     content = save({"trajectory": trajectory.cpu().contiguous()}, metadata={"unsample_trajectory": "1"})
     atomic_write(trajectory_path(picture), lambda temporary: temporary.write_bytes(content))

@@ -21,7 +21,7 @@ ITEM = {"prompts": "prompt", "target_prompts": "target_prompt", "targets": "targ
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Some pictures in memory, or one that could not be read."""
 
     names: Sequence[str]
@@ -50,7 +50,7 @@ class Read:
         return max((t.shape[-1] * t.shape[-2] for t in self.tensors.values()), default=1)
 
 
-def batches(pairs: Iterable[Pair]) -> Iterator[Batch]:
+def batches(pairs: Iterable[Pair]) -> Iterator[ImageBatch]:
     """Read the pictures; those of one size that follow each other come together. Only one batch is in memory."""
     waiting: list[Read] = []
     for pair in pairs:
@@ -60,7 +60,7 @@ def batches(pairs: Iterable[Pair]) -> Iterator[Batch]:
             if waiting:  # in order
                 yield _joined(waiting)
             waiting = []
-            yield Batch([pair.name], None, str(error))
+            yield ImageBatch([pair.name], None, str(error))
             continue
         full = len(waiting) >= BATCH or (len(waiting) + 1) * read.pixels > BATCH_PIXELS
         if waiting and (full or waiting[0].shape != read.shape):
@@ -71,7 +71,7 @@ def batches(pairs: Iterable[Pair]) -> Iterator[Batch]:
         yield _joined(waiting)
 
 
-def _joined(waiting: Sequence[Read]) -> Batch:
+def _joined(waiting: Sequence[Read]) -> ImageBatch:
     import torch
 
     from unsample.metrics import Subject
@@ -82,7 +82,7 @@ def _joined(waiting: Sequence[Read]) -> Batch:
     if count > len(names):  # one file of tensors holds several samples
         names = [f"{names[0]}[{k}]" for k in range(count)]
     values: dict[str, Any] = {side: [read.values[side] for read in waiting] for side in waiting[0].values}
-    return Batch(names, Subject(**tensors, **values), notes=[note for read in waiting for note in read.notes])
+    return ImageBatch(names, Subject(**tensors, **values), notes=[note for read in waiting for note in read.notes])
 
 
 def _read(pair: Pair) -> Read:
@@ -120,7 +120,7 @@ def _as_tensor(picture: Any) -> Tensor:
 
 def _picture(path: Path) -> tuple[Tensor, Sequence[str]]:
     """(1, 3, H, W) in [0, 1], and what was done to get there."""
-    from unsample.pictures import open_picture
+    from unsample.media.pictures import open_picture
 
     picture = open_picture(path)
     return _as_tensor(picture.pixels), picture.notes
@@ -130,7 +130,7 @@ def _mask(path: Path) -> tuple[Tensor, Sequence[str]]:
     """(1, 1, H, W) of 0 and 1, and what was taken as 1."""
     import torch
 
-    from unsample.masks import open_mask
+    from unsample.media.masks import open_mask
 
     mask = open_mask(path)
     return torch.from_numpy(mask.where.astype("float32"))[None, None], mask.notes

@@ -11,14 +11,14 @@ import typer
 
 from unsample.cli import checks, options, places, talk
 from unsample.cli.checks import KnownModel
-from unsample.cli.options import Place, examples
+from unsample.cli.options import Placement, examples
 from unsample.cli.places import Recorded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.models.base import Model
-    from unsample.results import Images, Inversion
+    from unsample.verbs.results import Images, Inversion
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def reconstruct(
 
     For each inversion it writes DIR/STEM.png.
     """
-    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    where = checks.place(Placement(device, dtype, offload, vae_tiling))
     if guidance_scale is not None:
         checks.guidance("--guidance-scale", guidance_scale)
     named = None if model is None else checks.known_model(model)
@@ -64,7 +64,7 @@ def reconstruct(
 
 
 @dataclass(frozen=True)
-class Job:
+class PlayJob:
     """One file: with which model, and where its pictures go."""
 
     index: int
@@ -77,25 +77,27 @@ class Job:
 class Play:
     """How to play back."""
 
-    where: Place
+    where: Placement
     use: str
     guidance_scale: float | None
     guidance_schedule: str | None
     allow_other_model: bool
 
 
-def plan(found: Sequence[Recorded], named: KnownModel | None, folder: Path, allow_other: bool) -> list[Job]:
+def plan(found: Sequence[Recorded], named: KnownModel | None, folder: Path, allow_other: bool) -> list[PlayJob]:
     """A job for each file; most hold one picture."""
     stems = iter(places.free_stems([Path(r.path).stem for r in found for _ in range(r.count)]))
     jobs = []
     for index, recorded in enumerate(found):
         checks.recorded_method(recorded.meta["method"], recorded.path)
         model = checks.playing_model(named, recorded.meta["model"]["id"], recorded.path, allow_other)
-        jobs.append(Job(index, recorded, model, tuple(folder / f"{next(stems)}.png" for _ in range(recorded.count))))
+        jobs.append(
+            PlayJob(index, recorded, model, tuple(folder / f"{next(stems)}.png" for _ in range(recorded.count)))
+        )
     return jobs
 
 
-def _all(jobs: Sequence[Job], play: Play) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
+def _all(jobs: Sequence[PlayJob], play: Play) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
     """Model by model; all of a model's inversions are compared with it before the first is played."""
     from unsample.cli import session
 
@@ -111,9 +113,9 @@ def _all(jobs: Sequence[Job], play: Play) -> Iterator[tuple[int, str, list[dict[
             yield job.index, model.id, list(_run(model, job, inversion, play))
 
 
-def _run(model: Model, job: Job, inversion: Inversion, play: Play) -> Iterator[dict[str, Any]]:
-    from unsample import api
+def _run(model: Model, job: PlayJob, inversion: Inversion, play: Play) -> Iterator[dict[str, Any]]:
     from unsample.errors import Diverged
+    from unsample.verbs import api
 
     with talk.naming([job.recorded.path] * len(inversion)) as told:
         try:
@@ -135,10 +137,10 @@ def _run(model: Model, job: Job, inversion: Inversion, play: Play) -> Iterator[d
             yield _kept(model, job, k, inversion[k], made, image[None])
 
 
-def _kept(model: Model, job: Job, k: int, inversion: Inversion, made: Images, picture: Tensor) -> dict[str, Any]:
+def _kept(model: Model, job: PlayJob, k: int, inversion: Inversion, made: Images, picture: Tensor) -> dict[str, Any]:
     """Measure, write and say one picture."""
     from unsample.cli import record, session
-    from unsample.pictures import write_png
+    from unsample.media.pictures import write_png
 
     figures = session.measured(model, inversion, picture)
     image = session.as_pil(picture)
@@ -162,7 +164,7 @@ def _kept(model: Model, job: Job, k: int, inversion: Inversion, made: Images, pi
     )
 
 
-def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
+def _lost(job: PlayJob, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
     from unsample.cli import record
 
     talk.error(f"{job.recorded.path}: diverged at {where}; nothing was written for it; try guidance 1 or --use noise")
@@ -172,7 +174,7 @@ def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _report(
-    done: Sequence[tuple[int, str, list[dict[str, Any]]]], jobs: Sequence[Job], folder: Path, as_json: bool
+    done: Sequence[tuple[int, str, list[dict[str, Any]]]], jobs: Sequence[PlayJob], folder: Path, as_json: bool
 ) -> int:
     from unsample.cli import record
 

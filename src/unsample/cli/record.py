@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from unsample import __version__
 from unsample.cli.session import Figures
-from unsample.results import settings as settings
+from unsample.verbs.results import settings as settings
 
 if TYPE_CHECKING:
-    from unsample.results import Inversion
+    from unsample.verbs.results import Inversion
 
 HEALTH = ("mean", "std", "kl", "lag1_correlation")
 

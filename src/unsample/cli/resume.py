@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.cli import places, talk
 from unsample.cli.checks import Walk
-from unsample.cli.jobs import Job
+from unsample.cli.jobs import InvertJob
 from unsample.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Found:
     half: frozenset[int] = frozenset()  # such an inversion whose picture was not written any more: made again
 
 
-def find(jobs: Sequence[Job], walk: Walk) -> Found:
+def find(jobs: Sequence[InvertJob], walk: Walk) -> Found:
     """What the same command wrote before.
 
     Raises:
@@ -44,7 +44,7 @@ def find(jobs: Sequence[Job], walk: Walk) -> Found:
     return Found(whole, frozenset(job.index for job in there) - whole)
 
 
-def _difference(job: Job, walk: Walk) -> str | None:
+def _difference(job: InvertJob, walk: Walk) -> str | None:
     """Why a file is not what the command would make, as far as it is known before the model is loaded."""
     try:
         recorded = places.open_one_inversion(str(job.inversion))
@@ -61,7 +61,7 @@ def _difference(job: Job, walk: Walk) -> str | None:
     return None
 
 
-def _asked(job: Job, walk: Walk) -> dict[str, Any]:
+def _asked(job: InvertJob, walk: Walk) -> dict[str, Any]:
     guided = job.model.takes_prompt is not False or walk.labels.negative is not None
     classes = {name: None if v is None else v[0] for name, v in walk.labels.taken([job.index]).items()}
     own = walk.method.sampling_guidance_scale if guided else None
@@ -111,7 +111,7 @@ def _recorded(meta: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- with torch
 
 
-def check_model(model: Model, jobs: Sequence[Job], found: Found) -> None:
+def check_model(model: Model, jobs: Sequence[InvertJob], found: Found) -> None:
     """Refuse what another model wrote, before the first picture is inverted.
 
     Raises:
@@ -129,14 +129,14 @@ def check_model(model: Model, jobs: Sequence[Job], found: Found) -> None:
             )
 
 
-def skipped(model: Model, job: Job) -> tuple[dict[str, Any], Figures]:
+def skipped(model: Model, job: InvertJob) -> tuple[dict[str, Any], Figures]:
     """The row of a picture that was done before, measured from its files."""
     import numpy as np
     import torch
 
     from unsample.cli import record, session
-    from unsample.pictures import open_picture
-    from unsample.results import Inversion
+    from unsample.media.pictures import open_picture
+    from unsample.verbs.results import Inversion
 
     inversion = Inversion.load(job.inversion)
     pixels = torch.from_numpy(np.array(open_picture(job.picture).pixels))

@@ -11,14 +11,14 @@ import typer
 from typer import Option
 
 from unsample.cli import checks, options, outside, places, talk
-from unsample.cli.options import OUTPUT, Place, examples
+from unsample.cli.options import OUTPUT, Placement, examples
 from unsample.errors import Diverged
-from unsample.files import png_files
+from unsample.media.files import png_files
 
 if TYPE_CHECKING:
     from unsample.methods import Method
     from unsample.models.base import Model
-    from unsample.results import Images
+    from unsample.verbs.results import Images
 
 
 def add_to(app: typer.Typer) -> None:
@@ -115,7 +115,7 @@ def sample(
     debug: options.Debug = False,
 ) -> int:
     """Make pictures, each from its own seed, whatever the batch."""
-    from unsample.grid import check_steps
+    from unsample.numbers.grid import check_steps
 
     with checks.option("--steps"):
         check_steps(steps)
@@ -125,7 +125,7 @@ def sample(
     checks.at_least("--num-images", num_images, highest=MAX_IMAGES)
     checks.at_least("--batch-size", batch_size)
     checks.seed(seed, num_images)
-    where = checks.place(Place(device, dtype, offload, vae_tiling))
+    where = checks.place(Placement(device, dtype, offload, vae_tiling))
     prompts = checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt)
     known = checks.known_model(model)
     known.check(steps, prompt, [guidance_scale], negative_class_labels is not None)
@@ -134,14 +134,14 @@ def sample(
     outside.check(outside.of_prompts(known, prompts), force)
     seeds = range(seed, seed + num_images)
     files = png_files(output, [f"sample-{s}" for s in seeds], "--output")
-    jobs = [Job(s, file) for s, file in zip(seeds, files, strict=True)]
+    jobs = [SampleJob(s, file) for s, file in zip(seeds, files, strict=True)]
     beside = [places.trajectory_path(job.file) for job in jobs] if keep_trajectory else []
     places.check_outputs([*(job.file for job in jobs), *beside], overwrite)
 
     from unsample.cli import session
 
     loaded = session.load(known, where)
-    wanted = Wanted(*prompts, sampler, steps, guidance_scale, guidance_schedule, clip, keep_trajectory)
+    wanted = SampleSpec(*prompts, sampler, steps, guidance_scale, guidance_schedule, clip, keep_trajectory)
     starts = range(0, num_images, batch_size)
     batches = [(jobs[k : k + batch_size], labels.taken(range(k, min(k + batch_size, num_images)))) for k in starts]
     rows = [row for batch, classes in batches for row in _run(loaded, batch, wanted, classes)]
@@ -149,7 +149,7 @@ def sample(
 
 
 @dataclass(frozen=True)
-class Job:
+class SampleJob:
     """One picture."""
 
     seed: int
@@ -157,7 +157,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SampleSpec:
     """How to sample."""
 
     prompt: str | None
@@ -170,9 +170,11 @@ class Wanted:
     keep_trajectory: bool
 
 
-def _run(model: Model, batch: Sequence[Job], wanted: Wanted, classes: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    from unsample import api
+def _run(
+    model: Model, batch: Sequence[SampleJob], wanted: SampleSpec, classes: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     from unsample.cli import record
+    from unsample.verbs import api
 
     with talk.naming([f"seed {job.seed}" for job in batch]) as told:
         try:
@@ -213,16 +215,16 @@ def _run(model: Model, batch: Sequence[Job], wanted: Wanted, classes: dict[str, 
         )
 
 
-def _write(made: Images, k: int, job: Job) -> None:
+def _write(made: Images, k: int, job: SampleJob) -> None:
     from unsample.cli import session
-    from unsample.pictures import write_png
+    from unsample.media.pictures import write_png
 
     if made.trajectory is not None:
         places.write_trajectory(made.trajectory[:, k : k + 1], job.file)
     write_png(session.as_pil(made.images[k : k + 1]), job.file, made.settings(k))
 
 
-def _lost(job: Job, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
+def _lost(job: SampleJob, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
     from unsample.cli import record
 
     talk.error(f"seed {job.seed}: diverged at {where}; nothing was written for it; try more steps or guidance 1")

@@ -123,7 +123,7 @@ def rows(found: Measured) -> list[dict[str, Any]]:
 
 def write_csv(found: Measured, path: Path, raw: bool = False) -> None:
     """A row a picture: its values ('exact' for equal pictures, empty where there is none) and why some are missing."""
-    from unsample.files import as_csv, atomic_write
+    from unsample.media.files import as_csv, atomic_write
 
     table: list[dict[str, Any]] = []
     for row in rows(found):

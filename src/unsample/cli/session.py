@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.cli import talk
 from unsample.cli.checks import MIXTURE, KnownModel
-from unsample.cli.options import Place
-from unsample.domain import REAL_MODELS
+from unsample.cli.options import Placement
+from unsample.models.domain import REAL_MODELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
     from unsample.models.base import Model
-    from unsample.results import Inversion
+    from unsample.verbs.results import Inversion
 
 OUT_OF_DOMAIN = 20.0  # dB of the encoder's round trip
 
 
-def load(known: KnownModel, where: Place) -> Model:
+def load(known: KnownModel, where: Placement) -> Model:
     """Load a model, with the libraries' own bars and log lines silenced."""
-    from unsample.api import load as load_model
     from unsample.models.loading import quiet_libraries
+    from unsample.verbs.api import load as load_model
 
     if not talk.hears_everything():
         quiet_libraries()
@@ -102,8 +102,8 @@ def measured(model: Model, inversion: Inversion, picture: Tensor) -> Figures:
 def open_inversion(model: Model, path: str, allow_other_model: bool) -> Inversion:
     """A saved inversion, compared with the model before anything is played."""
     from unsample.errors import BadInput
-    from unsample.playing import check_model
-    from unsample.results import Inversion
+    from unsample.verbs.playing import check_model
+    from unsample.verbs.results import Inversion
 
     inversion = Inversion.load(path)
     try:

@@ -40,7 +40,7 @@ def show(
 
 def of_picture(path: str) -> dict[str, Any]:
     """The texts of a PNG."""
-    from unsample.pictures import read_metadata
+    from unsample.media.pictures import read_metadata
 
     return {"file": path, "kind": "picture", **read_metadata(path)}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.cli import checks, places, talk
 from unsample.cli.checks import KnownModel, Walk
-from unsample.cli.jobs import Job, check_sizes, from_metadata, plan
+from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.places import Recorded
 from unsample.errors import BadOption
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SubjectFiles:
     """One of `recorded` and `job` is there."""
 
     path: str
     model: KnownModel
     method: Method
     recorded: Recorded | None = None
-    job: Job | None = None
+    job: InvertJob | None = None
     walk: Walk | None = None
 
 
 @dataclass(frozen=True)
-class Given:
+class MeasureInputs:
     """The options of an inversion, and which of them stood on the command line."""
 
     method: str
@@ -45,7 +45,7 @@ class Given:
         """The walk that they describe, with another method than the default."""
         return checks.checked_walk(method or self.method, self.settings, dict(self.walk))
 
-    def fitted_to(self, scales: Sequence[float | None]) -> Given:
+    def fitted_to(self, scales: Sequence[float | None]) -> MeasureInputs:
         """Checked; a method whose record holds under one guidance is fitted under that of the edit.
 
         Raises:
@@ -59,7 +59,7 @@ class Given:
         return replace(self, walk={**self.walk, "sampling_guidance_scale": scales[0]})
 
 
-def from_picture(path: str, named: KnownModel | None, given: Given) -> Subject:
+def from_picture(path: str, named: KnownModel | None, given: MeasureInputs) -> SubjectFiles:
     """A picture that is to be inverted."""
     walk = given.checked()
     if named is not None:
@@ -71,10 +71,10 @@ def from_picture(path: str, named: KnownModel | None, given: Given) -> Subject:
     if walk.method.needs_trajectory:
         places.open_trajectory(None, True, walk.method.name, 1)
     check_sizes([job], walk.fit)
-    return Subject(path, job.model, walk.method, job=job, walk=walk)
+    return SubjectFiles(path, job.model, walk.method, job=job, walk=walk)
 
 
-def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject:
+def from_inversion(path: str, named: KnownModel | None, given: MeasureInputs) -> SubjectFiles:
     """A saved inversion, when nothing that was given contradicts it."""
     recorded = places.open_one_inversion(path)
     meta = recorded.meta
@@ -104,4 +104,4 @@ def from_inversion(path: str, named: KnownModel | None, given: Given) -> Subject
                 f"leave {option} out, or give the picture to invert it anew"
             )
     known = checks.playing_model(named, meta["model"]["id"], path, given.allow_other_model)
-    return Subject(path, known, checks.recorded_method(meta["method"], path), recorded=recorded)
+    return SubjectFiles(path, known, checks.recorded_method(meta["method"], path), recorded=recorded)

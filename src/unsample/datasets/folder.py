@@ -1,8 +1,8 @@
 """`folder`: a folder of pictures, and what a table in it (prompts.csv, metadata.jsonl ...) says of them.
 
-Columns: file, source_prompt, target_prompt, mask (a picture that `unsample.masks` reads), by these names or those of
-Hugging Face's ImageFolder. Pictures without a row have no prompt; one with several rows is an item for each; a row may
-also name a picture further down in the folder.
+Columns: file, source_prompt, target_prompt, mask (a picture that `unsample.media.masks` reads), by these names or those
+of Hugging Face's ImageFolder. Pictures without a row have no prompt; one with several rows is an item for each; a row
+may also name a picture further down in the folder.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from unsample.datasets.item import Item
 from unsample.datasets.rows import Rows, file_ids, gather, inside, noted, numbered, slashed, text
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput
-from unsample.formats import SUFFIXES
+from unsample.media.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.masks import Mask
+    from unsample.media.masks import Mask
 
 TABLES = ("prompts", "metadata")  # the first that is there, with one of ...
 ENDS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -91,8 +91,8 @@ def is_picture(name: str) -> bool:
 
 def read_shot(id: str, shot: Shot) -> Item:
     """The item of a picture file."""
-    from unsample.masks import open_mask
-    from unsample.pictures import open_picture
+    from unsample.media.masks import open_mask
+    from unsample.media.pictures import open_picture
 
     picture = open_picture(shot.path)
     mask = None if shot.mask is None else open_mask(shot.mask)

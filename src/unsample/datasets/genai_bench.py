@@ -17,7 +17,7 @@ from typing import Any
 
 from unsample.datasets.index import find_columns as match_columns
 from unsample.datasets.item import Item
-from unsample.datasets.parquet import Place, cells_of, columns_of, picture_of, split_of, tables_in, texts_of
+from unsample.datasets.parquet import RowPlace, cells_of, columns_of, picture_of, split_of, tables_in, texts_of
 from unsample.datasets.rows import Rows, gather, needed, noted, text
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput, first_line
@@ -42,7 +42,7 @@ PICTURES = {
 class Battle:
     """A row: where it lies (in a file, or its number in `datasets`), and its texts by our names."""
 
-    place: Place | int
+    place: RowPlace | int
     texts: Mapping[str, str]
 
 
@@ -101,7 +101,7 @@ def _numbered(rows: Iterator[tuple[Any, Mapping[str, Any]]]) -> Iterator[tuple[s
     return ((f"{number:06d}", row) for number, row in enumerate(rows))
 
 
-def _check(names: Mapping[str, str], row: tuple[Place | int, Mapping[str, Any]]) -> Battle:
+def _check(names: Mapping[str, str], row: tuple[RowPlace | int, Mapping[str, Any]]) -> Battle:
     place, cells = row
     prompts = [n for n in ("source_prompt", "target_prompt") if n in names] or ["instruct_prompt"]
     for name in prompts:
@@ -111,7 +111,7 @@ def _check(names: Mapping[str, str], row: tuple[Place | int, Mapping[str, Any]])
 
 
 def _read_cells(pictures: Mapping[str, str], folder: Path, id: str, battle: Battle) -> Item:
-    assert isinstance(battle.place, Place)
+    assert isinstance(battle.place, RowPlace)
     return _item(id, battle, cells_of(battle.place, list(pictures.values())), pictures, folder)
 
 

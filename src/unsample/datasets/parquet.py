@@ -22,14 +22,14 @@ from unsample.datasets.rows import inside
 from unsample.errors import BadInput, first_line
 
 if TYPE_CHECKING:
-    from unsample.pictures import Picture
+    from unsample.media.pictures import Picture
 
 MAX_GROUP = 2**30  # bytes of the wanted columns of a row group in memory; of its texts MAX_BYTES
 BATCH = 1024  # rows of texts at once
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPlace:
     """Where a row lies."""
 
     file: Path
@@ -67,7 +67,7 @@ def columns_of(files: Sequence[Path]) -> list[str]:
     return [name for name in schemas[0] if all(name in names for names in schemas)]
 
 
-def texts_of(files: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
+def texts_of(files: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[RowPlace, dict[str, Any]]]:
     """Where each row lies, and its cells in some columns without pictures; bytes where a cell is no UTF-8.
 
     Raises:
@@ -77,13 +77,13 @@ def texts_of(files: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Pl
         yield from capped(_texts_of(file, list(columns)), file)
 
 
-def _texts_of(file: Path, columns: list[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _texts_of(file: Path, columns: list[str]) -> Iterator[tuple[RowPlace, dict[str, Any]]]:
     opened = _opened(file, tuple(columns))
     shared: dict[str, str] = {}  # a text that stands there many times is one
     left = MAX_BYTES
     for group in range(opened.metadata.num_row_groups):
         if not columns:
-            yield from ((Place(file, group, k), {}) for k in range(opened.metadata.row_group(group).num_rows))
+            yield from ((RowPlace(file, group, k), {}) for k in range(opened.metadata.row_group(group).num_rows))
             continue
         _check_size(file, opened, group, columns, MAX_BYTES)
         batches = opened.iter_batches(BATCH, row_groups=[group], columns=columns, use_threads=False)
@@ -98,7 +98,7 @@ def _texts_of(file: Path, columns: list[str]) -> Iterator[tuple[Place, dict[str,
                 if left < 0:
                     raise BadInput(f"{str(file)!r} holds texts of over {MAX_BYTES // 2**20} MB; split it")
                 kept = (shared[c] if isinstance(c, str) else c for c in cells)
-                yield Place(file, group, k), dict(zip(columns, kept, strict=True))
+                yield RowPlace(file, group, k), dict(zip(columns, kept, strict=True))
             first += batch.num_rows
 
 
@@ -129,7 +129,7 @@ def _decoded(cell: bytes | None) -> str | bytes | None:
         return cell
 
 
-def cells_of(place: Place, columns: Sequence[str]) -> dict[str, Any]:
+def cells_of(place: RowPlace, columns: Sequence[str]) -> dict[str, Any]:
     """The cells of one row, pictures too.
 
     Raises:
@@ -146,7 +146,7 @@ def picture_of(cell: Any, name: str, folder: Path | None) -> Picture:
     Raises:
         BadInput: it is none.
     """
-    from unsample.pictures import from_bytes, open_picture
+    from unsample.media.pictures import from_bytes, open_picture
 
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
     path = cell.get("path") if isinstance(cell, Mapping) else cell

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.datasets.index import Pairs, capped, find_columns, read_json
 from unsample.datasets.item import Item
-from unsample.datasets.parquet import Place, cells_of, columns_of, picture_of, tables_in, texts_of
+from unsample.datasets.parquet import RowPlace, cells_of, columns_of, picture_of, tables_in, texts_of
 from unsample.datasets.rows import Rows, gather, inside, needed, noted, safe_id
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput, unknown_name
@@ -30,7 +30,7 @@ from unsample.errors import BadInput, unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.pictures import Picture
+    from unsample.media.pictures import Picture
 
 SIDE = 512
 INDEX, PICTURES = "mapping_file.json", "annotation_images"
@@ -59,10 +59,10 @@ KIN = {  # our name to the names that editions use
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
+class PromptEdit:
     """A row: where its picture is, and all else."""
 
-    picture: Path | Place
+    picture: Path | RowPlace
     source_prompt: str  # with the brackets around what changes
     target_prompt: str
     runs: Sequence[int] | None
@@ -71,7 +71,7 @@ class Edit:
     blended_words: Any = None
 
 
-def open_pie_bench(spec: Spec, size: int) -> Rows[Edit]:
+def open_pie_bench(spec: Spec, size: int) -> Rows[PromptEdit]:
     """Either edition, by what lies in the folder; `category=0+3` or names keep some types."""
     wanted = categories(spec.options["category"]) if "category" in spec.options else None
     path = spec.path("any")
@@ -193,7 +193,7 @@ def category_of(value: Any) -> str | None:
     return CATEGORIES[int(text)] if re.fullmatch("[0-9]", text) else text if text in CATEGORIES else None
 
 
-def _check_listed(folder: Path, row: Mapping[str, Any]) -> Edit:
+def _check_listed(folder: Path, row: Mapping[str, Any]) -> PromptEdit:
     """A row of mapping_file.json, which must be whole."""
     if "row" in row:
         raise BadInput(f"it is no JSON object, but a {type(row['row']).__name__}")
@@ -205,30 +205,32 @@ def _check_listed(folder: Path, row: Mapping[str, Any]) -> Edit:
     return edit
 
 
-def _check(folder: Path, row: Mapping[str, Any]) -> Edit:
+def _check(folder: Path, row: Mapping[str, Any]) -> PromptEdit:
     before, after = needed(row, "original_prompt"), needed(row, "editing_prompt")
     runs = None if row.get("mask") is None else check_mask(row["mask"])
-    picture = row["picture"] if isinstance(row["picture"], Place) else inside(folder, row["picture"])
-    return Edit(picture, before, after, runs, row["category"], row.get("editing_instruction"), row.get("blended_word"))
+    picture = row["picture"] if isinstance(row["picture"], RowPlace) else inside(folder, row["picture"])
+    return PromptEdit(
+        picture, before, after, runs, row["category"], row.get("editing_instruction"), row.get("blended_word")
+    )
 
 
 def _bare(prompt: str) -> str:
     return prompt.replace("[", "").replace("]", "")
 
 
-def _read(id: str, edit: Edit) -> Item:
-    from unsample.pictures import open_picture
+def _read(id: str, edit: PromptEdit) -> Item:
+    from unsample.media.pictures import open_picture
 
     assert isinstance(edit.picture, Path)
     return _item(id, edit, open_picture(edit.picture))
 
 
-def _read_cell(column: str, folder: Path, id: str, edit: Edit) -> Item:
-    assert isinstance(edit.picture, Place)
+def _read_cell(column: str, folder: Path, id: str, edit: PromptEdit) -> Item:
+    assert isinstance(edit.picture, RowPlace)
     return _item(id, edit, picture_of(cells_of(edit.picture, [column])[column], "image", folder))
 
 
-def _item(id: str, edit: Edit, picture: Picture) -> Item:
+def _item(id: str, edit: PromptEdit, picture: Picture) -> Item:
     kept = ("source_prompt", "target_prompt", "instruction", "blended_words")
     extra = {name: value for name in kept if (value := getattr(edit, name))}
     return Item(

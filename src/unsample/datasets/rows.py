@@ -19,8 +19,8 @@ from unsample.errors import BadInput
 from unsample.numeric import is_text
 
 if TYPE_CHECKING:
-    from unsample.masks import Mask
-    from unsample.pictures import Picture
+    from unsample.media.masks import Mask
+    from unsample.media.pictures import Picture
 
 SHOWN = 3  # broken rows in one message
 

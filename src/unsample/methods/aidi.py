@@ -8,8 +8,8 @@ There is no code of the authors, so the numbers of iterations below are those of
 from __future__ import annotations
 
 from unsample.methods.base import Method, number, whole
-from unsample.solvers.anderson import anderson, average_two
-from unsample.solvers.fixed_point import Accelerator, fixed_point_invert
+from unsample.numbers.solvers.anderson import anderson, average_two
+from unsample.numbers.solvers.fixed_point import Accelerator, fixed_point_invert
 
 
 def aidi_e(num_iters: int = 5, tol: float | None = None) -> Method:

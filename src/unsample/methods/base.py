@@ -15,17 +15,17 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
 from unsample.errors import BadOption, Incompatible, unknown_name
+from unsample.numbers.solvers.ddim import ddim_invert_at_target, ddim_sample
+from unsample.numbers.walk import State, Step
 from unsample.numeric import is_real, is_whole
-from unsample.solvers.ddim import ddim_invert_at_target, ddim_sample
-from unsample.walk import State, Step
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from unsample.grid import Grid
     from unsample.models.base import Condition
     from unsample.models.guidance import Predict
+    from unsample.numbers.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Task:
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal numbers (B, *shape), each picture's from its own generator; default: of the shape of x0."""
-        from unsample.draws import draw_noise
+        from unsample.numbers.draws import draw_noise
 
         return draw_noise(self.generators, shape or self.x0.shape[1:]).to(self.x0)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption
 from unsample.methods.base import Kept, Method, Task, number
-from unsample.solvers.bdia import bdia_weights
-from unsample.solvers.reversible import check_reversible, two_point_steps
+from unsample.numbers.solvers.bdia import bdia_weights
+from unsample.numbers.solvers.reversible import check_reversible, two_point_steps
 
 if TYPE_CHECKING:
-    from unsample.walk import State
+    from unsample.numbers.walk import State
 
 SAFE = 0.9  # below, (1 / gamma)^50 passes 1e3 and reaches 1e15 at .5
 

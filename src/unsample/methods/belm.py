@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from unsample.errors import Incompatible
-from unsample.grid import MOST_LEAP, Grid, end_of, leap
 from unsample.methods.base import Kept, Method, Task, Walked, choice
-from unsample.solvers.belm import belm_weights, first_step_stays
-from unsample.solvers.reversible import check_reversible, two_point_steps
+from unsample.numbers.grid import MOST_LEAP, Grid, end_of, leap
+from unsample.numbers.solvers.belm import belm_weights, first_step_stays
+from unsample.numbers.solvers.reversible import check_reversible, two_point_steps
 
 if TYPE_CHECKING:
-    from unsample.walk import State
+    from unsample.numbers.walk import State
 
 SPACINGS = ("leading", "linspace", "trailing")
 

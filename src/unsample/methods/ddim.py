@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from unsample.methods.base import Method, choice
-from unsample.solvers.ddim import INVERT_AT
+from unsample.numbers.solvers.ddim import INVERT_AT
 
 
 def ddim(eps_at: Literal["target", "source"] = "target") -> Method:

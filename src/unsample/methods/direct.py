@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.methods.base import STEPS, Base, Kept, Method, Task, as_base, base_setting, number, whole
-from unsample.solvers.ddim import ddim_sample
-from unsample.walk import State
+from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
+    from unsample.numbers.grid import Grid
 
 
 def direct(base: Base = "ddim", scale: float = 1.0, every: int = 1) -> Method:

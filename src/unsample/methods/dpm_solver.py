@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption
 from unsample.methods.base import Method, Task, Walked, number, whole
-from unsample.walk import State
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
-    from unsample.solvers.dpm_exact import Correction
+    from unsample.numbers.solvers.dpm_exact import Correction
 
 FINE_STEP = 10  # the authors' code
 
@@ -59,8 +59,8 @@ def dpm_solver(
         >>> unsample.methods.dpm_solver(order=1, exact=False).passes(unsample.methods.Walked(steps=50))
         50
     """
-    from unsample.solvers.dpm_exact import Correction, dpm_exact
-    from unsample.solvers.dpm_solver import dpm_reverse, dpm_sample
+    from unsample.numbers.solvers.dpm_exact import Correction, dpm_exact
+    from unsample.numbers.solvers.dpm_solver import dpm_reverse, dpm_sample
 
     if order not in (1, 2) or isinstance(order, bool):
         raise BadOption(f"dpm_solver: order must be 1 or 2; got {order!r}")
@@ -103,7 +103,7 @@ def _stop(task: Task) -> State:
 
 def _passes(walked: Walked, order: int, max_iters: int, fine_step: int) -> int:
     """A start and the iterations; of order 2, but for both ends, two fine runs and an anchor in place of the start."""
-    from unsample.solvers.dpm_exact import fine_steps
+    from unsample.numbers.solvers.dpm_exact import fine_steps
 
     steps = walked.steps
     total = steps * (1 + max_iters)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.errors import BadOption, Incompatible
 from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, holds, number
-from unsample.walk import State
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
+    from unsample.numbers.grid import Grid
 
 
 def easyinv(

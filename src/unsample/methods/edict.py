@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption
 from unsample.methods.base import Kept, Method, Task, number
-from unsample.solvers.edict import edict_steps
-from unsample.solvers.reversible import check_reversible
+from unsample.numbers.solvers.edict import edict_steps
+from unsample.numbers.solvers.reversible import check_reversible
 
 if TYPE_CHECKING:
-    from unsample.grid import Grid
-    from unsample.walk import State
+    from unsample.numbers.grid import Grid
+    from unsample.numbers.walk import State
 
 MOST_GAP = 1e5  # 0.93 makes 1e3 in 50 steps, 1e5 in 80 and 1e12 in 200, where the noise is lost
 SAFE = 0.9  # below, what inverting magnifies no longer fits into a float: (1 / .9^2)^50 is 4e4, (1 / .5^2)^50 is 1e30

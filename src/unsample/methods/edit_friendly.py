@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption
 from unsample.methods.base import STEPS, Kept, Method, Task, number
-from unsample.solvers.ddpm_maps import ddpm_mean, ddpm_sample, forward_noised
+from unsample.numbers.solvers.ddpm_maps import ddpm_mean, ddpm_sample, forward_noised
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
-    from unsample.walk import State
+    from unsample.numbers.grid import Grid
+    from unsample.numbers.walk import State
 
 
 def _begin(task: Task) -> State:

@@ -8,7 +8,7 @@ round trip does not mean that the recovered noise is right: look at both.
 from __future__ import annotations
 
 from unsample.methods.base import Method, number, whole
-from unsample.solvers.fixed_point import fixed_point_invert
+from unsample.numbers.solvers.fixed_point import fixed_point_invert
 
 
 def fixed_point(num_iters: int = 10, tol: float | None = None) -> Method:

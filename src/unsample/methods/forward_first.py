@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.methods.base import Base, Method, Task, Walked, as_base, base_setting, number, whole
-from unsample.walk import State
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
+    from unsample.numbers.grid import Grid
 
 
 def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int | None = None) -> Method:
@@ -99,6 +99,6 @@ def _shared(x0: Tensor, seed: int) -> Tensor:
     """One noise of the shape of a picture for all of them; a generator of its own, so that no batch changes it."""
     import torch
 
-    from unsample.draws import draw_noise
+    from unsample.numbers.draws import draw_noise
 
     return draw_noise([torch.Generator().manual_seed(seed)], x0.shape[1:]).to(x0).expand_as(x0)

@@ -13,7 +13,7 @@ from typing import Literal
 from unsample.errors import BadOption
 from unsample.methods.base import Method, Task, choice, number, whole
 from unsample.methods.gradient import saving_memory
-from unsample.walk import State
+from unsample.numbers.walk import State
 
 ETA = 1e-6  # "a small constant for numerical stability": the paper gives no number
 
@@ -52,7 +52,7 @@ def gnri(
         >>> [unsample.methods.gnri(variant).backward(walked) for variant in ("paper", "code")]
         [8, 0]
     """
-    from unsample.solvers.newton import newton_invert, sign_invert
+    from unsample.numbers.solvers.newton import newton_invert, sign_invert
 
     choice("gnri", "variant", variant, ("paper", "code"))
     whole("gnri", "num_iters", num_iters)

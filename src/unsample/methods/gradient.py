@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from unsample.errors import BadOption
 from unsample.methods.base import Base, Method, Walked, as_base, base_setting, choice, number, whole
 from unsample.methods.forward_first import beyond
-from unsample.walk import State, Step
+from unsample.numbers.walk import State, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
+    from unsample.numbers.grid import Grid
 
 LEARNING_RATES = {"adam": 1e-3, "sgd": 0.1, "lbfgs": 1.0}  # of a sum of squares; ours, the paper states none
 
@@ -54,7 +54,7 @@ def gradient(
         >>> unsample.methods.gradient(num_iters=20, first_steps=2).passes(unsample.methods.Walked(steps=10))
         48
     """
-    from unsample.solvers.gradient import OPTIMIZERS, gradient_invert
+    from unsample.numbers.solvers.gradient import OPTIMIZERS, gradient_invert
 
     whole("gradient", "num_iters", num_iters)
     choice("gradient", "optimizer", optimizer, OPTIMIZERS)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
 from unsample.methods.base import STEPS, Axis, Base, Kept, Method, Task, as_base, base_setting, number, whole
-from unsample.solvers.ddim import ddim_sample
-from unsample.solvers.embeddings import Descent, Half, fit_each_step, fit_one_for_all, matters, with_embeds
-from unsample.walk import State, Step
+from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.numbers.solvers.embeddings import Descent, Half, fit_each_step, fit_one_for_all, matters, with_embeds
+from unsample.numbers.walk import State, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
+    from unsample.numbers.grid import Grid
 
 
 def null_text(

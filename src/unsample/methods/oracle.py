@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from unsample.errors import Incompatible
 from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, whole
 from unsample.methods.forward_first import beyond
-from unsample.walk import State
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
-    from unsample.prediction import Prediction
+    from unsample.numbers.grid import Grid
+    from unsample.numbers.prediction import Prediction
 
 
 def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"] = "eps") -> Method:
@@ -58,7 +58,7 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
         return {**state, "recorded": recorded.transpose(0, 1)}
 
     def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-        from unsample.solvers.ddim import carry
+        from unsample.numbers.solvers.ddim import carry
 
         if j > num_steps:
             return inner.invert_step(predict, x, grid, i, j, state)
@@ -87,7 +87,7 @@ def recorded_prediction(cleaner: Tensor, noisier: Tensor, grid: Grid, i: int, j:
 
     No division by alpha, so alpha = 0 at the noisiest point is no special case.
     """
-    from unsample.prediction import Prediction
+    from unsample.numbers.prediction import Prediction
 
     turn = grid.alpha[i] * grid.sigma[j] - grid.alpha[j] * grid.sigma[i]
     x0 = (grid.sigma[j] * cleaner - grid.sigma[i] * noisier) / turn

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from unsample.errors import BadOption, Incompatible
 from unsample.methods.base import Base, Method, Task, as_base, base_setting, holds, number, whole
 from unsample.methods.ddim import ddim
-from unsample.walk import State
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
-    from unsample.prediction import Prediction
+    from unsample.numbers.grid import Grid
+    from unsample.numbers.prediction import Prediction
 
 
 def pix2pix_zero(
@@ -103,7 +103,7 @@ class Regularised:
 
     def __call__(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
         """As `Predict`."""
-        from unsample.prediction import Prediction
+        from unsample.numbers.prediction import Prediction
 
         found = self.predict(x, i, rows)
         alpha, sigma, clip = self.grid.eval_alpha[i], self.grid.eval_sigma[i], self.grid.clip
@@ -119,7 +119,7 @@ class Regularised:
 
     def regularised(self, eps: Tensor, rolls: Tensor) -> Tensor:
         """The rounds of both losses."""
-        from unsample.solvers.regularise import normalise, whiten
+        from unsample.numbers.solvers.regularise import normalise, whiten
 
         by_ac, by_kl = self.rates
         for outer in range(rolls.shape[1]):
@@ -131,7 +131,7 @@ class Regularised:
 
 def _rolls(task: Task, base: Method, count: tuple[int, int], lowest: int) -> State:
     """The rolls of every step, drawn before the walk: (B, T, rounds, rolls a round, C, levels)."""
-    from unsample.solvers.regularise import LEAST_SIDE, draw_rolls
+    from unsample.numbers.solvers.regularise import LEAST_SIDE, draw_rolls
 
     shape = task.x0.shape[1:]
     if min(shape[-2:]) < LEAST_SIDE:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from unsample.methods.base import Axis, Base, Kept, Method, Task, as_base, base_setting, choice, number, whole
-from unsample.solvers.proximal import Proximal
-from unsample.walk import State
+from unsample.numbers.solvers.proximal import Proximal
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor

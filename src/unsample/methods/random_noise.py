@@ -13,8 +13,8 @@ from unsample.methods.base import Method, Task, nothing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
-    from unsample.walk import State
+    from unsample.numbers.grid import Grid
+    from unsample.numbers.walk import State
 
 
 def _begin(task: Task) -> State:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.errors import BadOption, Incompatible
 from unsample.methods.base import STEPS, Kept, Method, Task, Walked, choice, number, whole
-from unsample.solvers.ddim import ddim_sample
-from unsample.solvers.renoise import Plan, renoise_invert
-from unsample.solvers.stochastic import noisy_sample, shares
-from unsample.walk import State
+from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.numbers.solvers.renoise import RenoisePlan, renoise_invert
+from unsample.numbers.solvers.stochastic import noisy_sample, shares
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ def renoise(
         44
     """
     _check(locals())
-    plan = Plan(
+    plan = RenoisePlan(
         num_renoise_steps=num_renoise_steps,
         early_renoise_steps=early_renoise_steps,
         early_timestep=early_timestep,
@@ -156,15 +156,15 @@ def _check(given: dict[str, Any]) -> None:
         raise BadOption("renoise: noise_correction corrects a stochastic sampler's noises; eta=0 has none, use eta=1")
 
 
-def _passes(plan: Plan, walked: Walked) -> int:
+def _passes(plan: RenoisePlan, walked: Walked) -> int:
     # without timesteps: those that diffusers' leading spacing gives a model of 1000
     timesteps = walked.timesteps or tuple(k * (1000 // walked.steps) for k in range(walked.steps))
     return walked.pair * sum(plan.passes(t) for t in timesteps)
 
 
-def _draws(task: Task, plan: Plan, lowest_roll: int) -> State:
+def _draws(task: Task, plan: RenoisePlan, lowest_roll: int) -> State:
     """What the walk needs of chance: the sampler's noises, the forward noise, the rolls. The last two are not kept."""
-    from unsample.solvers.regularise import LEAST_SIDE, draw_rolls
+    from unsample.numbers.solvers.regularise import LEAST_SIDE, draw_rolls
 
     shape, state = task.x0.shape[1:], {}
     if plan.eta > 0:
@@ -183,7 +183,7 @@ def _draws(task: Task, plan: Plan, lowest_roll: int) -> State:
 
 def _corrected(task: Task, pivots: list[Tensor], state: State, eta: float, exact: bool) -> State:
     """The noises with which the sampler comes back through the pivots, or that are nearer to them."""
-    from unsample.solvers.stochastic import descended, needed_noise
+    from unsample.numbers.solvers.stochastic import descended, needed_noise
 
     noises = state["noises"].clone()
     for j in task.progress(range(1, task.stop + 1), "noise correction"):

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unsample.methods.base import STEPS, Kept, Method, Task, nothing, number
-from unsample.solvers.ddim import ddim_sample
-from unsample.solvers.ddpm_maps import ddpm_sample, forward_noised
+from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.numbers.solvers.ddpm_maps import ddpm_sample, forward_noised
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
-    from unsample.walk import State
+    from unsample.numbers.grid import Grid
+    from unsample.numbers.walk import State
 
 
 def _up(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:

@@ -11,10 +11,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput
-from unsample.health import health
 from unsample.metrics.distributions import Outcome
 from unsample.metrics.moments import Moments
 from unsample.metrics.subject import Found, Settings, Subject
+from unsample.numbers.health import health
 
 if TYPE_CHECKING:
     from torch import Tensor

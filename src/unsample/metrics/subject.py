@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class Subject:
     """What is known of some pictures; a row is a picture, None is not known.
 
-    Pictures are (B, 3, H, W) in [0, 1], or numpy arrays as in `unsample.arrays`, which become that; noises and latents
-    (B, C, h, w) on the model's own range, unclamped.
+    Pictures are (B, 3, H, W) in [0, 1], or numpy arrays as in `unsample.media.arrays`, which become that; noises and
+    latents (B, C, h, w) on the model's own range, unclamped.
     """
 
     images: Tensor | None = None  # the result
     reference: Tensor | None = None  # the source
     truth: Tensor | None = None  # the true edit
-    mask: Tensor | None = None  # (B, 1, H, W) of 0 and 1, 1 is to be edited; others are read by `unsample.masks`
+    mask: Tensor | None = None  # (B, 1, H, W) of 0 and 1, 1 is to be edited; others are read by `unsample.media.masks`
     prompts: Sequence[str] | None = None  # what the source shows
     target_prompts: Sequence[str] | None = None  # what the result should show
     targets: Sequence[Scene] | None = None  # scenes only: the scene after the edit
@@ -60,7 +60,7 @@ def _pictures(array: Any, name: str) -> Tensor:
     import numpy as np
     import torch
 
-    from unsample.arrays import floats_of, pictures_in
+    from unsample.media.arrays import floats_of, pictures_in
 
     return torch.from_numpy(np.stack([floats_of(one) for one in pictures_in(array, name)]))
 
@@ -70,7 +70,7 @@ def _zeros_and_ones(mask: Any) -> Tensor:
     import numpy as np
     import torch
 
-    from unsample.masks import RULE, mask_of_array
+    from unsample.media.masks import RULE, mask_of_array
 
     if isinstance(mask, torch.Tensor):
         if mask.ndim == 4 and mask.is_floating_point() and bool(((mask == 0) | (mask == 1)).all()):

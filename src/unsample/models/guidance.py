@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, shown, unknown_name
 from unsample.models.base import Condition, Model
+from unsample.numbers.prediction import Prediction, prediction_from_output
 from unsample.numeric import is_real
-from unsample.prediction import Prediction, prediction_from_output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.grid import Grid
+    from unsample.numbers.grid import Grid
 
 
 HALVES = ("unconditional", "conditional")  # of a guided prediction, in the order of its batch

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.errors import BadInput, BadOption
 from unsample.report import words
 from unsample.report.columns import Column
-from unsample.report.table import Block, Cell, Method
+from unsample.report.table import Block, Cell, MethodRow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,8 +76,8 @@ class Album:
         return self._opened[file]
 
     def _read(self, path: str, sha256: str) -> Image | str:
-        from unsample.files import Outside, open_inside
-        from unsample.pictures import MAX_BYTES, from_bytes
+        from unsample.media.files import Outside, open_inside
+        from unsample.media.pictures import MAX_BYTES, from_bytes
 
         try:
             with open_inside(self.folder, path) as file:
@@ -108,7 +108,7 @@ def strips(block: Block, by: Column | None, folder: Path) -> list[Strip]:
     ]
 
 
-def _picked(method: Method, cell: Cell, by: Column) -> list[tuple[str, Mapping[str, Any]]]:
+def _picked(method: MethodRow, cell: Cell, by: Column) -> list[tuple[str, Mapping[str, Any]]]:
     """Diverged items are the worst; a single item is its own median."""
     sign = 1 if by.higher else -1
     found = sorted(cell.values.found, key=lambda item: (sign * cell.values.found[item], item))
@@ -135,7 +135,7 @@ def _compared(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _factor(rows: Sequence[Mapping[str, Any]], album: Album) -> int:
     """One brightening for all differences, so that they compare: the largest that clips none."""
-    from unsample.figures import difference
+    from unsample.media.figures import difference
 
     factors = []
     for row in rows:
@@ -156,7 +156,7 @@ def _pair(row: Mapping[str, Any], album: Album) -> tuple[Image, Image] | None:
 
 
 def _pick(
-    place: str, row: Mapping[str, Any], method: Method, by: Column, kinds: Sequence[str], factor: int, album: Album
+    place: str, row: Mapping[str, Any], method: MethodRow, by: Column, kinds: Sequence[str], factor: int, album: Album
 ) -> Pick:
     item, paths = words.line(row["item"], 80), _paths(row)
     whose = f"{method.label}, {place} item {item}"
@@ -178,7 +178,7 @@ def _shown(title: str, alt: str, path: tuple[str, str] | None, row: Mapping[str,
 
 
 def _difference(row: Mapping[str, Any], whose: str, factor: int, album: Album) -> Shown:
-    from unsample.figures import difference
+    from unsample.media.figures import difference
 
     compared, pair = _compared(row), _pair(row, album)
     if compared is None or pair is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from unsample.bench.ledger import FINISHED
 from unsample.report import words
 from unsample.report.columns import STAGES, Column, leading
-from unsample.report.table import Block, Cell, Method
+from unsample.report.table import Block, Cell, MethodRow
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _unit(column: Column) -> list[str]:
     return [column.unit] if column.unit not in ("", "1") else []
 
 
-def _cell(column: Column, cell: Cell | None, method: Method) -> Text:
+def _cell(column: Column, cell: Cell | None, method: MethodRow) -> Text:
     if cell is None:
         return Text(words.NOTHING)
     more = [words.bounds(cell.centre, column.unit)]
@@ -177,7 +177,7 @@ def _shares(values: object) -> bool:
     return all(v in (0.0, 1.0) for v in values)  # type: ignore[attr-defined]
 
 
-def _outcome(m: Method) -> list[Text]:
+def _outcome(m: MethodRow) -> list[Text]:
     finished, share = m.count(*FINISHED), m.finished
 
     def counted(status: str) -> Text:
@@ -201,13 +201,13 @@ def _outcome(m: Method) -> list[Text]:
     ]
 
 
-def _stored(m: Method) -> Text:
+def _stored(m: MethodRow) -> Text:
     ratio = m.mean("stored_ratio")
     what = words.line(m.says("stores") or "", 60)
     return Text(words.NOTHING if ratio is None else f"{ratio:.3g}×", [what] if what else [], order=ratio)
 
 
-def _marks(m: Method) -> list[str]:
+def _marks(m: MethodRow) -> list[str]:
     marks = {"exact_by_construction": "exact by construction", "fitted": "fitted to the picture"}
     found = [text for name, text in marks.items() if m.says(name)]
     return [*found, "drifts by guidance"] if m.drift else found

@@ -16,7 +16,7 @@ from unsample.report import words
 from unsample.report.axes import Axis, cost_axis, value_axis
 from unsample.report.columns import Column
 from unsample.report.labels import LINE, LONGEST, Box, Label, placed, stacked
-from unsample.report.table import Block, Method
+from unsample.report.table import Block, MethodRow
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, FLOOR = 78, 696, 20, 364  # of the plane
@@ -70,7 +70,7 @@ def described(points: Sequence[Point], column: Column) -> str:
     return f"{column.metric} ({column.title}) against network evaluations per picture. {listed}."
 
 
-def _points(methods: Sequence[Method], column: Column) -> list[Point]:
+def _points(methods: Sequence[MethodRow], column: Column) -> list[Point]:
     found = []
     for method in methods:
         cell, cost = method.cells.get(column.key), method.mean("nfe")

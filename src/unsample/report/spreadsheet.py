@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from unsample.files import as_csv
+from unsample.media.files import as_csv
 from unsample.report import words
 from unsample.report.columns import Column
 from unsample.report.statistics import Interval
-from unsample.report.table import Block, Cell, Method
+from unsample.report.table import Block, Cell, MethodRow
 
 FIELDS = (
     *("model", "guidance", "method", "baseline", "stage", "metric", "unit", "better", "ranked"),
@@ -37,7 +37,7 @@ def _lines(blocks: list[Block]) -> Iterator[dict[str, str]]:
                 yield {name: _plain(value) for name, value in (about | figures).items()}
 
 
-def _outcome(m: Method) -> dict[str, Any]:
+def _outcome(m: MethodRow) -> dict[str, Any]:
     return {
         "method": m.label,
         "baseline": m.baseline,

@@ -63,7 +63,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodRow:
     """A row of the tables."""
 
     label: str
@@ -118,22 +118,22 @@ class Block:
     model: str
     guidance: float | None
     columns: Sequence[Column]
-    methods: Sequence[Method]
-    baselines: Sequence[Method]
+    methods: Sequence[MethodRow]
+    baselines: Sequence[MethodRow]
     shared: Mapping[str, int]  # column to how many items all methods finished
 
     @property
-    def everyone(self) -> list[Method]:
+    def everyone(self) -> list[MethodRow]:
         """Methods, then baselines."""
         return [*self.methods, *self.baselines]
 
-    def ordered(self, by: Column | None) -> list[Method]:
+    def ordered(self, by: Column | None) -> list[MethodRow]:
         """Methods from best to worst in a column, those that diverged beyond chance and those without a value last."""
         if by is None:
             return list(self.methods)
         fewest = min((len(m.cells[by.key].values.lost) for m in self.methods if by.key in m.cells), default=0)
 
-        def place(method: Method) -> tuple[bool, bool, float]:
+        def place(method: MethodRow) -> tuple[bool, bool, float]:
             cell = method.cells.get(by.key)
             if cell is None or cell.centre is None:
                 return True, True, 0.0
@@ -182,14 +182,14 @@ def _block(
     return Block(model, guidance, found, [m for m in full if not m.baseline], [m for m in full if m.baseline], shared)
 
 
-def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[Method]:
+def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[MethodRow]:
     """Every method that has a row, or shall have one, in the order of the rows and then of the plan."""
     planned = {(part.baseline, part.method): part for part in parts}
     items, found = {row["item"] for row in rows}, []
     for baseline, label in dict.fromkeys([*((bool(r.get("baseline")), r["method"]) for r in rows), *planned]):
         own = [row for row in rows if row["method"] == label and bool(row.get("baseline")) == baseline]
         drifts = words.line(_drift(own[0])) if own else ""
-        method = Method(label, own, len(items - {row["item"] for row in own}), baseline, drift=drifts)
+        method = MethodRow(label, own, len(items - {row["item"] for row in own}), baseline, drift=drifts)
         part = planned.get((baseline, label))
         if part is not None:
             stopped = part.apart.reason if part.apart else ""
@@ -230,7 +230,7 @@ def collected(rows: Sequence[Row], column: Column, everywhere: Set[str]) -> Valu
     return Values(found, frozenset(lost), reasons, everywhere)
 
 
-def _compared(column: Column, methods: Sequence[Method], values: Sequence[Values]) -> tuple[int, list[Cell | None]]:
+def _compared(column: Column, methods: Sequence[MethodRow], values: Sequence[Values]) -> tuple[int, list[Cell | None]]:
     """How many items all methods finished, and the cell of each method that has anything to show."""
     sets = [v.found.keys() for m, v in zip(methods, values, strict=True) if v.found and not m.baseline]
     sets = sets or [v.found.keys() for v in values if v.found]
@@ -247,7 +247,7 @@ def _compared(column: Column, methods: Sequence[Method], values: Sequence[Values
     return len(common), _ranked(column, methods, made) if column.ranks else made
 
 
-def _ranked(column: Column, methods: Sequence[Method], cells: Sequence[Cell | None]) -> list[Cell | None]:
+def _ranked(column: Column, methods: Sequence[MethodRow], cells: Sequence[Cell | None]) -> list[Cell | None]:
     """The cells with the best one marked and the others held against it; baselines stay out of it."""
     rivals = [c for m, c in zip(methods, cells, strict=True) if c and c.centre and not m.baseline]
     if not rivals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from unsample.files import atomic_write, check_writable_folder
+from unsample.media.files import atomic_write, check_writable_folder
 
 NAMES = ("report.html", "report.md", "report.csv")
 

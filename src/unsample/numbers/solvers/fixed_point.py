@@ -1,0 +1,97 @@
+"""Implicit DDIM inversion: the next point solves the sampling step for its input, by fixed-point iteration.
+
+`x_j = F(x_j)`, `F(y) = transfer(x_i, eps(y, t_j))`, started at y = x_i; one iteration is DDIM inversion. Each picture
+has its own residual RMS(F(x_k) - x_k) and its own end. The next iterate is F(x_k) itself, or what an accelerator makes
+of the last few images F(x_k) (AIDI, arXiv:2309.04907): a transfer is affine in eps, so an average of images is the
+image of the averaged eps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from unsample.numbers.grid import Grid
+from unsample.numbers.solvers.ddim import carry
+from unsample.numbers.walk import State, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DIVERGING = 10.0  # a residual this many times the best one is running away
+LOOSE = 1e-2  # without a tolerance: a residual of more than 1 % of x is not called converged
+
+
+Accelerator: TypeAlias = "Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]"
+"""The next iterate, from the last images F(x_k) and the last residuals F(x_k) - x_k, newest last, row by row."""
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of each picture: (B,)."""
+    return x.flatten(1).square().mean(1).sqrt()
+
+
+def latest(images: Sequence[Tensor], residuals: Sequence[Tensor]) -> Tensor:
+    """The naive iteration: the image itself."""
+    return images[-1]
+
+
+def with_residual(state: State, relative: Tensor, converged: Tensor) -> State:
+    """The state with the worst of the steps so far."""
+    import torch
+
+    return {
+        **state,
+        "residual": torch.maximum(state.get("residual", torch.zeros_like(relative)), relative),
+        "converged": state.get("converged", torch.ones_like(converged)) & converged,
+    }
+
+
+def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerator = latest, memory: int = 1) -> Step:
+    """The step. Its state holds `residual` (B,), the largest of any step over RMS(x), and `converged` (B,).
+
+    Args:
+        num_iters: iterations a step.
+        tol: a picture stops when its residual is at most tol * RMS(x_k).
+        accelerate: makes the next iterate.
+        memory: how many images and residuals it is given.
+    """
+
+    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        import torch
+
+        guess, best = x, x
+        images: list[Tensor] = []
+        residuals: list[Tensor] = []
+        smallest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+        relative, first = smallest.clone(), smallest
+        active = torch.arange(len(x), device=x.device)
+        for k in range(num_iters):
+            rows = None if len(active) == len(x) else active
+            source, at = (x, guess) if rows is None else (x[rows], guess[rows])
+            image = carry(source, predict(at, j, rows), grid, i, j)
+            images, residuals = [*images, image][-memory:], [*residuals, image - at][-memory:]
+            residual, scale = rms(residuals[-1]), rms(at)
+            onward = accelerate(images, residuals)
+            better = (residual < smallest[active]) | (k == 0)
+            chosen = active[better]
+            best, smallest = best.clone(), smallest.clone()
+            best[chosen], smallest[chosen] = onward[better], residual[better]
+            relative[chosen] = torch.where(residual > 0, residual / scale, 0.0)[better]
+            first = smallest if k == 0 else first
+            guess = guess.index_copy(0, active, onward)
+            going = residual.isfinite()  # a picture that is lost keeps its best iterate and costs nothing more
+            if tol is not None:
+                going &= (residual > tol * scale) & (residual <= DIVERGING * smallest[active])
+            active = active[going]
+            images, residuals = ([past[going] for past in kept] for kept in (images, residuals))
+            if len(active) == 0:
+                break
+        converged = (smallest < first) & (relative <= LOOSE) if tol is None else relative <= tol
+        if num_iters == 1 and tol is None:
+            converged = torch.ones_like(converged)
+        floor = 10 * torch.finfo(x.dtype).eps
+        converged = converged | (relative <= floor)
+        return best, with_residual(state, relative, converged)
+
+    return step

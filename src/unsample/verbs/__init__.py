@@ -1,0 +1,1 @@
+"""What a user calls: look up, check, run, return. Re-exported by the package itself."""

@@ -1,0 +1,70 @@
+"""What came of an inversion, picture by picture: lost, not converged, or fine."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+from unsample.errors import Diverged
+from unsample.methods import Method
+from unsample.numbers.walk import State
+from unsample.verbs.running import Watch, warn_nonfinite
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure_noise: bool) -> None:
+    """Pictures whose record is not finite, or whose noise a reversible method has blown up, are lost."""
+    end = f"the end of {len(watch.points) - 1} steps"
+    for name in method.keeps:
+        for k in (~state[name].flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            watch.lost_at.setdefault(k, f"{end} ({name} is not finite)")
+    stds = noise.flatten(1).std(1).tolist() if method.reversible and pure_noise else []
+    odd = []
+    for k, std in enumerate(stds):
+        if std > 100:
+            watch.lost_at.setdefault(k, f"{end} (noise std {std:.3g})")
+        elif not 0.8 <= std <= 1.25:
+            odd.append(f"{std:.3g} for picture {k}")
+    if odd:
+        warnings.warn(
+            f"invert: {method.name} recovered a noise of std {', '.join(odd)}, not 1: its round trip may be exact all "
+            "the same, but edits and interpolations will suffer; try guidance 1 or more steps",
+            stacklevel=3,
+        )
+    if len(watch.lost_at) == len(noise):
+        message = f"invert with {watch.model.id} diverged: {method.name} lost every picture at {watch.lost_at[0]}"
+        message += "; try guidance 1, strength below 1, or another timestep_spacing" if method.reversible else ""
+        raise Diverged(f"{message}{watch.cost.because(0)}", watch.cost.nonfinite)
+
+
+def status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
+    """What came of each picture; one warning names those that were lost, another those that did not converge."""
+    converged = state.get("converged")
+    status, short = [], []
+    for k in range(count):
+        if k in watch.lost_at:
+            status.append("diverged")
+        elif converged is not None and not bool(converged[k]):
+            status.append("not_converged")
+            short.append(f"picture {k} (largest relative residual of a step {float(state['residual'][k]):.1e})")
+        else:
+            status.append("ok")
+    watch.warn_lost(stacklevel=4)
+    if short:
+        warnings.warn(
+            f"invert: {method.name} did not converge for {', '.join(short)}; the best iterate was kept; try more "
+            "iterations, more steps or guidance 1",
+            stacklevel=3,
+        )
+    warn_nonfinite("invert", watch.cost, status)
+    return status
+
+
+def residuals(state: State) -> list[float | None] | None:
+    """The largest relative residual of any step, one a picture; None for a method without residuals."""
+    if "residual" not in state:
+        return None
+    return [value if math.isfinite(value) else None for value in state["residual"].tolist()]

@@ -1,0 +1,267 @@
+"""Playing an inversion back, as it was made or under another condition: what `reconstruct` and `edit` share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.methods import Method, get_method
+from unsample.models.base import Condition, Model
+from unsample.models.calling import evaluating
+from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
+from unsample.models.loading import load
+from unsample.models.pixel import UNKNOWN
+from unsample.numbers.grid import Grid
+from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.verbs.inputs import Prompts
+from unsample.verbs.results import Images, Inversion, check_whole
+from unsample.verbs.running import Run, Watching, state_dtype
+
+NOTHING = hashlib.sha256().hexdigest()  # stood for a plain function's weights in earlier inversions
+
+
+def play(
+    model: Any,
+    inversion: Inversion,
+    prompts: Prompts,
+    guidance: tuple[float, Schedule, tuple[float, ...] | None],
+    use: str,
+    allow: bool,
+    watching: Watching,
+    verb: str,
+) -> Images:
+    import torch
+
+    model = load(model)
+    w, schedule, scales = guidance
+    check_model(model, inversion, allow)
+    method, grid = method_of(inversion), grid_of(inversion, model)
+    scales = guidance_scales(w, schedule, grid) if scales is None else scales
+    check_bound(method, inversion, scales, use, verb)
+    inverted_at = inversion.meta["guidance_scale"]
+    if (
+        verb == "reconstruct"
+        and list(scales) != fitted_scales(inversion, scales)
+        and method.drifts(inverted_at, scales)
+    ):
+        warnings.warn(drift(method, inverted_at, scales), stacklevel=3)  # else it was said at inversion
+    x = inversion.noise.to(model.device, state_dtype(model, inversion.noise))
+    try:
+        run = Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
+    except BadOption as error:
+        if verb != "reconstruct" or isinstance(error, Incompatible):
+            raise
+        raise BadInput(f"what this inversion is conditioned on does not fit {model.id}: {error}") from error
+    if use == "noise":
+        made = run.sample(x, ddim_sample)
+    else:
+        check_state(method, inversion, run.condition)
+        state = {name: value.to(model.device) for name, value in inversion.state.items()}
+        if method.playback is not None:
+            with torch.no_grad(), evaluating(model):
+                source = (
+                    run.condition if verb == "reconstruct" else prompts_of(inversion).conditions(model, len(x), 1)[0]
+                )
+            run.predict = method.playback(run.predict, source)
+        step = method.edit_step if verb == "edit" and method.edit_step else method.sample_step
+        made = run.sample(x, step, state)
+    warn_constant(made, inversion, verb)
+    shown: dict[str, Any] = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
+    shown |= {name: labels.tolist() for name, labels in prompts.all_labels(len(x)).items()}
+    played = {"verb": verb, "use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
+    played |= {"inversion_guidance_scale": inverted_at}
+    played |= {"nfe": made.nfe, "backward": made.backward, "nonfinite_at": made.nonfinite_at}
+    return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
+
+
+def opened(inversion: Inversion | str | os.PathLike[str]) -> Inversion:
+    """An inversion, or the file that one was saved in."""
+    if isinstance(inversion, Inversion):
+        check_whole(inversion)
+        return inversion
+    if isinstance(inversion, str | os.PathLike):
+        return Inversion.load(Path(inversion))
+    raise BadInput(f"an inversion, or the path of a saved one, is needed; got {type(inversion).__name__}")
+
+
+def guidance_of(
+    inversion: Inversion, guidance_scale: float | None, schedule: Schedule | None
+) -> tuple[float, Schedule, tuple[float, ...] | None]:
+    """Scale and schedule of a playback, and the very scales of the inversion where both are as recorded."""
+    meta = inversion.meta
+    recorded, kept = meta["sampling_guidance_scale"], meta.get("guidance_schedule", "constant")
+    w = check_guidance(recorded if guidance_scale is None else guidance_scale)
+    same = w == recorded and schedule in (None, kept)
+    if schedule is None and kept == "callable" and not same:
+        raise Incompatible(
+            "the inversion was made under a guidance_schedule that is a function, and those cannot be saved; give "
+            "guidance_schedule again"
+        )
+    return (
+        w,
+        kept if schedule is None else schedule,
+        tuple(meta["sampling_scales"]) if same and "sampling_scales" in meta else None,
+    )
+
+
+def edit_guidance(inversion: Inversion, guidance_scale: float | None, negative_class_labels: Any = None) -> float:
+    """The guidance of an edit: what was given, else the method's own for edits, else 5.
+
+    1 under class labels where none was said to stand for no class, at inversion or now.
+    """
+    method = method_of(inversion)
+    if guidance_scale is not None:
+        return check_guidance(guidance_scale)
+    if inversion.class_labels is not None and inversion.negative_class_labels is None and negative_class_labels is None:
+        return 1.0
+    if method.edits_as_fitted:
+        return float(inversion.meta["sampling_guidance_scale"])
+    return 5.0 if method.edit_guidance_scale is None else method.edit_guidance_scale
+
+
+def check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...], use: str, verb: str) -> None:
+    """A record that was fitted under one guidance is played back under that guidance, or refused."""
+    bound = method.edits_as_fitted if verb == "edit" else method.guidance_bound
+    meta = inversion.meta
+    if use == "record" and bound and list(scales) != fitted_scales(inversion, scales):
+        raise Incompatible(
+            f"{method.name}'s record was fitted under guidance {meta['sampling_guidance_scale']:g} "
+            f"({meta.get('guidance_schedule', 'constant')}) and holds under no other; leave guidance_scale and "
+            "guidance_schedule out, or invert again with that sampling_guidance_scale"
+        )
+
+
+def fitted_scales(inversion: Inversion, scales: tuple[float, ...]) -> list[float]:
+    """The sampling guidance that the inversion was made for, a scale a grid point."""
+    meta = inversion.meta
+    return list(meta.get("sampling_scales", [meta["sampling_guidance_scale"]] * len(scales)))
+
+
+def drift(method: Method, inverted_at: float, scales: tuple[float, ...]) -> str:
+    """What is said where a reconstruction cannot but drift (`Method.drifts`)."""
+    told = f"(inverting {inverted_at:g}, sampling up to {max(scales):g}): expect the reconstruction to drift; "
+    if method.handles_guidance:
+        return (
+            f"{method.name} accounts for guidance only if it is the same both ways {told}invert at that guidance, or "
+            "by a method that fits the difference, such as null_text"
+        )
+    return (
+        f"{method.name} does not account for guidance above 1 {told}null_text does, and so do fixed_point and edict "
+        "that are inverted at the guidance of sampling"
+    )
+
+
+def check_state(method: Method, inversion: Inversion, condition: Condition) -> None:
+    """A record that lacks what its method plays back, or holds embeddings of another shape, is corrupt."""
+    missing = [name for name in method.keeps if name not in inversion.state]
+    if missing:
+        raise BadInput(
+            f"{method.name} plays back {', '.join(method.keeps)}, and this inversion holds no {', '.join(missing)}: it "
+            "is corrupt; invert the picture again, or play the noise alone (use='noise')"
+        )
+    given = None if condition.prompt_embeds is None else tuple(condition.prompt_embeds.shape[1:])
+    for name in (n for n, kept in method.keeps.items() if kept.embedding and given is not None):
+        if tuple(inversion.state[name].shape[2:]) != given:
+            raise BadInput(
+                f"{method.name} plays back embeddings of {tuple(inversion.state[name].shape[2:])} ({name}), and those "
+                f"of this prompt and model are {given}; use the model and embeddings that inverted"
+            )
+
+
+def method_of(inversion: Inversion) -> Method:
+    made_by = inversion.meta["method"]
+    try:
+        return get_method(made_by["name"], made_by["settings"])
+    except (BadOption, TypeError) as error:  # settings of a type that no factory takes
+        raise BadInput(f"the method that this inversion was made with cannot be played back: {error}") from error
+
+
+def warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
+    """A constant picture made of one that is not constant is said, never passed in silence."""
+    if inversion.source is None:
+        return
+    flat = made.images.flatten(1).std(1) < 1 / 255
+    varied = inversion.source.float().flatten(1).std(1) >= 1
+    if found := (flat.cpu() & varied).nonzero().flatten().tolist():
+        named = ", ".join(f"picture {k}" for k in found)
+        warnings.warn(f"{verb}: {named} came out constant although its source is not", stacklevel=4)
+
+
+def prompts_of(inversion: Inversion) -> Prompts:
+    """What the inversion was conditioned on."""
+    meta = inversion.meta
+
+    def text(name: str) -> list[str] | None:
+        values = meta.get(name)
+        return None if not values or all(v is None for v in values) else [v or "" for v in values]
+
+    return Prompts(
+        text("prompt"),
+        text("negative_prompt"),
+        inversion.prompt_embeds,
+        inversion.negative_prompt_embeds,
+        inversion.class_labels,
+        inversion.negative_class_labels,
+    )
+
+
+def with_negatives(prompts: Prompts, inversion: Inversion) -> Prompts:
+    """The prompts of an edit; what it says nothing of is negative as it was at inversion."""
+    kept = prompts_of(inversion)
+    if prompts.negative_class_labels is None and prompts.class_labels is not None:
+        prompts = replace(prompts, negative_class_labels=kept.negative_class_labels)
+    if prompts.negative_prompt is not None or prompts.negative_prompt_embeds is not None:
+        return prompts
+    return replace(prompts, negative_prompt=kept.negative_prompt, negative_prompt_embeds=kept.negative_prompt_embeds)
+
+
+def grid_of(inversion: Inversion, model: Model) -> Grid:
+    """The very grid of the inversion; what the network's output means is the model's own affair."""
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in inversion.meta["grid"].items()}
+    last, trained = stored["timesteps"][-1], len(model.scheduler.alphas_cumprod)
+    if last >= trained:
+        raise BadInput(f"the inversion's noisiest timestep is {last}, and {model.id} was trained on 0 to {trained - 1}")
+    return Grid(**stored | {"prediction_type": model.scheduler.config.get("prediction_type", "epsilon")})
+
+
+def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> None:
+    made_by = inversion.meta["model"]
+    was, means = inversion.meta["grid"]["prediction_type"], model.scheduler.config.get("prediction_type", "epsilon")
+    if was != means and not allow_other_model:
+        raise BadInput(
+            f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that model, "
+            "or allow_other_model (--allow-other-model)"
+        )
+    sha256, unread = model.weights_sha256(), [*getattr(model, "unread", ()), *made_by.get("unread", ())]
+    unknown = sha256 == UNKNOWN or made_by["sha256"] in (UNKNOWN, NOTHING)
+    if allow_other_model or unknown or sha256 == made_by["sha256"]:
+        if tuple(inversion.noise.shape[1:2]) != tuple(model.sample_shape[:1]):
+            raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")
+        if not allow_other_model and (unknown or unread):
+            what = ", ".join(dict.fromkeys(unread)) or made_by["id"]
+            warnings.warn(
+                f"whether {model.id} is the network that inverted is not known: {what} cannot be read; give both "
+                "unsample.wrap(..., id='a name of yours') to have it compared",
+                stacklevel=4,
+            )
+        return
+    raise BadInput(
+        f"this inversion was made by {made_by['id']} (weights {made_by['sha256'][:12]}{_with(made_by.get('changes'))})"
+        f", not by {model.id} (weights {sha256[:12]}{_with(changes_of(model))}); use that model, or allow_other_model "
+        "(--allow-other-model)"
+    )
+
+
+def changes_of(model: Model) -> list[str]:
+    """What changes a model's predictions beside its weights, in words."""
+    weights = getattr(model, "weights", None)
+    return weights.changes() if weights is not None else []
+
+
+def _with(changes: list[str] | None) -> str:
+    return f", with {', '.join(changes)}" if changes else ""
