@@ -11,6 +11,7 @@ import inspect
 import random
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,20 @@ def test_a_record_is_played_back_under_the_guidance_it_was_fitted_with(name: str
                     verb(model, inversion, **more, **given)
             else:
                 assert verb(model, inversion, **more, **given).latents.isfinite().all()
+
+
+@EVERY
+def test_it_inverts_under_its_own_guidance_unless_told(name: str, model: Any, source: Source, inverted: Any) -> None:
+    method = quick(name)
+    own = 1.0 if method.guidance_scale is None else method.guidance_scale
+    assert inverted(name).meta["guidance_scale"] == own
+    half = replace(method, guidance_scale=0.5)
+    given = source.given(half) | {"num_inference_steps": STEPS}
+    assert unsample.invert(model, **given).meta["guidance_scale"] == 0.5
+    assert unsample.invert(model, **given, guidance_scale=1.0).meta["guidance_scale"] == 1.0
+    if not method.needs_prompt:  # nothing to guide away from
+        plain = {name: value for name, value in given.items() if name != "prompt"}
+        assert unsample.invert(mixture(prompts=False), **plain).meta["guidance_scale"] == 1.0
 
 
 # ---------------------------------------------------------------- wrong use

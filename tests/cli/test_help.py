@@ -67,9 +67,9 @@ OPTIONS = {
     "doctor": (),
 }
 DEFAULTS = {
-    "invert": ("ddim", "50", "1.0", "float32", "aspect", "none", "off", "out", "8", "0"),
+    "invert": ("ddim", "50", "float32", "aspect", "none", "off", "out", "8", "0"),
     "reconstruct": ("record", "float32", "out"),
-    "edit": ("ddim", "50", "1.0", "edit.png"),
+    "edit": ("ddim", "50", "edit.png"),
     "interpolate": ("9", "out"),
     "bench run": ("local", "1", "auto", "1/1", "pictures", "run"),
     "bench merge": ("merged",),

@@ -52,7 +52,7 @@ class Walk:
 
     method: Method
     steps: int
-    guidance_scale: float
+    guidance_scale: float | None  # None: the method's own, else 1
     sampling_guidance_scale: float | None
     guidance_schedule: str
     strength: float  # resolved: the method's own where none was given
@@ -72,9 +72,9 @@ def checked_walk(method: str, settings: list[str] | None, walk: dict[str, Any]) 
 
     with option("--steps"):
         check_steps(walk["steps"])
-    guidance("--guidance-scale", walk["guidance_scale"])
-    if walk["sampling_guidance_scale"] is not None:
-        guidance("--sampling-guidance-scale", walk["sampling_guidance_scale"])
+    for name in ("guidance_scale", "sampling_guidance_scale"):
+        if walk[name] is not None:
+            guidance(f"--{name.replace('_', '-')}", walk[name])
     configured = configured_method(method, settings)
     strength = (configured.strength or 1.0) if walk["strength"] is None else walk["strength"]
     if not 0 < strength <= 1:

@@ -96,7 +96,7 @@ def compare(
         bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
     ] = False,
     steps: options.Steps = 50,
-    guidance_scale: options.Guidance = 1.0,
+    guidance_scale: options.Guidance = None,
     sampling_guidance_scale: options.SamplingGuidance = None,
     guidance_schedule: options.GuidanceSchedule = "constant",
     seed: options.Seed = 0,

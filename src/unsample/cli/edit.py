@@ -53,7 +53,7 @@ def edit(
     method: options.MethodName = "ddim",
     set: options.Settings = None,
     steps: options.Steps = 50,
-    inversion_guidance_scale: options.InversionGuidance = 1.0,
+    inversion_guidance_scale: options.Guidance = None,
     strength: options.Strength = None,
     seed: options.Seed = 0,
     fit: options.Fit = "aspect",

@@ -47,7 +47,7 @@ def invert(
     method: options.MethodName = "ddim",
     set: options.Settings = None,
     steps: options.Steps = 50,
-    guidance_scale: options.Guidance = 1.0,
+    guidance_scale: options.Guidance = None,
     sampling_guidance_scale: options.SamplingGuidance = None,
     guidance_schedule: options.GuidanceSchedule = "constant",
     strength: options.Strength = None,

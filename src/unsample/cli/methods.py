@@ -94,6 +94,7 @@ def row(name: str) -> dict[str, Any]:
         "models": "text" if method.needs_prompt else "any",
         "needs_trajectory": method.needs_trajectory,
         "edits": method.refuses_edit is None,
+        "guidance_scale": method.guidance_scale,
         "sampling_guidance_scale": method.sampling_guidance_scale,
         "edit_guidance_scale": method.edit_guidance_scale,
         "strength": method.strength,
@@ -110,8 +111,8 @@ def page(method: dict[str, Any]) -> str:
         f"  --set preset={name}   ({', '.join(f'{k}={v}' for k, v in values.items()) or 'the defaults'})"
         for name, values in method["presets"].items()
     ]
-    own = {"sampling guidance": method["sampling_guidance_scale"], "edit guidance": method["edit_guidance_scale"]}
-    own["strength"] = method["strength"]
+    scales = {"inversion": "guidance_scale", "sampling": "sampling_guidance_scale", "edit": "edit_guidance_scale"}
+    own = {f"{of} guidance": method[name] for of, name in scales.items()} | {"strength": method["strength"]}
     lines = [
         f"{method['name']}: {method['summary']}",
         "",

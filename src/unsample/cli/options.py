@@ -160,7 +160,15 @@ STEPS = ("--num-inference-steps", "--steps")  # diffusers' name, and ours for sh
 Steps = Annotated[
     int, Option(*STEPS, metavar="N", help="From 1 to what the model was trained with.", rich_help_panel=INVERSION)
 ]
-Guidance = Annotated[float, Option(metavar="W", help="Guidance while inverting.", rich_help_panel=INVERSION)]
+Guidance = Annotated[
+    float | None,
+    Option(
+        metavar="W",
+        help="Guidance while inverting.",
+        rich_help_panel=INVERSION,
+        show_default="the method's own, else 1",
+    ),
+]
 SamplingGuidance = Annotated[
     float | None,
     Option(
@@ -219,7 +227,6 @@ SourcePrompt = Annotated[
         show_default="the recorded one, or the one in the picture's own metadata, if any",
     ),
 ]
-InversionGuidance = Annotated[float, Option(metavar="W", help="Guidance while inverting.", rich_help_panel=INVERSION)]
 
 # ---------------------------------------------------------------- playing back
 

@@ -64,14 +64,15 @@ def _difference(job: InvertJob, walk: Walk) -> str | None:
 def _asked(job: InvertJob, walk: Walk) -> dict[str, Any]:
     guided = job.model.takes_prompt is not False or walk.labels.negative is not None
     classes = {name: None if v is None else v[0] for name, v in walk.labels.taken([job.index]).items()}
+    inverted_at = walk.method.inverts_at(walk.guidance_scale, guided)
     own = walk.method.sampling_guidance_scale if guided else None
-    sampling = walk.guidance_scale if own is None else own
+    sampling = inverted_at if own is None else own
     return {
         "source": job.source.open().sha256,
         "method": walk.method.name,
         "settings": json.loads(json.dumps(walk.method.settings)),
         "steps": walk.steps,
-        "guidance scale": walk.guidance_scale,
+        "guidance scale": inverted_at,
         "sampling guidance scale": sampling if walk.sampling_guidance_scale is None else walk.sampling_guidance_scale,
         "guidance schedule": walk.guidance_schedule,
         "strength": walk.strength,

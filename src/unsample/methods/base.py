@@ -138,6 +138,7 @@ class Method:
     needs_prompt: bool = False
     needs_trajectory: bool = False
     starts_at_picture: bool = False  # whether it says what the first steps are, and so cannot go on from another's
+    guidance_scale: float | None = None  # the method's own default while inverting; None: 1
     sampling_guidance_scale: float | None = None  # the method's own default; None: that of the inversion
     edit_guidance_scale: float | None = None  # None: 5
     guidance_bound: bool = False  # whether the record holds only under the guidance that it was fitted with
@@ -178,6 +179,16 @@ class Method:
         else:
             why = f"it needs more than noise to start from ({self.stores})"
         raise Incompatible(f"{self.name} does not sample: {why}; leave it out, or use edict, bdia, belm or dpm_solver")
+
+    def inverts_at(self, guidance_scale: float | None, guidable: bool) -> float:
+        """The guidance of inversion: the one given, else the method's own, else 1.
+
+        Args:
+            guidance_scale: what was asked for; None: nothing.
+            guidable: whether there is something to guide away from; where there is not, the method's own is 1.
+        """
+        own = self.guidance_scale if guidable else None
+        return guidance_scale if guidance_scale is not None else 1.0 if own is None else own
 
     @property
     def solves_guidance(self) -> bool:

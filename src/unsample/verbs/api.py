@@ -171,7 +171,7 @@ def invert(
     *,
     method: str | Method = "ddim",
     num_inference_steps: int = 50,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     sampling_guidance_scale: float | None = None,
     guidance_schedule: Schedule = "constant",
     strength: float | None = None,
@@ -198,7 +198,7 @@ def invert(
         prompt: what the pictures show; one, or one a picture.
         method: a name (`unsample methods` lists them) or a configured method.
         num_inference_steps: 1 to what the model was trained with.
-        guidance_scale: w >= 0 used while inverting.
+        guidance_scale: w >= 0 used while inverting; default: the method's own, else 1.
         sampling_guidance_scale: what a method optimises for and `reconstruct` uses; default: the method's own, else
             `guidance_scale`.
         guidance_schedule: of sampling, as in `sample`; the inversion itself walks under the constant `guidance_scale`.
@@ -233,10 +233,10 @@ def invert(
     """
     model = load(model)
     configured = get_method(method)
-    w = check_guidance(guidance_scale)
+    null = negative_class_labels is not None or getattr(model, "null_class", None) is not None
+    guidable = model.takes_prompt or negative_prompt_embeds is not None or null
+    w = check_guidance(configured.inverts_at(guidance_scale, guidable))
     if sampling_guidance_scale is None:
-        null = negative_class_labels is not None or getattr(model, "null_class", None) is not None
-        guidable = model.takes_prompt or negative_prompt_embeds is not None or null
         own = configured.sampling_guidance_scale if guidable else None  # else there is nothing to guide away from
         sampling = w if own is None else own
     else:
