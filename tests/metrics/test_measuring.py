@@ -19,12 +19,12 @@ from unsample.metrics.facts import MetricFacts
 from unsample.metrics.weights import find_folder, find_weights
 
 NAMED = (
-    "mse psnr ssim ssim_global ms_ssim lpips lpips_vgg lpips_squeeze clip_image clip_text clip_score "
+    "mse psnr psnr_to_ceiling ssim ssim_global ms_ssim lpips lpips_vgg lpips_squeeze clip_image clip_text clip_score "
     "clip_text_edited clip_direction dino_structure dino_structure_pie dreamsim fd fid kd precision recall cka "
-    "cka_debiased svcca e_latent e_recon e_interp cosine std noise_mean noise_std noise_kl noise_kl_dims "
-    "lag1_correlation pixel_correlation normality spectrum_flatness pie_psnr pie_mse pie_ssim pie_lpips "
+    "cka_debiased svcca e_latent e_recon e_recon_record e_interp cosine std noise_mean noise_std noise_kl "
+    "noise_kl_dims lag1_correlation pixel_correlation normality spectrum_flatness pie_psnr pie_mse pie_ssim pie_lpips "
     "masked_psnr masked_mse masked_ssim masked_lpips edit_gain edit_gain_inside edit_gain_outside "
-    "edit_gain_lpips attribute_render_fit attribute_clip "
+    "edit_gain_lpips edit_size attribute_render_fit attribute_clip judges_agree "
 )
 
 
@@ -41,6 +41,7 @@ def subject() -> Subject:
         images=(truth + 0.02 * torch.randn(truth.shape, generator=generator)).clamp(0, 1),
         reference=render(scenes).images,
         truth=truth,
+        ceiling=(truth + 0.01).clamp(0, 1),
         mask=mask,
         prompts=[s.caption for s in scenes],
         target_prompts=[s.caption for s in targets],
@@ -50,6 +51,7 @@ def subject() -> Subject:
         true_noise=noise,
         start=noise,
         played=noise + 0.1,
+        replayed=noise + 0.01,
         between=noise - 0.1,
     )
 
@@ -182,6 +184,40 @@ def test_both_judges_find_the_attribute_in_the_edit_and_not_in_the_source(subjec
         assert score.values == [1.0] * 6
     for score in unsample.measure(names, replace(subject, images=subject.reference)).values():
         assert score.values == [0.0] * 6
+
+
+def test_the_judges_are_asked_once_however_many_metrics_want_their_answers(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from unsample.metrics import judges
+
+    calls = []
+
+    def counted(judge: str, answers: list[str]) -> None:
+        monkeypatch.setattr(judges, judge, lambda *given: calls.append(judge) or answers)  # type: ignore[func-returns-value]
+
+    counted("fit_attribute", ["blue", "red", "red", "blue", "blue", "blue"])
+    counted("clip_attribute", ["blue", "red", "cyan", "red", "blue", "blue"])
+    images = subject.images.clone()  # type: ignore[union-attr]
+    names = ["attribute_render_fit", "attribute_clip", "judges_agree"]
+    scores = unsample.measure(names, replace(subject, images=images))
+    assert scores["attribute_render_fit"].values == [1, 0, 0, 1, 1, 1]
+    assert scores["attribute_clip"].values == [1, 0, 0, 0, 1, 1]
+    assert scores["judges_agree"].values == [1, 1, 0, 0, 1, 1]
+    assert sorted(calls) == ["clip_attribute", "fit_attribute"]
+    unsample.measure(names, replace(subject, images=images, targets=subject.targets[::-1]))  # type: ignore[index]
+    assert len(calls) == 4, "other scenes, other answers"
+
+
+def test_gains_weighted_by_the_size_of_the_edit_are_the_gain_over_all_pixels(subject: Subject) -> None:
+    scores = unsample.measure(["edit_gain", "edit_size"], subject)
+    gains, sizes = scores["edit_gain"].values, scores["edit_size"].values
+    pooled = sum(g * s for g, s in zip(gains, sizes, strict=True)) / sum(sizes)  # type: ignore[operator, arg-type, misc]
+    edit, truth, source = subject.images.double(), subject.truth.double(), subject.reference.double()  # type: ignore[union-attr]
+    whole = 1 - float((edit - truth).square().sum() / (source - truth).square().sum())
+    assert pooled == pytest.approx(whole, rel=1e-9)
 
 
 def test_judges_take_every_attribute_at_its_own(subject: Subject) -> None:

@@ -47,6 +47,16 @@ def test_equal_pictures_have_no_decibels_but_are_exact() -> None:
     assert score.values[1] is not None
 
 
+def test_psnr_to_the_ceiling_is_of_clamped_pictures_that_are_not_rounded() -> None:
+    images = torch.full((3, 3, 8, 8), 0.5 + 1e-4)  # less than half a level of 8 bits away
+    ceiling = torch.full((3, 3, 8, 8), 0.5)
+    images[1], ceiling[1] = 1.2, 1.1
+    images[2] = ceiling[2]
+    score = unsample.measure(["psnr_to_ceiling"], Subject(images=images, ceiling=ceiling))["psnr_to_ceiling"]
+    assert score.values == [pytest.approx(80, abs=1e-2), None, None]  # float32 about 0.5
+    assert score.exact == [False, True, True]
+
+
 def test_ssim_is_that_of_torchmetrics() -> None:
     from torchmetrics.functional.image import structural_similarity_index_measure as theirs
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput
+from unsample.metrics import recovery
+from unsample.metrics.remember import Remembered
 from unsample.metrics.subject import Found, Settings, Subject
 
 if TYPE_CHECKING:
@@ -102,47 +104,83 @@ def of_gain_lpips(subject: Subject, settings: Settings) -> Found:
     return Found(values, lpips.details(net, settings))
 
 
+def of_size(subject: Subject, settings: Settings) -> list[float]:
+    """How much was to be edited: MSE(source, truth), the weight with which gains are pooled over pixels."""
+    _, truth, source = _three(subject)
+    if truth.shape != source.shape:
+        edit_gain(source, truth, source)  # refuses
+    return recovery.mse(source, truth).tolist()
+
+
 def of_render_fit(subject: Subject, settings: Settings) -> list[float]:
     """1 where the judge that draws the scene again finds the attribute that the edit was to give."""
-    from unsample.metrics.judges import fit_attribute
-
-    return _found(subject, lambda rows, name: fit_attribute(_images(rows), _targets(rows), name))
+    return _same(_by_render(*_judged(subject)), _wanted(subject))
 
 
 def of_clip(subject: Subject, settings: Settings) -> list[float]:
     """1 where CLIP does, by zero-shot choice."""
-    from unsample.metrics.judges import clip_attribute
-    from unsample.metrics.weights import find_folder
-
-    clip = _judge(str(find_folder(settings.clip, settings.weights_dir)))
-    return _found(subject, lambda rows, name: clip_attribute(clip, _images(rows), _targets(rows), name))
+    return _same(_by_clip(*_judged(subject), _clip(settings)), _wanted(subject))
 
 
-def _found(subject: Subject, judge: Callable[[Subject, str], Sequence[str]]) -> list[float]:
-    """Ask the judge, an attribute at a time."""
+def of_agreement(subject: Subject, settings: Settings) -> list[float]:
+    """1 where the two judges give the same answer, right or wrong."""
+    return _same(_by_render(*_judged(subject)), _by_clip(*_judged(subject), _clip(settings)))
+
+
+def _judged(subject: Subject) -> tuple[Tensor, Sequence[Scene], Sequence[str]]:
+    assert subject.images is not None
+    assert subject.targets is not None
     assert subject.changed is not None
-    found = [0.0] * len(subject.changed)
-    for name in dict.fromkeys(subject.changed):
-        rows = [k for k, changed in enumerate(subject.changed) if changed == name]
-        targets = [_targets(subject)[k] for k in rows]
-        answers = judge(replace(subject, images=_images(subject)[rows], targets=targets), name)
-        for k, answer, target in zip(rows, answers, targets, strict=True):
-            found[k] = float(answer == getattr(target, name))
+    return subject.images, list(subject.targets), list(subject.changed)
+
+
+def _wanted(subject: Subject) -> list[str]:
+    """The values that the edit was to give."""
+    _, targets, changed = _judged(subject)
+    return [getattr(target, name) for target, name in zip(targets, changed, strict=True)]
+
+
+def _same(answers: Sequence[str], others: Sequence[str]) -> list[float]:
+    return [float(a == b) for a, b in zip(answers, others, strict=True)]
+
+
+def _an_attribute_at_a_time(
+    images: Tensor, targets: Sequence[Scene], changed: Sequence[str], judge: Callable[[Tensor, list[Scene], str], Any]
+) -> list[str]:
+    """Ask the judge for every attribute once, of the pictures in which it changes."""
+    found = [""] * len(changed)
+    for name in dict.fromkeys(changed):
+        rows = [k for k, other in enumerate(changed) if other == name]
+        for k, answer in zip(rows, judge(images[rows], [targets[k] for k in rows], name), strict=True):
+            found[k] = answer
     return found
 
 
-def _images(subject: Subject) -> Tensor:
-    assert subject.images is not None
-    return subject.images
+@Remembered
+def _by_render(images: Tensor, targets: Sequence[Scene], changed: Sequence[str]) -> list[str]:
+    """What the judge that draws the scenes again sees in each picture."""
+    from unsample.metrics.judges import fit_attribute
+
+    return _an_attribute_at_a_time(images, targets, changed, fit_attribute)
 
 
-def _targets(subject: Subject) -> Sequence[Scene]:
-    assert subject.targets is not None
-    return subject.targets
+@Remembered
+def _by_clip(images: Tensor, targets: Sequence[Scene], changed: Sequence[str], folder: str) -> list[str]:
+    """What CLIP sees in each picture."""
+    from unsample.metrics.judges import clip_attribute
+
+    judge = partial(clip_attribute, _loaded(folder))
+    return _an_attribute_at_a_time(images, targets, changed, judge)
+
+
+def _clip(settings: Settings) -> str:
+    from unsample.metrics.weights import find_folder
+
+    return str(find_folder(settings.clip, settings.weights_dir))
 
 
 @lru_cache(maxsize=1)
-def _judge(folder: str) -> tuple[Any, Any]:
+def _loaded(folder: str) -> tuple[Any, Any]:
     from unsample.metrics.judges import load_clip
 
     return load_clip(folder)

@@ -10,9 +10,10 @@ from unsample.errors import BadOption, unknown_name
 from unsample.metrics.subject import Found, Settings, Subject
 
 Better = Literal["higher", "lower", "neither"]
-Kind = Literal["pair", "text", "masked", "edit", "recovery", "noise", "set"]
+Kind = Literal["pair", "ceiling", "text", "masked", "edit", "recovery", "noise", "set"]
 KINDS: dict[str, str] = {
     "pair": "images against a reference",
+    "ceiling": "images, not rounded, against the autoencoder's round trip of their source",
     "text": "images and prompts",
     "masked": "images, reference and mask",
     "edit": "scenes: images against the true edit",

@@ -234,6 +234,13 @@ def of_psnr(subject: Subject, settings: Settings) -> list[float]:
     return psnr(*pair(subject))
 
 
+def of_psnr_to_ceiling(subject: Subject, settings: Settings) -> list[float]:
+    """`psnr` to the autoencoder's round trip of the source, of what the decoder gave: clamped, not rounded."""
+    assert subject.images is not None
+    assert subject.ceiling is not None
+    return psnr(subject.images.clamp(0, 1), subject.ceiling.clamp(0, 1))
+
+
 def of_ssim(subject: Subject, settings: Settings) -> list[float | str]:
     """See `ssim`."""
     small = f"the window needs sides of at least {SSIM_WINDOW} pixels"

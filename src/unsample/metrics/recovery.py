@@ -59,6 +59,11 @@ def of_recon(subject: Subject, settings: Settings) -> Found:
     return Found(mse(*_compared(subject, "played", "start")).tolist(), {"start": subject.start_kind})
 
 
+def of_recon_record(subject: Subject, settings: Settings) -> Found:
+    """The same of the latents that the whole record led to."""
+    return Found(mse(*_compared(subject, "replayed", "start")).tolist(), {"start": subject.start_kind})
+
+
 def of_interp(subject: Subject, settings: Settings) -> Found:
     """`E_interp`: the same for the sample of `slerp(true noise, recovered noise, 1/2)` (Eq. 11)."""
     return Found(mse(*_compared(subject, "between", "start")).tolist(), {"start": subject.start_kind})

@@ -26,6 +26,7 @@ class Subject:
     images: Tensor | None = None  # the result
     reference: Tensor | None = None  # the source
     truth: Tensor | None = None  # the true edit
+    ceiling: Tensor | None = None  # the autoencoder's own round trip of the source: what no inversion can pass
     mask: Tensor | None = None  # (B, 1, H, W) of 0 and 1, 1 is to be edited; others are read by `unsample.media.masks`
     prompts: Sequence[str] | None = None  # what the source shows
     target_prompts: Sequence[str] | None = None  # what the result should show
@@ -35,7 +36,8 @@ class Subject:
     true_noise: Tensor | None = None
     start: Tensor | None = None  # where the walk began
     start_kind: str = "x0"  # x0 (raw), reencoded or png8: what that start is
-    played: Tensor | None = None  # what playing back gave
+    played: Tensor | None = None  # latents that the noise alone led to
+    replayed: Tensor | None = None  # latents that the record led to
     between: Tensor | None = None  # what sampling from slerp(true_noise, noise, 1/2) gave
 
     def __post_init__(self) -> None:
@@ -44,7 +46,7 @@ class Subject:
         Raises:
             BadInput: an array that is no picture, or no mask.
         """
-        for name in ("images", "reference", "truth"):
+        for name in ("images", "reference", "truth", "ceiling"):
             if type(given := getattr(self, name)).__module__ == "numpy":
                 object.__setattr__(self, name, _pictures(given, name))
         if self.mask is not None:
