@@ -53,7 +53,7 @@ def row(item: str, method: str, **more: Any) -> dict[str, Any]:
     """A row without figures, `ok` unless said otherwise."""
     return {
         "order": 0,
-        "key": hashlib.sha256(f"{item}/{method}/{more.get('guidance')}".encode()).hexdigest(),
+        "key": hashlib.sha256(f"{item}/{method}/{more.get('guidance')}".encode("utf-8", "replace")).hexdigest(),
         "item": item,
         "dataset": "scenes:8,split=report",
         "model": "scenes-sd",

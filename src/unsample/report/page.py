@@ -20,7 +20,7 @@ from unsample.report.columns import STAGES, Column, leading
 from unsample.report.gallery import Strip, strips
 from unsample.report.layout import Sheet, differences, sheets
 from unsample.report.markdown import title
-from unsample.report.plot import Plot, plot
+from unsample.report.plot import NEEDED, Plot, plot
 from unsample.report.reading import READING
 from unsample.report.table import Block
 
@@ -72,6 +72,7 @@ def page(blocks: Sequence[Block], about: About, folder: Path) -> str:
         version=__version__,
         count=words.count,
         most=MOST,
+        needed=f"No figure: {NEEDED}.",
     )
 
 
