@@ -18,6 +18,7 @@ FLOORS = {
     "models": 2,
     "methods": 3,
     "metrics": 4,
+    "preflight": 4,
     **dict.fromkeys(("verbs", "experiment", "bench", "report", "studies"), 5),
     **dict.fromkeys(("cli", "web", "__main__"), 6),
 }

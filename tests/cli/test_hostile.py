@@ -117,8 +117,8 @@ def test_a_model_that_only_a_file_names_is_taken_from_the_cache_and_never_fetche
 ) -> None:
     import diffusers
 
-    from unsample.cli import checks
     from unsample.media.pictures import write_png
+    from unsample.preflight import known
 
     asked: list[bool] = []
 
@@ -126,7 +126,7 @@ def test_a_model_that_only_a_file_names_is_taken_from_the_cache_and_never_fetche
         asked.append(local_files_only)
         return str(tiny_sd)
 
-    monkeypatch.setattr(checks, "cached", lambda name: tiny_sd if name == "evil/hub" else None)
+    monkeypatch.setattr(known, "cached", lambda name: tiny_sd if name == "evil/hub" else None)
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
     write_png(Image.open(scene), Path("hub.png"), {"model": "evil/hub", "prompt": "a red circle"})
     assert run("invert", "hub.png", "--steps", 1).code == 0
@@ -139,21 +139,22 @@ def test_a_model_that_only_a_file_names_is_taken_from_the_cache_and_never_fetche
 def test_a_folder_that_a_picture_names_is_not_loaded_and_that_is_said(
     run: Run, tmp_path: Path, tiny_ddpm: Path, monkeypatch: pytest.MonkeyPatch, name: object
 ) -> None:
-    from unsample.cli import checks, session
+    from unsample.cli import session
     from unsample.datasets import Scenes
     from unsample.media.pictures import write_png
     from unsample.metrics.pixels import as_pil
+    from unsample.preflight import known as preflight
 
     asked: list[str] = []
 
-    def load(known: checks.KnownModel, where: object) -> None:
+    def load(known: preflight.KnownModel, where: object) -> None:
         asked.append(known.name)
         raise KeyboardInterrupt
 
     (tmp_path / "evil").mkdir()
     for link in ("tiny-ddpm", "evil/hub"):  # a folder of that name is here, beside a hub id that is in the cache
         (tmp_path / link).symlink_to(tiny_ddpm)
-    monkeypatch.setattr(checks, "cached", lambda name: tiny_ddpm if name == "evil/hub" else None)
+    monkeypatch.setattr(preflight, "cached", lambda name: tiny_ddpm if name == "evil/hub" else None)
     monkeypatch.setattr(session, "load", load)
     named = str(tiny_ddpm) if name == "{folder}" else name
     picture = as_pil(Scenes("tune", 1)[0].image[None])[0]

@@ -17,6 +17,7 @@ from unsample.cli import checks, options, places, talk
 from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, Placement, examples
 from unsample.errors import BadOption, Incompatible
 from unsample.media.files import check_writable_folder
+from unsample.preflight.known import KnownModel, known_model
 
 if TYPE_CHECKING:
     from unsample.bench.ledger import Apart
@@ -175,7 +176,7 @@ def run(
     changes |= {"models": _names(model), "methods": _names(methods), "metrics": _names(metrics)}
     changes["guidance"] = None if guidance is None else [_number(part) for part in guidance.split(",")]
     asked = _plan(plan, {k: v for k, v in changes.items() if v is not None})
-    known = {name: checks.known_model(name) for name in asked.models}
+    known = {name: known_model(name) for name in asked.models}
     apart = not_applicable(asked, known)
     for part in (device or "").split(","):
         checks.place(Placement(part or None, asked.dtype))
@@ -331,7 +332,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def not_applicable(plan: Plan, known: Mapping[str, checks.KnownModel]) -> list[Apart]:
+def not_applicable(plan: Plan, known: Mapping[str, KnownModel]) -> list[Apart]:
     """The parts of a plan that a model does not take; a method or a model that is left with none is refused.
 
     Raises:

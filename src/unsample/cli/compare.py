@@ -17,6 +17,8 @@ from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
 from unsample.cli.options import EDIT, METHODS, Placement, examples
 from unsample.errors import BadOption, Diverged, Incompatible
+from unsample.preflight import rules
+from unsample.preflight.known import known_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,16 +125,16 @@ def compare(
     if target is not None:
         walks = [target.fitted(walk) for walk in walks]
     where = checks.place(Placement(device, dtype, offload, vae_tiling))
-    prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
+    prompts = (rules.check_text(prompt), rules.check_text(negative_prompt, "negative_prompt"))
     image = places.the_one(image)
-    named = None if model is None else checks.known_model(model)
+    named = None if model is None else known_model(model)
     job = plan(places.open_pictures([image]), named, prompts, Path(output))[0]
     talk.notes(from_metadata([job], model is None, prompt is None))
     job.model.check(steps, job.prompt, (guidance_scale, sampling_guidance_scale))
-    job.model.check(None, target.prompt if target else None)
+    job.model.check(None, target.prompt if target else None, name="target_prompt")
     for walk in walks:
         job.model.check_method(walk.method, job.prompt)
-        places.open_trajectory(None, walk.method.needs_trajectory, walk.method.name, 1)
+        rules.check_needs_trajectory(walk.method, False)
     check_sizes([job], fit)
     outside.check(outside.of_jobs([job], fit, [target.prompt] if target else []), force)
     files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
@@ -157,7 +159,7 @@ class Target:
         if scale is not None:
             checks.guidance("--edit-guidance-scale", scale)
         if prompt is not None:
-            return Target(checks.text("--target-prompt", prompt) or "", scale)
+            return Target(rules.check_text(prompt, "target_prompt") or "", scale)
         if scale is not None:
             raise BadOption("--edit-guidance-scale is of edits; give --target-prompt too, or leave it out")
         return None

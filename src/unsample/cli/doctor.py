@@ -108,8 +108,8 @@ def offline() -> bool:
 
 def models() -> tuple[dict[str, str], list[str]]:
     """Each bundled model: "verified", or what is wrong with its files."""
-    from unsample.cli.checks import MIXTURE, known_model
-    from unsample.models.loading import BUNDLED, BUNDLED_FOLDER, check_manifest
+    from unsample.models.loading import BUNDLED, BUNDLED_FOLDER, MIXTURE, check_manifest
+    from unsample.preflight.known import known_model
 
     states: dict[str, str] = {}
     for name in dict.fromkeys([*BUNDLED, *listed(BUNDLED_FOLDER / "manifest.json")]):

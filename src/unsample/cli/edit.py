@@ -12,7 +12,9 @@ import typer
 
 from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import Placement, examples
-from unsample.errors import BadInput, BadOption, Diverged, Incompatible
+from unsample.errors import BadInput, BadOption, Diverged
+from unsample.preflight import rules
+from unsample.preflight.known import known_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,7 +82,7 @@ def edit(
     walk: dict[str, Any] = {"steps": steps, "guidance_scale": inversion_guidance_scale, "sampling_guidance_scale": None}
     walk |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
     walk |= {"guidance_schedule": guidance_schedule or "constant", "labels": source_labels}
-    prompts = checks.text("--source-prompt", source_prompt), checks.text("--negative-prompt", negative_prompt)
+    prompts = rules.check_text(source_prompt, "source_prompt"), rules.check_text(negative_prompt, "negative_prompt")
     given = subject.MeasureInputs(method, set or [], walk, *prompts, _on_the_command_line(context), allow_other_model)
     where = checks.place(Placement(device, dtype, offload, vae_tiling))
     wanted = EditSpec(
@@ -97,13 +99,13 @@ def edit(
     recorded = places.is_inversion(input)
     if not recorded:
         given = given.fitted_to(wanted_scales)  # options before files
-    named = None if model is None else checks.known_model(model)
+    named = None if model is None else known_model(model)
     edited = (subject.from_inversion if recorded else subject.from_picture)(input, named, given)
     for target in targets:
-        edited.model.check(None, target)
-    edited.model.check_labels(labels)
+        edited.model.check(None, target, name="target_prompt")
+    edited.model.check_labels(labels.classes, labels.negative)
     if not recorded:
-        edited.model.check_labels(source_labels, "--source-class-labels")
+        edited.model.check_labels(source_labels.classes, source_labels.negative, "source_class_labels")
     elif source_class_labels is not None:
         raise BadOption("--source-class-labels is for a picture; an inversion holds its own: leave it out")
     said = (*targets, negative_prompt)
@@ -111,8 +113,7 @@ def edit(
         outside.check(outside.of_inversion(edited.model, edited.recorded, said), force)
     elif edited.job is not None:
         outside.check(outside.of_jobs([edited.job], fit, said), force)
-    if edited.method.refuses_edit:
-        raise Incompatible(f"{edited.method.name} cannot edit: {edited.method.refuses_edit}")
+    rules.check_edits(edited.method)
     places.check_outputs(wanted.files(), overwrite, [input])
     return _run(edited, wanted, where, json)
 
@@ -188,8 +189,8 @@ def target_prompts(named: list[str], alias: list[str], class_labels: str | None)
         if class_labels is None:
             raise BadOption("edit needs --target-prompt, or --class-labels for a model that draws classes")
         return (None,)
-    name = "--target-prompt" if named else "--prompt"
-    return tuple(checks.text(name, text) or "" for text in named or alias)
+    name = "target_prompt" if named else "prompt"
+    return tuple(rules.check_text(text, name) or "" for text in named or alias)
 
 
 def scales(text: str | None, grid: bool) -> tuple[float | None, ...]:

@@ -13,9 +13,9 @@ from typer import Argument, Option
 from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import OUTPUT, Placement, examples
 from unsample.errors import Diverged
+from unsample.preflight.known import KnownModel, known_model, playing_model
 
 if TYPE_CHECKING:
-    from unsample.cli.checks import KnownModel
     from unsample.cli.places import Recorded
     from unsample.models.base import Model
     from unsample.verbs.results import Images
@@ -63,13 +63,13 @@ def interpolate(
     checks.at_least("--num-frames", num_frames, 2, MAX_FRAMES)
     if guidance_scale is not None:
         checks.guidance("--guidance-scale", guidance_scale)
-    named = None if model is None else checks.known_model(model)
+    named = None if model is None else known_model(model)
     inputs = [places.the_one(inversion_a), places.the_one(inversion_b)]
     ends = [places.open_one_inversion(path) for path in inputs]
     a, b = ((noise_shape(end.path), end.meta) for end in ends)
     check_pair(a, b, guidance_scale)
     for end in ends:
-        known = named = checks.playing_model(named, end.meta["model"]["id"], end.path, allow_other_model)
+        known = named = playing_model(named, end.meta["model"]["id"], end.path, allow_other_model)
     outside.check([reason for end in ends for reason in outside.of_inversion(known, end)], force)
     between = Between(known, ends, Path(output), num_frames, guidance_scale, allow_other_model)
     places.check_outputs([*between.frames, between.strip], overwrite, inputs)

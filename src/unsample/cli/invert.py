@@ -14,6 +14,8 @@ from unsample.cli.checks import Walk
 from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.options import Placement, examples
 from unsample.cli.resume import Found
+from unsample.preflight import rules
+from unsample.preflight.known import known_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,9 +81,9 @@ def invert(
     walk = checks.checked_walk(method, set, asked)
     where = checks.place(Placement(device, dtype, offload, vae_tiling))
     checks.at_least("--batch-size", batch_size)
-    prompts = (checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt))
+    prompts = (rules.check_text(prompt), rules.check_text(negative_prompt, "negative_prompt"))
     scales = walk.guidance_scale, walk.sampling_guidance_scale
-    named = None if model is None else checks.known_model(model)
+    named = None if model is None else known_model(model)
     if named is not None:
         named.check(steps, prompt, scales, negative_class_labels is not None)
     images = places.expanded(images)
@@ -91,10 +93,10 @@ def invert(
     talk.notes(from_metadata(jobs, model is None, prompt is None))
     for job in jobs:
         job.model.check(steps, prompt, scales, negative_class_labels is not None)
-        job.model.check_labels(labels)
+        job.model.check_labels(labels.classes, labels.negative)
         job.model.check_method(walk.method, job.prompt)
     check_sizes(jobs, fit)
-    recorded = places.open_trajectory(trajectory, walk.method.needs_trajectory, walk.method.name, len(jobs))
+    recorded = places.open_trajectory(trajectory, walk.method, len(jobs))
     outside.check(outside.of_jobs(jobs, fit), force)
     inputs = [*images, *([trajectory] if trajectory else [])]
     found = _found(jobs, walk, overwrite or recorded is not None, inputs)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unsample.cli import checks, places
-from unsample.cli.checks import KnownModel
+from unsample.cli import places
 from unsample.cli.places import Source
-from unsample.errors import BadInput, BadOption
+from unsample.errors import BadInput
+from unsample.numeric import is_text
+from unsample.preflight import rules
+from unsample.preflight.known import DEFAULT_MODEL, KnownModel, known_model, named_by_file
 
 if TYPE_CHECKING:
     from unsample.media.pictures import Fit
@@ -51,17 +53,14 @@ def check_sizes(jobs: Sequence[InvertJob], fit: Fit) -> None:
 
     for job in jobs:
         own = job.model.only_size
-        if own is not None and fit_size(*job.source.size, own[0] * own[1], 1, fit) != own:
-            size = "{}x{}".format(*job.source.size)
-            only = "{}x{}".format(*own)
-            raise BadInput(
-                f"{job.source.path} is {size}, and {job.model.name} knows {only} only; use --fit crop or pad"
-            )
+        if own is not None:
+            size = fit_size(*job.source.size, own[0] * own[1], 1, fit)
+            rules.check_size(job.model.name, own, size, job.source.path, "{}x{}".format(*job.source.size))
 
 
 def own_model(source: Source) -> KnownModel:
     """The model that a picture's metadata names, where it may be taken from there, else the default."""
-    return checks.named_by_file(source.metadata.get("model")) or checks.known_model(checks.DEFAULT_MODEL)
+    return named_by_file(source.metadata.get("model")) or known_model(DEFAULT_MODEL)
 
 
 def own_prompt(source: Source, model: KnownModel) -> str | None:
@@ -69,10 +68,9 @@ def own_prompt(source: Source, model: KnownModel) -> str | None:
     prompt = source.metadata.get("prompt")
     if not isinstance(prompt, str) or not prompt or model.takes_prompt is False:
         return None
-    try:
-        return checks.text("the prompt in its metadata", prompt)
-    except BadOption as error:
-        raise BadInput(f"{source.path}: the prompt in its metadata is not valid text; give --prompt") from error
+    if not is_text(prompt):
+        raise BadInput(f"{source.path}: the prompt in its metadata is not valid text; give --prompt")
+    return prompt
 
 
 def from_metadata(jobs: Sequence[InvertJob], model: bool, prompt: bool) -> Iterator[tuple[str, str]]:

@@ -23,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug, as_json = "--debug" in options, "--json" in options
     try:
         from unsample.cli.talk import listening
+        from unsample.preflight.wording import COMMAND_LINE, worded
 
-        with listening(everything=debug):
+        with worded(COMMAND_LINE), listening(everything=debug):
             return _run(given)
     except BaseException as error:  # Ctrl-C and SystemExit too
         return _ended(error, given, debug, as_json)

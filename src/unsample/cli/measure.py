@@ -19,6 +19,7 @@ from unsample.cli.pairs import Matched, Pair, match, match_items, with_texts
 from unsample.cli.reading import batches
 from unsample.cli.scores import Measured, report, write_csv
 from unsample.errors import BadInput, BadOption
+from unsample.preflight import rules
 
 if TYPE_CHECKING:
     from unsample.metrics import Score, Settings
@@ -128,8 +129,8 @@ def measure(
     sides = {side: places.the_one(path) if path else path for side, path in given_paths.items()}
     matched = matched_files(sides, dataset)
     given = {
-        "prompts": checks.text("--prompt", prompt),
-        "target_prompts": checks.text("--target-prompt", target_prompt),
+        "prompts": rules.check_text(prompt),
+        "target_prompts": rules.check_text(target_prompt, "target_prompt"),
     }
     pairs = with_texts(matched.pairs, {k: v for k, v in given.items() if v is not None}, prompts)
     check_needs(asked, pairs)

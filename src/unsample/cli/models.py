@@ -37,8 +37,7 @@ def models(json: options.Json = False, debug: options.Debug = False) -> int:
 
 def row(name: str, what: str) -> dict[str, Any]:
     """One bundled model, or one that only judges."""
-    from unsample.cli.checks import MIXTURE
-    from unsample.models.loading import BUNDLED, BUNDLED_FOLDER
+    from unsample.models.loading import BUNDLED, BUNDLED_FOLDER, MIXTURE
 
     folder = BUNDLED_FOLDER / name
     about: dict[str, Any] = {"name": name, "what": what, "invertible": name in BUNDLED, "bytes": None, "folder": None}

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from unsample.cli import talk
-from unsample.cli.checks import KnownModel
 from unsample.cli.jobs import InvertJob
 from unsample.cli.places import Recorded
 from unsample.models.domain import drawn, reasons_of_picture, reasons_of_prompts, refusal, spoken
+from unsample.preflight.known import KnownModel
 
 if TYPE_CHECKING:
     from unsample.media.pictures import Fit

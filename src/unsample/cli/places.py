@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unsample.errors import BadInput, BadOption
 from unsample.media.files import cannot_write, check_writable_folder
 from unsample.media.files import free_stems as free_stems
+from unsample.preflight.rules import check_needs_trajectory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.media.pictures import Picture
+    from unsample.methods import Method
 
 Checked = TypeVar("Checked")
 SHOWN = 3  # bad files named in one message
@@ -239,21 +241,17 @@ def write_trajectory(trajectory: Tensor, picture: Path) -> None:
     atomic_write(trajectory_path(picture), lambda temporary: temporary.write_bytes(content))
 
 
-def open_trajectory(path: str | None, needed: bool, method: str, pictures: int) -> Tensor | None:
+def open_trajectory(path: str | None, method: Method, pictures: int) -> Tensor | None:
     """The trajectory that a method needs, or None where it needs none.
 
     Raises:
         BadOption: needed and not given, given and not needed, or given for several pictures. BadInput: no such file.
     """
-    if path is None and not needed:
-        return None
+    check_needs_trajectory(method, path is not None)
     if path is None:
-        raise BadOption(
-            f"{method} needs the recorded sampling run that made the picture; give --trajectory FILE, which "
-            "'unsample sample --keep-trajectory' writes"
-        )
-    if not needed:
-        raise BadOption(f"--trajectory is of no use to {method}; leave it out, or use --method oracle")
+        return None
+    if not method.needs_trajectory:
+        raise BadOption(f"--trajectory is of no use to {method.name}; leave it out, or use --method oracle")
     if pictures != 1:
         raise BadOption(f"--trajectory is of one picture and {pictures} were given; invert them one by one")
     if not os.path.isfile(path):  # a pipe would let us wait for ever

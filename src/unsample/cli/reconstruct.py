@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from unsample.cli import checks, options, places, talk
-from unsample.cli.checks import KnownModel
 from unsample.cli.options import Placement, examples
 from unsample.cli.places import Recorded
+from unsample.preflight import rules
+from unsample.preflight.known import KnownModel, known_model, playing_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,7 @@ def reconstruct(
     where = checks.place(Placement(device, dtype, offload, vae_tiling))
     if guidance_scale is not None:
         checks.guidance("--guidance-scale", guidance_scale)
-    named = None if model is None else checks.known_model(model)
+    named = None if model is None else known_model(model)
     inversions = places.expanded(inversions)
     found = places.open_inversions(inversions)
     jobs = plan(found, named, Path(output), allow_other_model)
@@ -89,8 +90,8 @@ def plan(found: Sequence[Recorded], named: KnownModel | None, folder: Path, allo
     stems = iter(places.free_stems([Path(r.path).stem for r in found for _ in range(r.count)]))
     jobs = []
     for index, recorded in enumerate(found):
-        checks.recorded_method(recorded.meta["method"], recorded.path)
-        model = checks.playing_model(named, recorded.meta["model"]["id"], recorded.path, allow_other)
+        rules.recorded_method(recorded.meta["method"], recorded.path)
+        model = playing_model(named, recorded.meta["model"]["id"], recorded.path, allow_other)
         jobs.append(
             PlayJob(index, recorded, model, tuple(folder / f"{next(stems)}.png" for _ in range(recorded.count)))
         )

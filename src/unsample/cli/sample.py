@@ -14,6 +14,8 @@ from unsample.cli import checks, options, outside, places, talk
 from unsample.cli.options import OUTPUT, Placement, examples
 from unsample.errors import Diverged
 from unsample.media.files import png_files
+from unsample.preflight import rules
+from unsample.preflight.known import DEFAULT_MODEL, known_model
 
 if TYPE_CHECKING:
     from unsample.methods import Method
@@ -83,7 +85,7 @@ def sample(
             rich_help_panel=SAMPLING,
         ),
     ] = "off",
-    model: options.OwnModel = checks.DEFAULT_MODEL,
+    model: options.OwnModel = DEFAULT_MODEL,
     device: options.Device = None,
     dtype: options.Dtype = "float32",
     offload: options.Offload = "none",
@@ -126,11 +128,11 @@ def sample(
     checks.at_least("--batch-size", batch_size)
     checks.seed(seed, num_images)
     where = checks.place(Placement(device, dtype, offload, vae_tiling))
-    prompts = checks.text("--prompt", prompt), checks.text("--negative-prompt", negative_prompt)
-    known = checks.known_model(model)
+    prompts = rules.check_text(prompt), rules.check_text(negative_prompt, "negative_prompt")
+    known = known_model(model)
     known.check(steps, prompt, [guidance_scale], negative_class_labels is not None)
     labels = checks.labels(class_labels, negative_class_labels, num_images)
-    known.check_labels(labels)
+    known.check_labels(labels.classes, labels.negative)
     outside.check(outside.of_prompts(known, prompts), force)
     seeds = range(seed, seed + num_images)
     files = png_files(output, [f"sample-{s}" for s in seeds], "--output")

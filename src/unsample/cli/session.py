@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.cli import talk
-from unsample.cli.checks import MIXTURE, KnownModel
 from unsample.cli.options import Placement
 from unsample.models.domain import REAL_MODELS
+from unsample.models.loading import MIXTURE
+from unsample.preflight.known import KnownModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.cli import checks, places, talk
-from unsample.cli.checks import KnownModel, Walk
+from unsample.cli.checks import Walk
 from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.places import Recorded
 from unsample.errors import BadOption
+from unsample.preflight import rules
+from unsample.preflight.known import KnownModel, playing_model
 
 if TYPE_CHECKING:
     from unsample.methods import Method
@@ -63,13 +65,12 @@ def from_picture(path: str, named: KnownModel | None, given: MeasureInputs) -> S
     """A picture that is to be inverted."""
     walk = given.checked()
     if named is not None:
-        named.check(walk.steps, given.source_prompt)
+        named.check(walk.steps, given.source_prompt, name="source_prompt")
     job = plan(places.open_pictures([path]), named, (given.source_prompt, given.negative_prompt), Path())[0]
     talk.notes(from_metadata([job], named is None, given.source_prompt is None))
-    job.model.check(walk.steps, given.source_prompt)
-    job.model.check_method(walk.method, job.prompt)
-    if walk.method.needs_trajectory:
-        places.open_trajectory(None, True, walk.method.name, 1)
+    job.model.check(walk.steps, given.source_prompt, name="source_prompt")
+    job.model.check_method(walk.method, job.prompt, "source_prompt")
+    rules.check_needs_trajectory(walk.method, False)
     check_sizes([job], walk.fit)
     return SubjectFiles(path, job.model, walk.method, job=job, walk=walk)
 
@@ -103,5 +104,5 @@ def from_inversion(path: str, named: KnownModel | None, given: MeasureInputs) ->
                 f"{option} {asked!r} contradicts {path}, which was inverted with {found!r}; "
                 f"leave {option} out, or give the picture to invert it anew"
             )
-    known = checks.playing_model(named, meta["model"]["id"], path, given.allow_other_model)
-    return SubjectFiles(path, known, checks.recorded_method(meta["method"], path), recorded=recorded)
+    known = playing_model(named, meta["model"]["id"], path, given.allow_other_model)
+    return SubjectFiles(path, known, rules.recorded_method(meta["method"], path), recorded=recorded)

@@ -20,7 +20,8 @@ from unsample.numbers.draws import draw_noise
 from unsample.numbers.grid import Grid, check_end, grid_from_scheduler
 from unsample.numbers.health import health
 from unsample.numbers.solvers.ddim import ddim_sample
-from unsample.numeric import is_real, is_whole
+from unsample.numeric import is_whole
+from unsample.preflight import rules
 from unsample.verbs.inputs import (
     Prompts,
     as_generators,
@@ -244,7 +245,7 @@ def invert(
     strength = (configured.strength or 1.0) if strength is None else strength
     spacing = configured.timestep_spacing
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
-    stop = _stop(grid, strength)
+    stop = rules.check_strength(strength, grid.num_steps)
     if configured.check_grid is not None:
         configured.check_grid(grid, stop)
     check_end(grid, stop)
@@ -401,8 +402,7 @@ def edit(
         inversion = inversion.repeated(prompts.count())
     prompts = with_negatives(prompts, inversion)
     method = method_of(inversion)
-    if method.refuses_edit:
-        raise Incompatible(f"{method.name} cannot edit: {method.refuses_edit}")
+    rules.check_edits(method)
     guidance = guidance_of(
         inversion, edit_guidance(inversion, guidance_scale, negative_class_labels), guidance_schedule
     )
@@ -493,18 +493,9 @@ def _check_needs(
     method: Method, model: Model, prompts: Prompts, trajectory: Tensor | None, scales: tuple[float, ...], w: float
 ) -> None:
     """Refuse what the method cannot do, and warn of guidance that it does not account for."""
-    if method.needs_prompt:
-        if not model.takes_prompt and prompts.prompt_embeds is None:
-            raise Incompatible(
-                f"{method.name} works on the text condition and {model.id} takes no prompt; use a text model"
-            )
-        if prompts.prompt is None and prompts.prompt_embeds is None:
-            raise BadOption(f"{method.name} needs the prompt that describes the picture; give prompt")
-    if method.needs_trajectory and trajectory is None:
-        raise BadOption(
-            f"{method.name} needs the recorded sampling run that made the picture; give "
-            "trajectory=sample(..., keep_trajectory=True).trajectory"
-        )
+    prompted = prompts.prompt is not None or prompts.prompt_embeds is not None
+    rules.check_needs_prompt(method, model.id, model.takes_prompt or prompts.prompt_embeds is not None, prompted)
+    rules.check_needs_trajectory(method, trajectory is not None)
     if method.drifts(w, scales):
         warnings.warn(drift(method, w, scales), stacklevel=3)
 
@@ -519,17 +510,6 @@ def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:
     if not bool(trajectory.isfinite().all()):
         raise BadInput("trajectory must be finite")
     return trajectory.to(x0)
-
-
-def _stop(grid: Grid, strength: float) -> int:
-    if not is_real(strength) or not 0 < strength <= 1:
-        raise BadOption(f"strength must be in (0, 1]; got {strength!r}")
-    stop = grid.stop_index(strength)
-    if stop == 0:
-        raise BadOption(
-            f"strength={strength} of {grid.num_steps} steps is no step; use at least {1 / grid.num_steps:.3g}"
-        )
-    return stop
 
 
 def _shape(model: Model, height: int | None, width: int | None) -> tuple[int, int, int]:

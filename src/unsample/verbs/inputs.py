@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadInput, BadOption, Incompatible, OutOfDomainWarning
+from unsample.errors import BadInput, BadOption, OutOfDomainWarning
 from unsample.models.base import Condition, Model
 from unsample.models.domain import DRAWN, reasons_of_picture, reasons_of_prompts, spoken
 from unsample.numbers.draws import content_seeds
 from unsample.numeric import is_whole
+from unsample.preflight import rules
 
 if TYPE_CHECKING:
     import torch
@@ -62,9 +63,8 @@ def as_images(model: Model, images: Any, fit: Fit = "aspect") -> GivenImages:
 def _of_its_size(model: Model, given: GivenImages) -> GivenImages:
     """A closed form knows its own size alone; networks take others."""
     height, width = given.images.shape[2:]
-    if model.family == "gaussian" and (width, height) != model.picture_size:
-        own = "x".join(map(str, model.picture_size))
-        raise BadInput(f"{model.id} knows pictures of {own} only; got {width}x{height}; use fit='crop' or 'pad'")
+    only = model.picture_size if model.family == "gaussian" else None
+    rules.check_size(model.id, only, (width, height))
     return given
 
 
@@ -221,8 +221,7 @@ class Prompts:
 
         if self.prompt is not None and self.prompt_embeds is not None:
             raise BadOption("give prompt or prompt_embeds, not both")
-        if not model.takes_prompt and (self.prompt or self.negative_prompt):
-            raise Incompatible(f"{model.id} takes no prompt; leave prompt out, or use a text model such as scenes-sd")
+        rules.check_takes_prompt(model.id, model.takes_prompt, self.prompt or self.negative_prompt)
         labels, null = self._labels(model, count)
         condition, free = self._texts(model, count, guidance_scale)
         if labels is not None:
@@ -236,9 +235,7 @@ class Prompts:
         """The class of each picture, and the class that stands for none, if one was given or the model has one."""
         null: int | None = getattr(model, "null_class", None)
         if self.class_labels is None:
-            if model.num_classes:
-                last = model.num_classes - 1
-                raise BadOption(f"{model.id} draws classes; give class_labels, 0 to {last}, one a picture")
+            rules.check_classes(model.id, model.num_classes, labelled=False)
             if "class_labels" in getattr(model, "needs", ()):
                 raise BadOption(f"the network of {model.id} cannot be asked without class_labels; give them")
             if self.negative_class_labels is not None:
@@ -254,11 +251,9 @@ class Prompts:
 
     def _class(self, model: Model, name: str, classes: int | None, count: int) -> Tensor:
         labels = self.labels(name)
-        if not classes and not getattr(model, "takes_labels", False):
-            raise Incompatible(f"{model.id} takes no class_labels")
-        if int(labels.min()) < 0 or (classes and int(labels.max()) >= classes):
-            most = f"0 to {classes - 1}" if classes else "at least 0"
-            raise BadOption(f"{name} of {model.id} are {most}; got {labels.tolist()}")
+        takes = classes or getattr(model, "takes_labels", False)
+        rules.check_classes(model.id, None if takes else 0, labelled=True, name=name)
+        rules.check_in_range(model.id, classes, labels.tolist(), name)
         return _rows(name, labels.to(model.device), count)
 
     def all_labels(self, count: int) -> dict[str, Tensor]:
@@ -337,10 +332,7 @@ def _embed(model: Model, prompts: list[str]) -> Tensor:
 
     different = list(dict.fromkeys(prompts))
     for prompt in different:
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise BadOption(f"the prompt {prompt[:80]!a} is not text: {error.reason}") from error
+        rules.check_text(prompt)
     embedded = model.embed(different)
     return embedded[torch.tensor([different.index(p) for p in prompts], device=embedded.device)]
 

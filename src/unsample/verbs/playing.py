@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unsample.errors import BadInput, BadOption, Incompatible
-from unsample.methods import Method, get_method
+from unsample.methods import Method
 from unsample.models.base import Condition, Model
 from unsample.models.calling import evaluating
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
@@ -18,6 +18,8 @@ from unsample.models.loading import load
 from unsample.models.pixel import UNKNOWN
 from unsample.numbers.grid import Grid
 from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.preflight import rules
+from unsample.preflight.wording import argument
 from unsample.verbs.inputs import Prompts
 from unsample.verbs.results import Images, Inversion, check_whole
 from unsample.verbs.running import Run, Watching, state_dtype
@@ -174,11 +176,7 @@ def check_state(method: Method, inversion: Inversion, condition: Condition) -> N
 
 
 def method_of(inversion: Inversion) -> Method:
-    made_by = inversion.meta["method"]
-    try:
-        return get_method(made_by["name"], made_by["settings"])
-    except (BadOption, TypeError) as error:  # settings of a type that no factory takes
-        raise BadInput(f"the method that this inversion was made with cannot be played back: {error}") from error
+    return rules.recorded_method(inversion.meta["method"])
 
 
 def warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
@@ -235,7 +233,7 @@ def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> 
     if was != means and not allow_other_model:
         raise BadInput(
             f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that model, "
-            "or allow_other_model (--allow-other-model)"
+            f"or {argument('allow_other_model')}"
         )
     sha256, unread = model.weights_sha256(), [*getattr(model, "unread", ()), *made_by.get("unread", ())]
     unknown = sha256 == UNKNOWN or made_by["sha256"] in (UNKNOWN, NOTHING)
@@ -250,11 +248,8 @@ def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> 
                 stacklevel=4,
             )
         return
-    raise BadInput(
-        f"this inversion was made by {made_by['id']} (weights {made_by['sha256'][:12]}{_with(made_by.get('changes'))})"
-        f", not by {model.id} (weights {sha256[:12]}{_with(changes_of(model))}); use that model, or allow_other_model "
-        "(--allow-other-model)"
-    )
+    was = f"{made_by['id']} (weights {made_by['sha256'][:12]}{_with(made_by.get('changes'))})"
+    raise rules.other_model(was, f"{model.id} (weights {sha256[:12]}{_with(changes_of(model))})")
 
 
 def changes_of(model: Model) -> list[str]:
