@@ -22,9 +22,10 @@ from benchmarks.tables import generators, show
 from training.build import write_manifest
 from training.cards import write_card
 from training.run import BUNDLED
+from training.scene_fit import explained_threshold, fit_scene
 from unsample.datasets import Scenes, render
 from unsample.media.files import atomic_write
-from unsample.metrics.judges import agreement, clip_attribute, explained_threshold, fit_scene, load_clip
+from unsample.metrics.judges import agreement, clip_attribute, load_clip
 from unsample.models.base import Condition
 from unsample.models.gaussian import GaussianModel
 

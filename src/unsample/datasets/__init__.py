@@ -12,14 +12,14 @@ from unsample.datasets.scenes import Scene, Scenes, draw_scene, render
 
 if TYPE_CHECKING:
     from unsample.datasets.edits import changed
-    from unsample.datasets.facts import DatasetFacts
     from unsample.datasets.item import Dataset, Item
     from unsample.datasets.opening import open_dataset
+    from unsample.datasets.spec import DatasetFacts
     from unsample.datasets.table import DATASETS
 
 _HOMES = {
     "changed": "edits",
-    "DatasetFacts": "facts",
+    "DatasetFacts": "spec",
     **dict.fromkeys(("Dataset", "Item"), "item"),
     "open_dataset": "opening",
     "DATASETS": "table",

@@ -1,4 +1,4 @@
-"""The text that names a data set: `NAME[:FIRST][,key=value]...`, taken apart and checked.
+"""The text that names a data set: `NAME[:FIRST][,key=value]...`, taken apart and checked; and the table's facts.
 
 FIRST is a count for pictures that are made and a path for those that are read; a path may hold commas, as long as
 what follows them is no `key=value`. A few words stand alone (`ood`). Every mistake says what could have been meant.
@@ -9,12 +9,33 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from unsample.datasets.facts import DatasetFacts
 from unsample.errors import BadInput, BadOption, unknown_name
+
+if TYPE_CHECKING:
+    from unsample.datasets.item import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """One row of `DATASETS`."""
+
+    name: str
+    summary: str
+    opens: Callable[[Spec, int], Dataset]  # the spec, and the side in pixels of what is rendered
+    first: str  # what stands after the colon: a count, a folder ...
+    takes_path: bool  # FIRST is a path, and must be given
+    example: str
+    options: Mapping[str, str]  # key to what it takes, in the order in which a spec is written
+    flags: tuple[str, ...] = ()  # options that are a word without a value
+    has: tuple[str, ...]  # of an item's fields, those that can be known
+    layout: str  # how its files lie
+    reference: str
+    licence: str
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from unsample.datasets.coco import open_coco
-from unsample.datasets.facts import DatasetFacts
 from unsample.datasets.folder import open_folder
 from unsample.datasets.genai_bench import open_genai_bench
 from unsample.datasets.pie_bench import open_pie_bench
 from unsample.datasets.plain import open_plain
 from unsample.datasets.rendered import open_generated, open_scenes
+from unsample.datasets.spec import DatasetFacts
 
 LIMIT = {"limit": "N: the first N items only"}
 SPLIT = {"split": "report (tables), tune (to choose settings) or train"}
