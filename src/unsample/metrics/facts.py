@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Protocol
 
 from unsample.errors import BadOption, unknown_name
@@ -32,20 +32,21 @@ class Tally(Protocol):
     def merge(self, other: Any) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MetricFacts:
     """A row of the table."""
 
     name: str
     title: str
-    unit: str  # "" for a bare number
     low: float | None  # None: no bound
     high: float | None
     better: Better
+    _: KW_ONLY
     kind: Kind
     needs: tuple[str, ...]  # fields of Subject; "a|b": one of them
     convention: str  # one line: input range, size, window
     reference: str
+    unit: str = ""  # "" for a bare number
     weights: tuple[str, ...] = ()  # names in WEIGHTS
     depends: str | None = None  # the field of Settings that the brackets set: fd[scenes-clip]
     any_size: bool = False  # image and reference may differ in size
