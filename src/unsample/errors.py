@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 LONGEST = 2000  # letters of a message, which may quote others' text
 
@@ -44,10 +45,6 @@ class OutOfDomain(Incompatible):
         self.details: dict[str, Any] = {"out_of_domain": True, "reasons": list(reasons)}
 
 
-class OutOfDomainWarning(UserWarning):
-    """The same, where the work goes on."""
-
-
 class WeightsMissing(UnsampleError):
     """A model or its weights were not found, or are not what their manifest says."""
 
@@ -60,17 +57,73 @@ class BadInput(UnsampleError):
     exit_code = 4
 
 
+@dataclass(frozen=True)
+class LostAt:
+    """Where a picture stopped being finite; as text, what is said after "diverged at".
+
+    `where` is "encoder", "step", "end" (of the walk: what is kept is not finite, or no noise any more) or "decoder".
+    `step` of `of` is counted from 1 in the order of the walk, `timestep` is that of the step's noisier end, and `what`
+    says in words what was wrong.
+    """
+
+    where: Literal["encoder", "step", "end", "decoder"]
+    step: int | None = None
+    of: int | None = None
+    timestep: int | None = None
+    what: str | None = None
+
+    def __str__(self) -> str:
+        place = {
+            "encoder": "the encoder",
+            "step": f"step {self.step} of {self.of} (timestep {self.timestep})",
+            "end": f"the end of {self.of} steps",
+            "decoder": "the end: the picture is not finite",
+        }[self.where]
+        return f"{place} ({self.what})" if self.what else place
+
+
 class Diverged(UnsampleError):
     """Every picture of the call stopped being finite.
 
-    `nonfinite_at` says for each picture where the network's answer was not finite, as `Inversion.nonfinite_at` does.
+    `lost_at` says for each picture where, and `nonfinite_at` where the network's answer was not finite, as they do on
+    `Inversion` and `Images`.
     """
 
     exit_code = 5
 
-    def __init__(self, message: str, nonfinite_at: Sequence[dict[str, Any] | None] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        nonfinite_at: Sequence[dict[str, Any] | None] = (),
+        lost_at: Sequence[LostAt | None] = (),
+    ) -> None:
         super().__init__(message)
-        self.nonfinite_at = list(nonfinite_at)
+        self.nonfinite_at, self.lost_at = list(nonfinite_at), list(lost_at)
+
+
+Told = Callable[[Callable[[int], str]], str]
+"""A text, given what each picture of the call is named."""
+
+
+class UnsampleWarning(UserWarning):
+    """A warning of the verbs, as a value: its `kind`, the `pictures` of the call that it speaks of, and its text.
+
+    `kind` is "diverged", "nonfinite", "not_converged", "noise", "constant", "drift", "model" or "out_of_domain".
+    """
+
+    def __init__(self, kind: str, text: str | Told, pictures: Iterable[int] = ()) -> None:
+        self.kind, self.pictures, self._text = kind, tuple(pictures), text
+        super().__init__(self.told())
+
+    def told(self, names: Sequence[str] = ()) -> str:
+        """The text, with `names` for "picture 0", "picture 1" and so on, as far as they go."""
+        if isinstance(self._text, str):
+            return self._text
+        return self._text(lambda k: names[k] if k < len(names) else f"picture {k}")
+
+
+class OutOfDomainWarning(UnsampleWarning):
+    """What `OutOfDomain` says, where the work goes on."""
 
 
 def first_line(error: BaseException, otherwise: str = "") -> str:

@@ -50,6 +50,8 @@ def test_a_diverged_picture_is_left_out_and_the_good_one_written(
     assert sorted(os.listdir("out")) == ["dark.png", "dark.safetensors"]
     bright, light, dark = ended.json["images"]
     assert light["diverged_at"] == "step 3 of 5 (timestep 400)"
+    assert light["lost_at"] == {"where": "step", "step": 3, "of": 5, "timestep": 400, "what": None}
+    assert "lost_at" not in dark
     assert (bright["status"], bright["inversion"], bright["reconstruction"]) == ("diverged", None, None)
     assert bright["diverged_at"] == "step 3 of 5 (timestep 400)"
     assert dark["status"] == "ok"

@@ -29,7 +29,7 @@ from tests.problems import (
     seeded,
     smooth_network,
 )
-from unsample.errors import BadInput, BadOption, Diverged, Incompatible
+from unsample.errors import BadInput, BadOption, Diverged, Incompatible, LostAt, UnsampleWarning
 from unsample.methods import ddim, fixed_point
 
 SHAPE = (3, 8, 8)
@@ -878,7 +878,7 @@ def test_a_picture_that_diverges_leaves_the_others_alone_bit_for_bit(method: Any
     x = marked(3, 1)
     good = unsample.invert(wrapped(broken_from(2000)), latents=x, method=method, num_inference_steps=10)
     model = wrapped(broken_from(500, bright))
-    with pytest.warns(UserWarning, match=r"invert: picture 1 diverged at step \d of 10 \(timestep \d00\)"):
+    with pytest.warns(UserWarning, match=r"invert: picture 1 diverged at step \d of 10 \(timestep \d00\)") as lost:
         inversion = unsample.invert(model, latents=x, method=method, num_inference_steps=10)
     assert [s == "diverged" for s in inversion.status] == [False, True, False]
     assert not inversion.noise[1].isfinite().all()
@@ -891,6 +891,10 @@ def test_a_picture_that_diverges_leaves_the_others_alone_bit_for_bit(method: Any
         made = unsample.reconstruct(model, inversion)
     assert made.status == ["ok", "diverged", "ok"]
     assert made.pil()[1] is None
+    assert inversion.lost_at[::2] == made.lost_at[::2] == [None, None]
+    assert inversion[1].lost_at == [inversion.lost_at[1]]
+    assert f"picture 1 diverged at {inversion.lost_at[1]};" in str(lost[0].message)
+    assert made.lost_at[1] == LostAt("step", 1, 10, 900)
     assert any("reconstruct: picture 1 diverged at step 1 of 10 (timestep 900)" in str(w.message) for w in said)
 
 
@@ -911,8 +915,9 @@ def test_the_step_that_is_named_is_that_of_the_last_picture_to_go() -> None:
     def network(x: Tensor, t: Tensor) -> Tensor:
         return torch.where(((int(t) >= 500) | bright(x))[:, None, None, None], torch.nan, 0.1 * x)
 
-    with pytest.raises(Diverged, match=r"step 6 of 10 \(timestep 500\)"):
+    with pytest.raises(Diverged, match=r"step 6 of 10 \(timestep 500\)") as lost:
         unsample.invert(wrapped(network), latents=marked(2, 0), num_inference_steps=10)
+    assert lost.value.lost_at == [LostAt("step", 1, 10, 0), LostAt("step", 6, 10, 500)]
 
 
 def test_infinite_counts_as_not_finite() -> None:
@@ -926,6 +931,7 @@ def test_a_decoder_that_overflows_is_a_diverged_picture(text_model: Any) -> None
     model.decode = lambda latents: decode(latents) * torch.tensor([1.0, torch.nan])[:, None, None, None]
     made = unsample.sample(model, prompt_embeds=torch.zeros(1, 4, 32), num_images_per_prompt=2, num_inference_steps=2)
     assert made.status == ["ok", "diverged"]
+    assert made.lost_at == [None, LostAt("decoder")]
     model.decode = lambda latents: decode(latents) * torch.nan
     with pytest.raises(Diverged, match="the decoder's output is not finite for any picture"):
         unsample.sample(model, prompt_embeds=torch.zeros(1, 4, 32), num_inference_steps=2)
@@ -951,6 +957,9 @@ def test_a_batch_is_warned_of_once_and_every_picture_is_named() -> None:
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             call()
+        ours = [w.message for w in found if isinstance(w.message, UnsampleWarning) and w.message.pictures]
+        assert ["picture" in w.told([f"p{k}" for k in range(9)]) for w in ours] == [False] * len(ours)  # other names
+        assert [str(w) for w in ours] == [w.told() for w in ours]
         return [str(w.message) for w in found if "picture" in str(w.message)]
 
     x = marked(4, 1)

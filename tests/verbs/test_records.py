@@ -200,6 +200,20 @@ def test_where_the_network_failed_is_kept_in_the_file_and_older_files_say_nothin
         assert unsample.reconstruct(model, back).nonfinite_at == [None]  # of its own walk
 
 
+def test_where_a_picture_was_lost_is_kept_with_the_others_and_older_files_say_nothing_of_it(tmp_path: Path) -> None:
+    model, path = mixture(), tmp_path / "a.safetensors"
+    inversion = unsample.invert(model, mixture_picture(model), PROMPTS[0], num_inference_steps=2)
+    assert inversion.meta["lost_at"] == [None]
+    inversion.save(path)
+    assert Inversion.load(path).lost_at == [None]
+    replace(inversion, meta={k: v for k, v in inversion.meta.items() if k != "lost_at"}).save(path)
+    old = Inversion.load(path)
+    assert old.lost_at == unsample.reconstruct(model, old).lost_at == [None]
+    for place in ({"where": "nowhere"}, {"where": "step", "step": -1}, "step 1"):
+        with pytest.raises(BadInput, match=r"meta\.lost_at"):
+            unsample.reconstruct(model, replace(inversion, meta=inversion.meta | {"lost_at": [place]}))
+
+
 def test_a_record_of_which_two_tensors_are_one_is_saved(tmp_path: Path) -> None:
     """The one step of a belm hands the picture on: noise and the point before it are one tensor."""
     model = mixture()

@@ -293,12 +293,12 @@ def _edit(
             **wanted.labels.taken([0]),
         )
     except Diverged as error:
-        place = talk.place_of(error)
+        place = error.lost_at[0]
         talk.error(
             f"{subject.path}: the edit{to} at guidance {scale:g} diverged at {place}; nothing was written for it"
         )
         about["nonfinite_at"] = error.nonfinite_at[0]
-        row = record.row("edit", **about, status="diverged", diverged_at=place)
+        row = record.row("edit", **about, status="diverged", lost_at=place)
         return EditJob(prompt, file, scale, None, None, session.Figures(), row)
     figures = session.measured(model, inversion, made.images)
     talk.say(

@@ -108,7 +108,7 @@ def _run(model: Model, between: Between, as_json: bool) -> int:
 
     paths = [end.path for end in between.ends]
     a, b = (session.open_inversion(model, path, between.allow_other_model) for path in paths)
-    with talk.naming([f"frame {k}" for k in range(between.num_frames)]) as told:
+    with talk.naming([f"frame {k}" for k in range(between.num_frames)]):
         made = api.interpolate(
             model,
             a,
@@ -117,7 +117,7 @@ def _run(model: Model, between: Between, as_json: bool) -> int:
             guidance_scale=between.guidance_scale,
             allow_other_model=between.allow_other_model,
         )
-    rows = _write(made, between, told.lost_at)
+    rows = _write(made, between)
     lost = record.diverged(rows)
     name = between.ends[0].meta["method"]["name"]
     talk.say(f"wrote {sum(r['status'] == 'ok' for r in rows)} frames and {between.strip}, {made.seconds:.1f} s")
@@ -127,7 +127,7 @@ def _run(model: Model, between: Between, as_json: bool) -> int:
     return 5 if lost else 0
 
 
-def _write(made: Images, between: Between, lost_at: dict[int, str]) -> list[dict[str, Any]]:
+def _write(made: Images, between: Between) -> list[dict[str, Any]]:
     """The frames that are finite, and the strip of them."""
     from unsample.cli import record, session
     from unsample.media.figures import strip
@@ -147,9 +147,9 @@ def _write(made: Images, between: Between, lost_at: dict[int, str]) -> list[dict
         own["nonfinite_at"] = made.nonfinite_at[k]
         position = k / (between.num_frames - 1)
         if made.status[k] == "diverged":
-            where = lost_at.get(k, talk.UNKNOWN_PLACE)
+            where = made.lost_at[k]
             talk.error(f"frame {k} diverged at {where}; it was not written")
-            rows.append(record.row("frame", **own, status="diverged", diverged_at=where, position=position))
+            rows.append(record.row("frame", **own, status="diverged", lost_at=where, position=position))
             continue
         image = session.as_pil(made.images[k : k + 1])
         write_png(image, file, made.settings(k) | about)

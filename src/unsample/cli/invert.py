@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.cli.session import Figures
+    from unsample.errors import LostAt
     from unsample.media.pictures import Fit
     from unsample.models.base import Model
     from unsample.verbs.results import Inversion
@@ -165,19 +166,19 @@ def _run(
     model: Model, batch: Sequence[InvertJob], walk: Walk, trajectory: Tensor | None
 ) -> Iterator[tuple[InvertJob, dict[str, Any], Figures]]:
     """Invert and reconstruct one batch; write and report each picture."""
-    from unsample.errors import Diverged
+    from unsample.errors import Diverged, LostAt
 
-    with talk.naming([job.source.path for job in batch]) as told:
+    with talk.naming([job.source.path for job in batch]):
         try:
             inversion = inverted(model, batch, walk, trajectory)
         except Diverged as error:
-            place = talk.place_of(error, len(batch))
-            yield from (_lost(job, place, at=at) for job, at in zip(batch, error.nonfinite_at, strict=True))
+            places = zip(batch, error.lost_at, error.nonfinite_at, strict=True)
+            yield from (_lost(job, where, at=at) for job, where, at in places)
             return
         pictures = _pictures(model, inversion)
     for k, job in enumerate(batch):
         if pictures[k] is None:
-            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), inversion[k], inversion.nonfinite_at[k])
+            yield _lost(job, inversion.lost_at[k] or LostAt("decoder"), inversion[k], inversion.nonfinite_at[k])
         else:
             yield _kept(model, job, inversion[k], pictures[k])  # type: ignore[arg-type]
 
@@ -262,7 +263,7 @@ def skew_of(inversion: Inversion) -> str:
 
 
 def _lost(
-    job: InvertJob, where: str, inversion: Inversion | None = None, at: Mapping[str, Any] | None = None
+    job: InvertJob, where: LostAt | None, inversion: Inversion | None = None, at: Mapping[str, Any] | None = None
 ) -> tuple[InvertJob, dict[str, Any], Figures]:
     """A picture that diverged: said, nothing written."""
     from unsample.cli import record
@@ -280,7 +281,7 @@ def _lost(
         seconds=inversion.seconds if inversion else None,
         status="diverged",
         nonfinite_at=at,
-        diverged_at=where,
+        lost_at=where,
         notes=list(job.source.notes),
         skipped=False,
     )

@@ -18,6 +18,7 @@ from unsample.preflight.known import KnownModel, known_model, playing_model
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsample.errors import LostAt
     from unsample.models.base import Model
     from unsample.verbs.results import Images, Inversion
 
@@ -118,7 +119,7 @@ def _run(model: Model, job: PlayJob, inversion: Inversion, play: Play) -> Iterat
     from unsample.errors import Diverged
     from unsample.verbs import api
 
-    with talk.naming([job.recorded.path] * len(inversion)) as told:
+    with talk.naming([job.recorded.path] * len(inversion)):
         try:
             made = api.reconstruct(
                 model,
@@ -129,11 +130,11 @@ def _run(model: Model, job: PlayJob, inversion: Inversion, play: Play) -> Iterat
                 allow_other_model=play.allow_other_model,
             )
         except Diverged as error:
-            yield from (_lost(job, talk.place_of(error), at) for at in error.nonfinite_at)
+            yield from (_lost(job, *places) for places in zip(error.lost_at, error.nonfinite_at, strict=True))
             return
     for k, image in enumerate(made.images):
         if made.status[k] == "diverged":
-            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), made.nonfinite_at[k])
+            yield _lost(job, made.lost_at[k], made.nonfinite_at[k])
         else:
             yield _kept(model, job, k, inversion[k], made, image[None])
 
@@ -165,13 +166,13 @@ def _kept(model: Model, job: PlayJob, k: int, inversion: Inversion, made: Images
     )
 
 
-def _lost(job: PlayJob, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
+def _lost(job: PlayJob, where: LostAt | None, at: Mapping[str, Any] | None) -> dict[str, Any]:
     from unsample.cli import record
 
     talk.error(f"{job.recorded.path}: diverged at {where}; nothing was written for it; try guidance 1 or --use noise")
     path = job.recorded.path
     about: dict[str, Any] = {"input": path, "inversion": path, "nonfinite_at": at}
-    return record.row("reconstruction", **about, status="diverged", diverged_at=where)
+    return record.row("reconstruction", **about, status="diverged", lost_at=where)
 
 
 def _report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from unsample import __version__
@@ -10,6 +11,7 @@ from unsample.cli.session import Figures
 from unsample.verbs.results import settings as settings
 
 if TYPE_CHECKING:
+    from unsample.errors import LostAt
     from unsample.verbs.results import Inversion
 
 HEALTH = ("mean", "std", "kl", "lag1_correlation")
@@ -29,10 +31,12 @@ def row(
     nonfinite_at: Mapping[str, Any] | None = None,
     health: Mapping[str, Any] | None = None,
     outside: Sequence[str] = (),
+    lost_at: LostAt | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """One entry of "images"; `kind` names the picture: "reconstruction", "edit", "frame", "image"."""
     figures = figures or Figures()
+    lost = {} if lost_at is None else {"diverged_at": str(lost_at), "lost_at": asdict(lost_at)}
     return {
         "input": input,
         "inversion": None if inversion is None else str(inversion),
@@ -46,6 +50,7 @@ def row(
         "out_of_domain": figures.out_of_domain or bool(outside),
         "out_of_domain_reasons": [*outside, *figures.reasons],
         "health": {name: None if health is None else health.get(name) for name in HEALTH},
+        **lost,
         **more,
     }
 

@@ -18,6 +18,7 @@ from unsample.preflight import rules
 from unsample.preflight.known import DEFAULT_MODEL, known_model
 
 if TYPE_CHECKING:
+    from unsample.errors import LostAt
     from unsample.methods import Method
     from unsample.models.base import Model
     from unsample.verbs.results import Images
@@ -178,7 +179,7 @@ def _run(
     from unsample.cli import record
     from unsample.verbs import api
 
-    with talk.naming([f"seed {job.seed}" for job in batch]) as told:
+    with talk.naming([f"seed {job.seed}" for job in batch]):
         try:
             made = api.sample(
                 model,
@@ -194,12 +195,11 @@ def _run(
                 **classes,
             )
         except Diverged as error:
-            place = talk.place_of(error, len(batch))
-            yield from (_lost(job, place, at) for job, at in zip(batch, error.nonfinite_at, strict=True))
+            yield from map(_lost, batch, error.lost_at, error.nonfinite_at)
             return
     for k, job in enumerate(batch):
         if made.status[k] == "diverged":
-            yield _lost(job, told.lost_at.get(k, talk.UNKNOWN_PLACE), made.nonfinite_at[k])
+            yield _lost(job, made.lost_at[k], made.nonfinite_at[k])
             continue
         seconds = made.seconds / len(made)
         _write(made, k, job)
@@ -226,11 +226,11 @@ def _write(made: Images, k: int, job: SampleJob) -> None:
     write_png(session.as_pil(made.images[k : k + 1]), job.file, made.settings(k))
 
 
-def _lost(job: SampleJob, where: str, at: Mapping[str, Any] | None) -> dict[str, Any]:
+def _lost(job: SampleJob, where: LostAt | None, at: Mapping[str, Any] | None) -> dict[str, Any]:
     from unsample.cli import record
 
     talk.error(f"seed {job.seed}: diverged at {where}; nothing was written for it; try more steps or guidance 1")
-    return record.row("image", status="diverged", nonfinite_at=at, diverged_at=where, seed=job.seed)
+    return record.row("image", status="diverged", nonfinite_at=at, lost_at=where, seed=job.seed)
 
 
 def _report(model: str, method: str, rows: list[dict[str, Any]], as_json: bool) -> int:

@@ -10,11 +10,10 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from unsample.errors import OutOfDomainWarning
+from unsample.errors import OutOfDomainWarning, UnsampleWarning
 
 _COLOURS = {"error": "\033[1;31m", "warning": "\033[33m"}
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -25,8 +24,6 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-UNKNOWN_PLACE = "the end: the picture is not finite"  # the decoder overflowed
-_DIVERGED = re.compile(r"picture (\d+) diverged at (.*?\))(?=[,;])")
 
 
 def say(text: str) -> None:
@@ -109,27 +106,22 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-@dataclass
-class Naming:
-    """Which files the pictures of the running call are, and which of them diverged where."""
-
-    names: Sequence[str] = ()
-    lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
-
-
-_current = Naming()
+_names: Sequence[str] = ()
 _everything = False
 
 
 @contextmanager
-def naming(names: Sequence[str]) -> Iterator[Naming]:
-    """While it lasts, `picture 0` in the library's warnings is the first of `names`."""
-    global _current
-    before, _current = _current, Naming(names)
+def naming(names: Sequence[str]) -> Iterator[None]:
+    """While it lasts, `picture 0` in the library's warnings is the first of `names`.
+
+    Which of them diverged is not said here: the verb says it, with what was not written.
+    """
+    global _names
+    before, _names = _names, names
     try:
-        yield _current
+        yield
     finally:
-        _current = before
+        _names = before
 
 
 @contextmanager
@@ -149,11 +141,14 @@ def listening(everything: bool = False) -> Iterator[None]:
     ) -> None:
         if issubclass(category, OutOfDomainWarning) and not everything:
             return  # the verb has said it, with the file's name
+        told = message if isinstance(message, UnsampleWarning) else None
+        if told is not None and told.kind == "diverged" and _names:
+            return  # the verb says it
         ours = issubclass(category, UserWarning) and Path(filename).resolve().is_relative_to(_PACKAGE)
         if not ours and not everything:
             return
-        text = _renamed(str(message))
-        if text and text not in seen:
+        text = str(message) if told is None else told.told(_names)
+        if text not in seen:
             seen.add(text)
             warn(text if ours else f"{text} ({category.__name__}, {filename})")
 
@@ -172,24 +167,3 @@ def listening(everything: bool = False) -> Iterator[None]:
 def hears_everything() -> bool:
     """Whether other libraries may speak too (--debug)."""
     return _everything
-
-
-def _renamed(text: str) -> str:
-    """The warning with file names for picture numbers; divergences are kept for the verb to say."""
-    if lost := _DIVERGED.findall(text):
-        _current.lost_at |= {int(k): where for k, where in lost}
-        return "" if _current.names else text
-
-    def name(match: re.Match[str]) -> str:
-        index = int(match[1])
-        return _current.names[index] if index < len(_current.names) else match[0]
-
-    return re.sub(r"\bpicture (\d+)\b", name, text)
-
-
-def place_of(error: Exception, count: int = 1) -> str:
-    """Where a call diverged: the place of its last picture; of several, the others were lost by then."""
-    found = re.search(r"step \d+ of \d+ \(timestep \d+\)", str(error))
-    if not found:
-        return UNKNOWN_PLACE
-    return found[0] if count == 1 else f"or before {found[0]}"

@@ -10,7 +10,7 @@ from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.errors import BadInput, BadOption, Incompatible, UnsampleWarning
 from unsample.methods import Method, get_method
 from unsample.models.base import Model
 from unsample.models.calling import evaluating
@@ -47,6 +47,7 @@ from unsample.verbs.playing import (
 )
 from unsample.verbs.results import PER_PICTURE_META, Images, Inversion, check_pair
 from unsample.verbs.running import Callback, Run, Watching, encoded, state_dtype
+from unsample.verbs.running import recorded as as_recorded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -296,6 +297,7 @@ def invert(
         "nfe": cost.nfe,
         "backward": cost.backward,
         "nonfinite_at": cost.nonfinite,
+        "lost_at": as_recorded(run.watch.places(count)),
         "seconds": seconds,
         **(configured.notes(grid, stop) if configured.notes else {}),
     }
@@ -497,7 +499,7 @@ def _check_needs(
     rules.check_needs_prompt(method, model.id, model.takes_prompt or prompts.prompt_embeds is not None, prompted)
     rules.check_needs_trajectory(method, trajectory is not None)
     if method.drifts(w, scales):
-        warnings.warn(drift(method, w, scales), stacklevel=3)
+        warnings.warn(UnsampleWarning("drift", drift(method, w, scales)), stacklevel=3)
 
 
 def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:

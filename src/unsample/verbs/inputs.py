@@ -139,12 +139,15 @@ def outside_domain(model: Model, prompts: Prompts, count: int, pictures: GivenIm
     pairs = zip(prompts.texts(count), prompts.negatives(count), strict=True)
     words = [reasons_of_prompts(model.id, pair) for pair in pairs]
     reasons = [[*(pictures.outside[k] if pictures else ()), *own] for k, own in enumerate(words)]
-    found = [(f"picture {k}", reason) for k, own in enumerate(reasons) for reason in own]
+    found = [(k, reason) for k, own in enumerate(reasons) for reason in own]
     if found:
-        text = (
-            f"{spoken(model.id, found)}; load one that knows them, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+        knows = "load one that knows them, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+        warning = OutOfDomainWarning(
+            "out_of_domain",
+            lambda name: f"{spoken(model.id, [(name(k), reason) for k, reason in found])}; {knows}",
+            dict(found),
         )
-        warnings.warn(text, OutOfDomainWarning, stacklevel=3)
+        warnings.warn(warning, stacklevel=3)
     return reasons
 
 

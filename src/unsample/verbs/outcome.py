@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unsample.errors import Diverged
+from unsample.errors import Diverged, LostAt, UnsampleWarning
 from unsample.methods import Method
 from unsample.numbers.walk import State
 from unsample.verbs.running import Watch, warn_nonfinite
@@ -17,50 +18,69 @@ if TYPE_CHECKING:
 
 def find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure_noise: bool) -> None:
     """Pictures whose record is not finite, or whose noise a reversible method has blown up, are lost."""
-    end = f"the end of {len(watch.points) - 1} steps"
+    steps = len(watch.points) - 1
     for name in method.keeps:
         for k in (~state[name].flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
-            watch.lost_at.setdefault(k, f"{end} ({name} is not finite)")
+            watch.lost_at.setdefault(k, LostAt("end", of=steps, what=f"{name} is not finite"))
     stds = noise.flatten(1).std(1).tolist() if method.reversible and pure_noise else []
-    odd = []
+    odd: dict[int, float] = {}
     for k, std in enumerate(stds):
         if std > 100:
-            watch.lost_at.setdefault(k, f"{end} (noise std {std:.3g})")
+            watch.lost_at.setdefault(k, LostAt("end", of=steps, what=f"noise std {std:.3g}"))
         elif not 0.8 <= std <= 1.25:
-            odd.append(f"{std:.3g} for picture {k}")
+            odd[k] = std
     if odd:
-        warnings.warn(
-            f"invert: {method.name} recovered a noise of std {', '.join(odd)}, not 1: its round trip may be exact all "
-            "the same, but edits and interpolations will suffer; try guidance 1 or more steps",
-            stacklevel=3,
-        )
+        warnings.warn(_odd_noise(method.name, odd), stacklevel=3)
     if len(watch.lost_at) == len(noise):
         message = f"invert with {watch.model.id} diverged: {method.name} lost every picture at {watch.lost_at[0]}"
         message += "; try guidance 1, strength below 1, or another timestep_spacing" if method.reversible else ""
-        raise Diverged(f"{message}{watch.cost.because(0)}", watch.cost.nonfinite)
+        raise Diverged(f"{message}{watch.cost.because(0)}", watch.cost.nonfinite, watch.places(len(noise)))
 
 
 def status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
     """What came of each picture; one warning names those that were lost, another those that did not converge."""
     converged = state.get("converged")
-    status, short = [], []
+    status: list[str] = []
+    short: dict[int, float] = {}
     for k in range(count):
         if k in watch.lost_at:
             status.append("diverged")
         elif converged is not None and not bool(converged[k]):
             status.append("not_converged")
-            short.append(f"picture {k} (largest relative residual of a step {float(state['residual'][k]):.1e})")
+            short[k] = float(state["residual"][k])
         else:
             status.append("ok")
     watch.warn_lost(stacklevel=4)
     if short:
-        warnings.warn(
-            f"invert: {method.name} did not converge for {', '.join(short)}; the best iterate was kept; try more "
-            "iterations, more steps or guidance 1",
-            stacklevel=3,
-        )
+        warnings.warn(_not_converged(method.name, short), stacklevel=3)
     warn_nonfinite("invert", watch.cost, status)
     return status
+
+
+def _odd_noise(method: str, stds: dict[int, float]) -> UnsampleWarning:
+    """Noises whose standard deviation is far from 1, in words."""
+
+    def text(name: Callable[[int], str]) -> str:
+        each = ", ".join(f"{std:.3g} for {name(k)}" for k, std in stds.items())
+        return (
+            f"invert: {method} recovered a noise of std {each}, not 1: its round trip may be exact all the same, but "
+            "edits and interpolations will suffer; try guidance 1 or more steps"
+        )
+
+    return UnsampleWarning("noise", text, stds)
+
+
+def _not_converged(method: str, residuals: dict[int, float]) -> UnsampleWarning:
+    """The largest relative residuals of the pictures that did not converge, in words."""
+
+    def text(name: Callable[[int], str]) -> str:
+        each = [f"{name(k)} (largest relative residual of a step {value:.1e})" for k, value in residuals.items()]
+        return (
+            f"invert: {method} did not converge for {', '.join(each)}; the best iterate was kept; try more iterations, "
+            "more steps or guidance 1"
+        )
+
+    return UnsampleWarning("not_converged", text, residuals)
 
 
 def residuals(state: State) -> list[float | None] | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.errors import BadInput, BadOption, Incompatible, UnsampleWarning
 from unsample.methods import Method
 from unsample.models.base import Condition, Model
 from unsample.models.calling import evaluating
@@ -51,7 +51,8 @@ def play(
         and list(scales) != fitted_scales(inversion, scales)
         and method.drifts(inverted_at, scales)
     ):
-        warnings.warn(drift(method, inverted_at, scales), stacklevel=3)  # else it was said at inversion
+        text = drift(method, inverted_at, scales)  # else it was said at inversion
+        warnings.warn(UnsampleWarning("drift", text), stacklevel=3)
     x = inversion.noise.to(model.device, state_dtype(model, inversion.noise))
     try:
         run = Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
@@ -77,7 +78,7 @@ def play(
     shown |= {name: labels.tolist() for name, labels in prompts.all_labels(len(x)).items()}
     played = {"verb": verb, "use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
     played |= {"inversion_guidance_scale": inverted_at}
-    played |= {"nfe": made.nfe, "backward": made.backward, "nonfinite_at": made.nonfinite_at}
+    played |= {"nfe": made.nfe, "backward": made.backward} | {n: made.meta[n] for n in ("nonfinite_at", "lost_at")}
     return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
 
 
@@ -186,8 +187,12 @@ def warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
     flat = made.images.flatten(1).std(1) < 1 / 255
     varied = inversion.source.float().flatten(1).std(1) >= 1
     if found := (flat.cpu() & varied).nonzero().flatten().tolist():
-        named = ", ".join(f"picture {k}" for k in found)
-        warnings.warn(f"{verb}: {named} came out constant although its source is not", stacklevel=4)
+        warning = UnsampleWarning(
+            "constant",
+            lambda name: f"{verb}: {', '.join(map(name, found))} came out constant although its source is not",
+            found,
+        )
+        warnings.warn(warning, stacklevel=4)
 
 
 def prompts_of(inversion: Inversion) -> Prompts:
@@ -242,11 +247,11 @@ def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> 
             raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")
         if not allow_other_model and (unknown or unread):
             what = ", ".join(dict.fromkeys(unread)) or made_by["id"]
-            warnings.warn(
+            text = (
                 f"whether {model.id} is the network that inverted is not known: {what} cannot be read; give both "
-                "unsample.wrap(..., id='a name of yours') to have it compared",
-                stacklevel=4,
+                "unsample.wrap(..., id='a name of yours') to have it compared"
             )
+            warnings.warn(UnsampleWarning("model", text), stacklevel=4)
         return
     was = f"{made_by['id']} (weights {made_by['sha256'][:12]}{_with(made_by.get('changes'))})"
     raise rules.other_model(was, f"{model.id} (weights {sha256[:12]}{_with(changes_of(model))})")

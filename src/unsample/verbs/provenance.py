@@ -107,6 +107,16 @@ class Nonfinite(_Part):
     times: Count
 
 
+class Lost(_Part):
+    """Where a picture stopped being finite (`unsample.errors.LostAt`)."""
+
+    where: Literal["encoder", "step", "end", "decoder"]
+    step: Count | None = None
+    of: Count | None = None
+    timestep: Count | None = None
+    what: Name | None = None
+
+
 class Health(_Part):
     """Figures of a recovered noise (`unsample.numbers.health`)."""
 
@@ -146,6 +156,7 @@ class Provenance(_Part):
     nfe: list[Count] | None = None
     backward: list[Count] | None = None
     nonfinite_at: list[Nonfinite | None] | None = None
+    lost_at: list[Lost | None] | None = None
     seconds: Amount | None = None
     versions: dict[str, str] | None = None
     forward_steps: Count | None = None

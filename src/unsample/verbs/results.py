@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadInput, BadOption, Incompatible, first_line
+from unsample.errors import BadInput, BadOption, Incompatible, LostAt, UnsampleWarning, first_line
 from unsample.verbs import notebook
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ PER_PICTURE_META = (
     "nfe",
     "backward",
     "nonfinite_at",
+    "lost_at",
     "residual",
 )
 EXACT, FLOATS = ("F32", "F64"), ("F16", "BF16", "F32", "F64")
@@ -86,6 +87,11 @@ class Images:
         """
         return self.meta.get("nonfinite_at") or [None] * len(self)
 
+    @property
+    def lost_at(self) -> list[LostAt | None]:
+        """Where each picture stopped being finite; None for one that did not."""
+        return lost_at(self.meta, len(self))
+
     def pil(self) -> list[Image | None]:
         """8-bit PIL pictures; None for one that diverged.
 
@@ -132,7 +138,7 @@ class Images:
         written: list[Path | None] = []
         for k, (image, file) in enumerate(zip(self.pil(), files, strict=True)):
             if image is None:
-                warnings.warn(f"picture {k} diverged; {file} was not written", stacklevel=2)
+                warnings.warn(_unwritten(k, file), stacklevel=2)
             else:
                 write_png(image, file, self.settings(k))
             written.append(None if image is None else file)
@@ -189,6 +195,11 @@ class Inversion:
     def nonfinite_at(self) -> list[dict[str, Any] | None]:
         """Where the network's answer was not finite while inverting; as `Images.nonfinite_at`."""
         return self.meta.get("nonfinite_at") or [None] * len(self)
+
+    @property
+    def lost_at(self) -> list[LostAt | None]:
+        """Where each picture stopped being finite; None for one that did not."""
+        return lost_at(self.meta, len(self))
 
     def __repr__(self) -> str:
         return notebook.of_inversion(self)
@@ -269,6 +280,15 @@ class Inversion:
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         rest = {k: v for k, v in tensors.items() if not k.startswith("state.")}
         return Inversion(noise=noise, state=state, **{**header, **rest})
+
+
+def _unwritten(picture: int, file: Path) -> UnsampleWarning:
+    return UnsampleWarning("diverged", lambda name: f"{name(picture)} diverged; {file} was not written", [picture])
+
+
+def lost_at(meta: Mapping[str, Any], count: int) -> list[LostAt | None]:
+    """The places that a meta records; inversions saved by earlier versions hold none."""
+    return [None if where is None else LostAt(**where) for where in meta.get("lost_at") or [None] * count]
 
 
 def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption, Diverged
+from unsample.errors import BadOption, Diverged, LostAt, UnsampleWarning
 from unsample.methods import Method, Task
 from unsample.models.base import Model
 from unsample.models.calling import evaluating
@@ -45,7 +45,7 @@ class Watch:
     verb: str
     pivots: list[Tensor] | None = None  # a list to keep the points in, on their device
     trajectory: list[Tensor] = field(default_factory=list)
-    lost_at: dict[int, str] = field(default_factory=dict)  # picture to "step 7 of 50 (timestep 121)"
+    lost_at: dict[int, LostAt] = field(default_factory=dict)
     cost: Cost = field(default_factory=lambda: Cost([]))
 
     def run(self, step: Step, predict: Predict, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -78,7 +78,7 @@ class Watch:
             x = _replaced(x, self.asked.callback(self.model, k, timestep, {"latents": x}))
         finite = x.flatten(1).isfinite().all(1)
         if not bool(finite.all()):
-            where = f"step {k + 1} of {len(self.points) - 1} (timestep {timestep})"
+            where = LostAt("step", k + 1, len(self.points) - 1, timestep)
             for row in (~finite).nonzero().flatten().tolist():
                 self.lost_at.setdefault(row, where)
             if len(self.lost_at) == len(x):
@@ -86,6 +86,7 @@ class Watch:
                     f"{self.verb} with {self.model.id} diverged: no picture was finite any more at {where}"
                     f"{self.cost.because(row)}; try more steps, guidance 1, another method, or dtype float32",
                     self.cost.nonfinite,
+                    self.places(len(x)),
                 )
         if self.asked.keep_trajectory:
             self.trajectory.append(x.cpu())
@@ -95,10 +96,18 @@ class Watch:
         return x
 
     def warn_lost(self, stacklevel: int) -> None:
-        """One warning that names every picture that was lost, and where (`cli.talk` reads it)."""
+        """One warning that names every picture that was lost, and where."""
+
+        def text(name: Callable[[int], str]) -> str:
+            lost = ", ".join(f"{name(k)} diverged at {where}" for k, where in self.lost_at.items())
+            return f"{self.verb}: {lost}; the others are untouched"
+
         if self.lost_at:
-            lost = ", ".join(f"picture {k} diverged at {where}" for k, where in self.lost_at.items())
-            warnings.warn(f"{self.verb}: {lost}; the others are untouched", stacklevel=stacklevel)
+            warnings.warn(UnsampleWarning("diverged", text, self.lost_at), stacklevel=stacklevel)
+
+    def places(self, count: int) -> list[LostAt | None]:
+        """Where each of `count` pictures was lost."""
+        return [self.lost_at.get(k) for k in range(count)]
 
     def kept(self) -> Tensor | None:
         """(N + 1, B, C, H, W) in the order of the walk, or None."""
@@ -109,10 +118,18 @@ class Watch:
 
 def warn_nonfinite(verb: str, cost: Cost, status: Sequence[str]) -> None:
     """Name the pictures that the network failed and that are finite all the same; of a lost one the result tells."""
-    told = [(f"picture {k} ({status[k]})", where) for k, where in enumerate(cost.nonfinite) if status[k] != "diverged"]
-    failed = [f"{name}: {spoken(where)}" for name, where in told if where]
+    failed = {k: where for k, where in enumerate(cost.nonfinite) if where and status[k] != "diverged"}
+
+    def text(name: Callable[[int], str]) -> str:
+        return f"{verb}: {'; '.join(f'{name(k)} ({status[k]}): {spoken(where)}' for k, where in failed.items())}"
+
     if failed:
-        warnings.warn(f"{verb}: {'; '.join(failed)}", stacklevel=5)
+        warnings.warn(UnsampleWarning("nonfinite", text, failed), stacklevel=5)
+
+
+def recorded(places: Sequence[LostAt | None]) -> list[dict[str, Any] | None]:
+    """Where the pictures were lost, as it stands in a result's meta."""
+    return [None if where is None else asdict(where) for where in places]
 
 
 def _replaced(x: Tensor, returned: Any) -> Tensor:
@@ -194,13 +211,15 @@ class Run:
         """Pictures that the encoder lost are lost there, not at the first step."""
         lost = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
         vae = getattr(self.model, "vae", None)
-        where = f"the encoder ({'the model' if vae is None else f'{type(vae).__name__} in {vae.dtype}'} is not finite)"
+        what = "the model" if vae is None else f"{type(vae).__name__} in {vae.dtype}"
+        where = LostAt("encoder", what=f"{what} is not finite")
         self.watch.lost_at |= dict.fromkeys(lost, where)
         if len(lost) == len(x):
             raise Diverged(
                 f"{self.verb} with {self.model.id}: no picture is finite any more after {where}: a VAE in float16 "
                 "overflows; put it in float32 (vae.to(torch.float32)), as unsample.load does from a folder",
                 [None] * len(x),
+                self.watch.places(len(x)),
             )
 
     def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
@@ -210,21 +229,22 @@ class Run:
         with torch.no_grad(), evaluating(self.model):
             latents, _ = self.watch.run(step, self.predict, x, state)
             images = self.model.decode(latents).float()
-        status = ["diverged" if k in self.watch.lost_at else "ok" for k in range(len(x))]
         for k in (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
-            status[k] = "diverged"  # the decoder overflowed
+            self.watch.lost_at.setdefault(k, LostAt("decoder"))
+        status = ["diverged" if k in self.watch.lost_at else "ok" for k in range(len(x))]
         self._report(status)
         cost, seconds = self.predict.cost, time.perf_counter() - self.begin
         shown = images.clamp(0, 1)
         kept = self.watch.kept()
-        about = {"nonfinite_at": cost.nonfinite}
+        about = {"nonfinite_at": cost.nonfinite, "lost_at": recorded(self.watch.places(len(x)))}
         return Images(shown, latents, x, status, cost.nfe, cost.backward, seconds, trajectory=kept, meta=about)
 
     def _report(self, status: list[str]) -> None:
         if all(s == "diverged" for s in status):
-            nonfinite = self.predict.cost.nonfinite
             raise Diverged(
-                f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture", nonfinite
+                f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture",
+                self.predict.cost.nonfinite,
+                self.watch.places(len(status)),
             )
         self.watch.warn_lost(stacklevel=5)
         warn_nonfinite(self.verb, self.predict.cost, status)
