@@ -174,11 +174,11 @@ def test_model_and_prompt_come_from_the_pictures_own_metadata(run: Run, tiny_sd:
 def test_pictures_of_several_models_are_inverted_each_with_its_own(
     run: Run, scene: Path, tiny_ddpm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unsample.cli import checks
     from unsample.media.pictures import write_png
     from unsample.models import loading
+    from unsample.preflight import known
 
-    monkeypatch.setattr(checks, "cached", lambda name: tiny_ddpm if name == "tiny/ddpm" else None)
+    monkeypatch.setattr(known, "cached", lambda name: tiny_ddpm if name == "tiny/ddpm" else None)
     monkeypatch.setattr(loading, "_download", lambda name, local_files_only: tiny_ddpm)
     write_png(Image.open(scene), scene.with_name("pixels.png"), {"model": "tiny/ddpm"})
     write_png(Image.open(scene), scene.with_name("mixture.png"), {"model": "scenes-mixture"})

@@ -12,7 +12,7 @@ from unsample.errors import UnsampleError
 from unsample.methods import get_method
 from unsample.preflight import rules
 from unsample.preflight.known import KnownModel, known_model
-from unsample.preflight.wording import COMMAND_LINE, worded
+from unsample.wording import COMMAND_LINE, worded
 
 RULES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "strength": (lambda: rules.check_strength(1.5, 50), "strength must be above 0", "--strength must be above 0"),

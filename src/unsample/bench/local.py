@@ -20,7 +20,7 @@ from typing import Any
 from unsample.bench.cells import BatchTask
 from unsample.bench.plan import Plan
 from unsample.bench.work import Worker
-from unsample.preflight.wording import PYTHON, worded
+from unsample.wording import PYTHON, worded
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug, as_json = "--debug" in options, "--json" in options
     try:
         from unsample.cli.talk import listening
-        from unsample.preflight.wording import COMMAND_LINE, worded
+        from unsample.wording import COMMAND_LINE, worded
 
         with worded(COMMAND_LINE), listening(everything=debug):
             return _run(given)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unsample.cli import talk
 from unsample.cli.options import Placement
 from unsample.models.domain import REAL_MODELS
 from unsample.models.loading import MIXTURE
 from unsample.preflight.known import KnownModel
+from unsample.verbs.fidelity import OUT_OF_DOMAIN, Fidelity, fidelity
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from unsample.models.base import Model
     from unsample.verbs.results import Inversion
 
-OUT_OF_DOMAIN = 20.0  # dB of the encoder's round trip
+
+Figures = Fidelity
 
 
 def load(known: KnownModel, where: Placement) -> Model:
@@ -43,61 +43,9 @@ def load(known: KnownModel, where: Placement) -> Model:
     return model
 
 
-@dataclass(frozen=True)
-class Figures:
-    """How near a picture is to its source. None: not measured."""
-
-    psnr: float | None = None  # inf: equal
-    ssim: float | None = None
-    ceiling: float | None = None  # inf: the encoder loses nothing
-
-    @property
-    def out_of_domain(self) -> bool:
-        """Whether the model's encoder cannot hold this picture."""
-        return self.ceiling is not None and self.ceiling < OUT_OF_DOMAIN
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why it cannot, in words."""
-        if not self.out_of_domain:
-            return []
-        return [f"the encoder alone brings the picture back at {self.ceiling:.1f} dB, under {OUT_OF_DOMAIN:.0f}"]
-
-    def spoken(self, after: str = "") -> str:
-        """For the line on the terminal; `after` follows the decibels."""
-        if self.psnr is None:
-            return "not measured (the inversion holds no source)"
-        if math.isinf(self.psnr):
-            return f"exact{after} (every pixel equal)"
-        limited = not after and self.ceiling is not None and math.isfinite(self.ceiling)
-        return f"{self.psnr:.1f} dB{after}" + (f" (ceiling {self.ceiling:.1f})" if limited else "")
-
-    def entries(self) -> dict[str, Any]:
-        """For the JSON."""
-        return {
-            "psnr": self.psnr if self.psnr is not None and math.isfinite(self.psnr) else None,
-            "exact": self.psnr is not None and math.isinf(self.psnr),
-            "ssim": self.ssim,
-            "ceiling_psnr": self.ceiling if self.ceiling is not None and math.isfinite(self.ceiling) else None,
-        }
-
-
 def measured(model: Model, inversion: Inversion, picture: Tensor) -> Figures:
-    """Figures of one picture as it is written, 8 bit, against the source as the model saw it.
-
-    Args:
-        model: whose encoder sets the ceiling.
-        inversion: of that one picture.
-        picture: (1, 3, H, W) in [0, 1].
-    """
-    from unsample.metrics.pixels import ceiling_psnr, eight_bit, psnr, ssim
-
-    if inversion.source is None or inversion.source.shape[1:3] != picture.shape[2:]:
-        return Figures()
-    source = inversion.source.permute(0, 3, 1, 2).float() / 255
-    ceiling = ceiling_psnr(model, source)[0]
-    made, source = eight_bit(picture.cpu()), eight_bit(source)
-    return Figures(psnr(made, source)[0], ssim(made, source)[0], ceiling)
+    """Of one picture (1, 3, H, W)."""
+    return fidelity(model, inversion, picture)[0]
 
 
 def open_inversion(model: Model, path: str, allow_other_model: bool) -> Inversion:

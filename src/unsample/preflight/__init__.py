@@ -1,5 +1,4 @@
 """What can be told before any work, without torch: the rules that the library and every door hold alike.
 
-`rules` are one function a rule, `known` is what can be known of a model before it is loaded, `wording` is how a message
-writes an argument (`prompt` in Python, `--prompt` on the command line).
+`rules` are one function a rule, `known` is what can be known of a model before it is loaded.
 """

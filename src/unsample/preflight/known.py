@@ -14,7 +14,7 @@ from unsample.errors import Incompatible, WeightsMissing
 from unsample.models.loading import BUNDLED, MIXTURE, find_model
 from unsample.numbers.grid import check_steps
 from unsample.preflight import rules
-from unsample.preflight.wording import argument, of
+from unsample.wording import argument, of
 
 if TYPE_CHECKING:
     from unsample.methods import Method

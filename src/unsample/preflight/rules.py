@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.numeric import is_real, is_text
-from unsample.preflight.wording import argument, call, given, value
+from unsample.wording import argument, call, given, value
 
 if TYPE_CHECKING:
     from unsample.methods import Method

@@ -19,10 +19,10 @@ from unsample.models.pixel import UNKNOWN
 from unsample.numbers.grid import Grid
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.preflight import rules
-from unsample.preflight.wording import argument
 from unsample.verbs.inputs import Prompts
 from unsample.verbs.results import Images, Inversion, check_whole
 from unsample.verbs.running import Run, Watching, state_dtype
+from unsample.wording import argument
 
 NOTHING = hashlib.sha256().hexdigest()  # stood for a plain function's weights in earlier inversions
 
