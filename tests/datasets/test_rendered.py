@@ -90,6 +90,7 @@ def test_digests_are_stable_and_tell_everything_apart_that_a_result_can_depend_o
         "scenes:2,split=tune",
         "generated:2",
         "generated:2,split=tune",
+        "generated:2,mixture",
     )
     digests = [open_dataset(spec)[k].digest() for spec in specs for k in range(2)]
     digests += [open_dataset("scenes:1", size=32)[0].digest()]
@@ -107,6 +108,17 @@ def test_generated_items_have_a_seed_and_a_prompt_and_no_picture() -> None:
     name, target = changed(draw_scene(item.seed), 8)
     assert (item.changed, item.target_prompt) == (name, target.caption)
     assert (item.scene, item.target, item.mask, item.truth) == (None, None, None, None)
+
+
+def test_generated_of_the_mixture_has_captions_that_each_fit_one_component() -> None:
+    import unsample
+
+    dataset = open_dataset("generated:16,mixture")
+    assert dataset.spec == "generated:16,split=report,mixture"
+    assert dataset.ids[3] == "generated-mixture-report-3"
+    weights = unsample.load("scenes-mixture").embed([dataset[k].prompt or "" for k in range(16)])
+    assert (weights == 0).sum(-1).flatten().tolist() == [1] * 16
+    assert len({dataset[k].prompt for k in range(16)}) == 16
 
 
 @pytest.mark.parametrize("spec", ["scenes:3", "generated:3"])

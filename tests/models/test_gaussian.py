@@ -13,9 +13,10 @@ from torch import Tensor
 
 import unsample
 from tests.problems import float64_tables, gaussian, mixture, normal, rms, seeded
+from unsample.datasets.rendered import mixture_scenes
 from unsample.errors import Incompatible
 from unsample.models.base import Condition
-from unsample.models.gaussian import GaussianModel, mixture_scenes, scenes_mixture
+from unsample.models.gaussian import GaussianModel, scenes_mixture
 
 SHAPE = (2, 3, 4)
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import overload
 
 from unsample.datasets.edits import changed, edited_region
 from unsample.datasets.item import Item
-from unsample.datasets.scenes import SEED_RANGES, Scenes, draw_scene, grainy, render
+from unsample.datasets.scenes import SEED_RANGES, SHAPES, Scene, Scenes, draw_scene, grainy, render
 from unsample.datasets.spec import Spec
 from unsample.errors import BadOption
 
@@ -90,12 +91,13 @@ class Generated:
     split: str
     start: int
     count: int
+    mixture: bool = False  # the captions are those of `scenes-mixture`, evenly taken
     broken: Sequence[tuple[str, str]] = ()
 
     @property
     def ids(self) -> Sequence[str]:
-        """`generated-report-7`."""
-        return Numbered(f"generated-{self.split}", self.start, self.count)
+        """`generated-report-7`, or `generated-mixture-report-7`."""
+        return Numbered(f"generated-{'mixture-' * self.mixture}{self.split}", self.start, self.count)
 
     def __len__(self) -> int:
         return self.count
@@ -104,10 +106,26 @@ class Generated:
         id = self.ids[k]
         number = self.start + k % self.count
         seed = SEED_RANGES[self.split][0] + number
-        scene = draw_scene(seed)
+        scene = self._known(number) if self.mixture else draw_scene(seed)
         name, target = changed(scene, number)
         caption, edited = scene.caption, target.caption
         return Item(id=id, image=None, prompt=caption, target_prompt=edited, changed=name, seed=seed)
+
+    def _known(self, number: int) -> Scene:
+        """As far from each other as there are pictures, in the order of the mixture's components."""
+        scenes = mixture_scenes()
+        return scenes[number * max(1, len(scenes) // self.count) % len(scenes)]
+
+
+def mixture_scenes() -> list[Scene]:
+    """The 512 scenes of `scenes-mixture`, in the order of its components."""
+    base = draw_scene(SEED_RANGES["tune"][0]).replace(size="medium", place="center", contrast=0.4)
+    textures = [("plain", "plain"), ("striped", "plain"), ("plain", "dotted"), ("rough", "checkered")]
+    colours, grounds = ("red", "green", "blue", "yellow"), ("white", "black", "purple", "orange")
+    return [
+        base.replace(shape=s, colour=c, background=g, texture=t, background_texture=b)
+        for s, c, g, (t, b) in product(SHAPES, colours, grounds, textures)
+    ]
 
 
 def open_scenes(spec: Spec, size: int) -> RenderedScenes:
@@ -126,7 +144,7 @@ def open_generated(spec: Spec, size: int) -> Generated:
     split, start, count = _run(spec)
     kept = {"start": start} if start else {}
     written = spec.written(count, leave=("limit", *({"start"} - set(kept))), split=split, **kept)
-    return Generated(written, split, start, count)
+    return Generated(written, split, start, count, "mixture" in spec.options)
 
 
 def _run(spec: Spec) -> tuple[str, int, int]:

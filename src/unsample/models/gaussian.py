@@ -133,6 +133,7 @@ def scenes_mixture() -> GaussianModel:
     import torch
     from diffusers import DDIMScheduler
 
+    from unsample.datasets.rendered import mixture_scenes
     from unsample.datasets.scenes import render
 
     scenes = mixture_scenes()
@@ -142,21 +143,6 @@ def scenes_mixture() -> GaussianModel:
     return GaussianModel(
         drawn.images * 2 - 1, variances, scheduler, "scenes-mixture", lambda prompt: fit_prompt(prompt, scenes)
     )
-
-
-def mixture_scenes() -> list[Any]:
-    """The 512 scenes, in the order of the components."""
-    from itertools import product
-
-    from unsample.datasets.scenes import SEED_RANGES, SHAPES, draw_scene
-
-    base = draw_scene(SEED_RANGES["tune"][0]).replace(size="medium", place="center", contrast=0.4)
-    textures = [("plain", "plain"), ("striped", "plain"), ("plain", "dotted"), ("rough", "checkered")]
-    colours, grounds = ("red", "green", "blue", "yellow"), ("white", "black", "purple", "orange")
-    return [
-        base.replace(shape=s, colour=c, background=g, texture=t, background_texture=b)
-        for s, c, g, (t, b) in product(SHAPES, colours, grounds, textures)
-    ]
 
 
 def fit_prompt(prompt: str, scenes: Sequence[Any]) -> Tensor:
