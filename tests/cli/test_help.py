@@ -47,7 +47,8 @@ OPTIONS = {
     ),
     "report": ("--raw-csv", "--output", "-o"),
     "measure": (
-        *("--metrics", "--truth", "--mask", "--prompt", "--target-prompt", "--prompts", "--dataset", "--clip"),
+        *("--metrics", "--truth", "--mask", "--prompt", "--target-prompt", "--prompts", "--dataset"),
+        "--clip-model",
         "--weights-dir",
         *("--device", "--csv", "--raw-csv", "--overwrite"),
     ),

@@ -153,6 +153,8 @@ def test_sizes_that_differ_are_refused_but_where_the_metric_resizes(run: Run, tm
         (("--metrics", "edit_gain"), "give --truth"),
         (("--metrics", "e_latent"), "give an inversion (.safetensors) as A"),
         (("--metrics", "attribute_clip"), "--dataset"),
+        (("--metrics", "psnr_to_ceiling"), "in Python"),
+        (("--clip", "a", "--clip-model", "b"), "the old name of --clip-model"),
         (("--dataset", "scenes:3"), "leave B"),
         (("--device", "tpu9"), "--device"),
     ],
@@ -186,6 +188,16 @@ def test_a_result_without_a_reference_needs_a_metric_that_has_none(run: Run, sce
     (row,) = ended.json["pairs"]
     assert row["values"]["clip_score"] == pytest.approx(100 * max(row["values"]["clip_text"], 0))
     assert ended.json["metrics"]["clip_text"]["name"] == "clip_text[scenes-clip]"
+
+
+def test_the_old_name_of_clip_model_is_understood_and_the_new_one_is_said(run: Run, scene: Path) -> None:
+    asked = ("measure", scene, "--metrics", "clip_text", "--target-prompt", "a red circle", "--json")
+    old, new = run(*asked, "--clip", "scenes-clip"), run(*asked, "--clip-model", "scenes-clip")
+    assert (old.code, new.code, old.json) == (0, 0, new.json)
+    assert "--clip-model" in old.err
+    assert "--clip-model" not in new.err
+    assert "--clip " not in run("measure", "--help").out
+    assert run(*asked, "--clip-model", "no/such").code == 3
 
 
 # ---------------------------------------------------------------- two folders
@@ -356,9 +368,9 @@ def test_a_recovered_noise_is_measured_against_the_run_that_made_the_picture(run
 def test_tensors_by_their_names_give_every_metric_of_recovery(run: Run) -> None:
     from safetensors.torch import save_file
 
-    save_file({k: torch.randn(3, 4, 8, 8) for k in ("noise", "played", "between")}, "a.safetensors")
+    save_file({k: torch.randn(3, 4, 8, 8) for k in ("noise", "played", "replayed", "between")}, "a.safetensors")
     save_file({k: torch.randn(3, 4, 8, 8) for k in ("noise", "start")}, "b.safetensors")
-    wanted = "e_latent,e_recon,e_interp,noise_kl_dims,pixel_correlation"
+    wanted = "e_latent,e_recon,e_recon_record,e_interp,noise_kl_dims,pixel_correlation"
     ended = run("measure", "a.safetensors", "b.safetensors", "--metrics", wanted, "--json")
     assert ended.code == 0, ended.err
     assert len(ended.json["pairs"]) == 3

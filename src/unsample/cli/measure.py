@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -13,19 +12,19 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
+from unsample.cli.methods import table
 from unsample.cli.metrics import names
 from unsample.cli.options import MEASURING, OUTPUT, Placement, examples
-from unsample.cli.pairs import Matched, Pair, match, match_items, with_texts
-from unsample.cli.reading import batches
-from unsample.cli.scores import Measured, report, write_csv
+from unsample.datasets.pairs import Matched, Pair, match, match_items, with_texts
 from unsample.errors import BadInput, BadOption
 from unsample.preflight import rules
 
 if TYPE_CHECKING:
-    from unsample.metrics import Score, Settings
     from unsample.metrics.facts import Asked
+    from unsample.metrics.folders import Measured
 
 SHOWN = 3  # names in one message
+CLIP_MODEL = "scenes-clip"
 HOW = {
     "reference": "B",
     "truth": "--truth",
@@ -35,6 +34,7 @@ HOW = {
     "noise": "an inversion (.safetensors) as A",
     "true_noise": "the trajectory of 'unsample sample --keep-trajectory' as B",
     "images": "a picture as A",
+    "ceiling": "it in Python (unsample.measure), or in a plan of 'unsample bench'",
 }
 NOT_HERE = "name A's files after the items of scenes and give --dataset"
 
@@ -97,10 +97,11 @@ def measure(
         ),
     ] = None,
     weights_dir: options.WeightsDir = None,
-    clip: Annotated[
+    clip_model: Annotated[
         str,
         Option(metavar="NAME", help="CLIP: bundled, a folder, a hub id in the cache.", rich_help_panel=MEASURING),
-    ] = "scenes-clip",
+    ] = CLIP_MODEL,
+    clip: Annotated[str | None, Option(hidden=True)] = None,
     device: Annotated[
         str, Option(metavar="NAME", help="cpu, cuda, cuda:1, mps ... for networks.", rich_help_panel=MEASURING)
     ] = "cpu",
@@ -119,11 +120,14 @@ def measure(
     the reason: weights that are not here end with exit code 3, pictures that
     cannot be read or differ in size with 4, after all else has been measured.
     """
+    from unsample.media.files import atomic_write
     from unsample.metrics import METRICS, Settings
     from unsample.metrics.facts import resolve
+    from unsample.metrics.folders import measure_pairs
+    from unsample.metrics.measuring import lacking_weights
 
     checks.place(Placement(device, "float32", "none"))
-    settings = Settings(weights_dir=weights_dir, clip=clip, device=device)
+    settings = Settings(weights_dir=weights_dir, clip=the_clip_model(clip_model, clip), device=device)
     asked = [resolve(name, METRICS, settings) for name in names(metrics)]
     given_paths = {"images": a, "reference": b, "truth": truth, "mask": mask}
     sides = {side: places.the_one(path) if path else path for side, path in given_paths.items()}
@@ -143,12 +147,34 @@ def measure(
         read = [str(path) for pair in pairs for path in pair.files.values()]
         places.check_outputs([file], overwrite, [*read, *filter(None, [*sides.values(), prompts])])
     note_unmatched(matched, sides | {"dataset": dataset})
-    found = measured(asked, pairs, settings)
+    networks = [one for one in asked if one.facts.depends in ("clip", "dino") and lacking_weights(one) is None]
+    if networks and not talk.hears_everything():
+        from unsample.models.loading import quiet_libraries
+
+        quiet_libraries()
+    with progress(len(pairs)) as step:
+        found = measure_pairs(asked, pairs, settings, failed=talk.error, step=step)
+    talk.notes(found.notes)
     if file is not None:
-        write_csv(found, file, raw_csv)
+        text = found.csv(raw_csv)
+        atomic_write(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         talk.say(f"wrote {file}")
     report(found, matched, json)
-    return found.code
+    return 4 if found.failed else 3 if found.lacking else 0  # files before weights
+
+
+def the_clip_model(name: str, old: str | None) -> str:
+    """What --clip-model gives, or --clip, as it was called when `invert` had no clamp of that name.
+
+    Raises:
+        BadOption: both of them.
+    """
+    if old is None:
+        return name
+    if name != CLIP_MODEL:
+        raise BadOption("--clip is the old name of --clip-model; leave --clip out")
+    talk.note("--clip is called --clip-model now, since --clip is a clamp in other verbs")
+    return old
 
 
 def matched_files(sides: Mapping[str, str | None], dataset: str | None) -> Matched:
@@ -191,8 +217,8 @@ def check_needs(asked: Sequence[Asked], pairs: Sequence[Pair]) -> None:
             sides = need.split("|")
             if not known & set(sides):
                 ways = [HOW[side] for side in sides if side in HOW]
-                table = " or a table of --prompts" if any(side.endswith("prompts") for side in sides) else ""
-                how = f"give {' or '.join(ways)}{table}" if ways else NOT_HERE
+                rows = " or a table of --prompts" if any(side.endswith("prompts") for side in sides) else ""
+                how = f"give {' or '.join(ways)}{rows}" if ways else NOT_HERE
                 raise BadOption(f"--metrics {one.key} needs {' or '.join(sides)}; {how}")
 
 
@@ -214,67 +240,6 @@ def check_sizes(asked: Sequence[Asked], pair: Pair) -> None:
         raise BadInput(f"pictures of one size are compared; {listed}; resize one, or use ssim_global, which resizes")
 
 
-def measured(asked: Sequence[Asked], pairs: Sequence[Pair], settings: Settings) -> Measured:
-    """Measure all pairs. Missing weights are found before torch is imported, and their metrics left out."""
-    from unsample.metrics.measuring import Measuring, lacking_weights
-
-    lacking = {one.key: reason for one in asked if (reason := lacking_weights(one)) is not None}
-    found = Measured(asked, lacking=lacking, values={one.key: [] for one in asked if one.facts.compute is not None})
-    for reason in dict.fromkeys(lacking.values()):
-        keys = [key for key, r in lacking.items() if r == reason]
-        talk.error(f"{', '.join(keys)}: {reason}")
-    left = [one.key for one in asked if one.key not in lacking]
-    if not left:
-        found.files = [pair.name for pair in pairs]
-        for key in found.values:
-            found.values[key] = [lacking[key]] * len(pairs)
-        return found
-    if any(one.facts.depends in ("clip", "dino") for one in asked) and not talk.hears_everything():
-        from unsample.models.loading import quiet_libraries
-
-        quiet_libraries()
-    measuring = Measuring(left, settings)
-    notes: list[tuple[str, str]] = []
-    with progress(len(pairs)) as step:
-        for batch in batches(pairs):
-            found.files += batch.names
-            notes += batch.notes
-            scores = measuring.add(batch.subject) if batch.subject is not None else {}
-            if batch.reason is not None:
-                found.failed[batch.names[0]] = batch.reason
-                talk.error(batch.reason)
-            for key, column in found.values.items():
-                column += _column(scores.get(key), len(batch.names), lacking.get(key) or batch.reason)
-                if key in scores and scores[key].details:
-                    found.details[key] = dict(scores[key].details)
-            if batch.subject is not None:
-                _note_sizes(found, batch.names, batch.subject)
-            step(len(batch.names))
-    talk.notes(notes)
-    found.notes = [f"{file}: {note}" for file, note in notes]
-    found.sets = measuring.finish()
-    return found
-
-
-def _column(score: Score | None, count: int, reason: str | None) -> list[float | str | None]:
-    if score is None:
-        return [reason] * count
-    rows = zip(score.values, score.exact, score.reasons, strict=True)
-    return [math.inf if exact else value if why is None else why for value, exact, why in rows]
-
-
-def _note_sizes(found: Measured, files: Sequence[str], subject: Any) -> None:
-    """Pictures of two sizes are a failure of the files where a metric could not take them."""
-    if subject.images is None or subject.reference is None or subject.images.shape == subject.reference.shape:
-        return
-    sizes = " and ".join(f"{t.shape[3]}x{t.shape[2]}" for t in (subject.images, subject.reference))
-    if all(one.facts.any_size for one in found.asked):
-        return
-    for file in files:
-        found.failed[file] = f"{file}: the two pictures are {sizes}"
-        talk.error(f"{file}: the two pictures are {sizes}; metrics that compare pictures of one size leave it out")
-
-
 @contextmanager
 def progress(total: int) -> Iterator[Any]:
     """A bar on a terminal; several pictures only."""
@@ -285,3 +250,41 @@ def progress(total: int) -> Iterator[Any]:
     hidden = total < 2 or sys.stderr is None or not sys.stderr.isatty()
     with tqdm(total=total, desc="measure", unit="pair", disable=hidden, leave=False) as bar:
         yield bar.update
+
+
+def report(found: Measured, matched: Matched, as_json: bool) -> None:
+    """The answer on stdout."""
+    summaries = found.summaries()
+    if as_json:
+        from unsample import __version__
+
+        notes = [f"{file}: {note}" for file, note in found.notes]
+        more = {"unmatched": dict(matched.unmatched), "failed": found.failed, "notes": notes, "unsample": __version__}
+        talk.document({"metrics": summaries, "pairs": found.rows(), **more})
+        return
+    single = len(found.files) == 1
+    lines = []
+    for key, told in summaries.items():
+        value = told.get("value", told.get("mean"))
+        cells = [key if key in told["name"] else told["name"], _shown(value, told)]
+        if not single:
+            cells += [_shown(told.get(k), told) for k in ("median", "min", "max")]
+            cells += [str(told["n"]), str(told.get("exact", 0)), str(told["missing"])]
+        lines.append([*cells, told["unit"] or "-", told["better"]])
+    spread = [] if single else ["median", "min", "max", "n", "exact", "missing"]
+    talk.answer(table([["metric", "value" if single else "mean", *spread, "unit", "better"], *lines]))
+    for key, told in summaries.items():
+        if told["reason"] is not None and key not in found.lacking:
+            talk.note(f"{key}: {told['missing']} without a value: {told['reason']}")
+        if told["details"]:
+            talk.say(f"{key}: " + ", ".join(f"{k} {_short(v)}" for k, v in told["details"].items()))
+
+
+def _shown(value: Any, told: dict[str, Any]) -> str:
+    if value is None:
+        return "exact" if told.get("exact") and told["n"] == told["exact"] else "-"
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What `unsample measure` compares: two files, or those of two folders matched by name, read as their turn comes."""
+"""What is compared: two files, those of two folders matched by name, or a folder's and the items of a data set."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from unsample.errors import BadInput
 from unsample.media.formats import SUFFIXES
 
 if TYPE_CHECKING:
-    from unsample.datasets import Item
+    from unsample.datasets.item import Item
 
 PROMPT_COLUMNS = {"prompts": "source_prompt", "target_prompts": "target_prompt"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The files that belong to one picture, by the fields of `Subject` that they fill, and its texts."""
+    """The files that belong to one picture, by the field of `metrics.Subject` that each fills, and its texts."""
 
     name: str
     files: Mapping[str, Path]
@@ -98,7 +98,7 @@ def match_items(path: str, spec: str) -> Matched:
     Raises:
         BadInput: no picture is named after an item. BadOption: no such data set.
     """
-    from unsample.datasets import open_dataset
+    from unsample.datasets.opening import open_dataset
     from unsample.media.pictures import open_picture
 
     pairs = match({"images": path}).pairs if not Path(path).is_dir() else _match_folders({"images": Path(path)}).pairs

@@ -1,4 +1,4 @@
-"""The pictures of `unsample measure`, read a batch at a time. From here on torch is imported."""
+"""The pictures of pairs, read a batch at a time, so that many need no more memory than a few."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.cli.pairs import Pair
-from unsample.errors import BadInput
+from unsample.datasets.pairs import Pair
+from unsample.errors import BadInput, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.metrics import Subject
-
 BATCH, BATCH_PIXELS = 64, 2**18  # pictures of one size that are measured together
-TENSORS = ("noise", "true_noise", "start", "played", "between")
+TENSORS = ("noise", "true_noise", "start", "played", "replayed", "between")
 ITEM = {"prompts": "prompt", "target_prompts": "target_prompt", "targets": "target", "changed": "changed"}
 
 
@@ -25,7 +23,7 @@ class ImageBatch:
     """Some pictures in memory, or one that could not be read."""
 
     names: Sequence[str]
-    subject: Subject | None
+    fields: Mapping[str, Any] | None  # of `metrics.Subject`
     reason: str | None = None
     notes: Sequence[tuple[str, str]] = ()  # file and what was done to it
 
@@ -74,15 +72,13 @@ def batches(pairs: Iterable[Pair]) -> Iterator[ImageBatch]:
 def _joined(waiting: Sequence[Read]) -> ImageBatch:
     import torch
 
-    from unsample.metrics import Subject
-
     names = [read.name for read in waiting]
     tensors: dict[str, Any] = {side: torch.cat([r.tensors[side] for r in waiting]) for side in waiting[0].tensors}
     count = len(next(iter(tensors.values())))
     if count > len(names):  # one file of tensors holds several samples
         names = [f"{names[0]}[{k}]" for k in range(count)]
     values: dict[str, Any] = {side: [read.values[side] for read in waiting] for side in waiting[0].values}
-    return ImageBatch(names, Subject(**tensors, **values), notes=[note for read in waiting for note in read.notes])
+    return ImageBatch(names, tensors | values, notes=[note for read in waiting for note in read.notes])
 
 
 def _read(pair: Pair) -> Read:
@@ -146,8 +142,9 @@ def read_tensors(path: Path, truth: bool) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own kind, OSError and ValueError
-        reason = (str(error).splitlines() or [""])[0]
-        raise BadInput(f"{str(path)!r} cannot be read: {reason}; give what 'unsample invert' wrote") from error
+        raise BadInput(
+            f"{str(path)!r} cannot be read: {first_line(error)}; give what 'unsample invert' wrote"
+        ) from error
     if "trajectory" in tensors and truth:
         return {"true_noise": tensors["trajectory"][0], "start": tensors["trajectory"][-1]}
     if truth and "true_noise" not in tensors and "noise" in tensors:
