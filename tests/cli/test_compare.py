@@ -177,10 +177,10 @@ def lost(when: Callable[[str, str], bool]) -> Callable[..., Any]:
 
     real = api.reconstruct
 
-    def reconstruct(model: Any, inversion: Any, *, use: str = "record") -> Any:
+    def reconstruct(model: Any, inversion: Any, *, use: str = "record", **more: Any) -> Any:
         if when(inversion.meta["method"]["name"], use):
             raise Diverged("not finite any more")
-        return real(model, inversion, use=use)
+        return real(model, inversion, use=use, **more)
 
     return reconstruct
 

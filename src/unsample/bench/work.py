@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import resource
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.bench.artefacts import CannotKeep, cell_folder, item_folder, write_inversion, write_picture
-from unsample.bench.batch import Batch, Made
 from unsample.bench.cells import BatchTask, base_row
-from unsample.bench.making import make
-from unsample.bench.plan import FORMAT, Plan, digest, methods_of
-from unsample.bench.scoring import score
+from unsample.bench.plan import FORMAT, Named, Plan, digest, methods_of
 from unsample.errors import BadInput, UnsampleError, first_line, out_of_memory
+from unsample.experiment.setup import Setup
 
 if TYPE_CHECKING:
     from unsample.datasets.item import Dataset
+    from unsample.experiment.findings import Findings
 
 
 class _NoModel(Exception):
@@ -89,10 +87,29 @@ class Worker:
             return {"kind": kind, "error": said, "traceback": traceback.format_exc()}
 
 
-def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
+def setup_of(plan: Plan, named: Named, task: BatchTask) -> Setup:
+    """What a task asks of the experiment: all that is said of plans there is said here."""
     from unsample.methods import get_method
 
-    model = worker.model(task.model)
+    return Setup(
+        method=named.name if named.baseline else get_method(named.name, dict(named.settings)),
+        metrics=plan.metrics,
+        guidance=task.guidance,
+        inversion_guidance=named.inversion_guidance,
+        steps=plan.steps,
+        edit=plan.edit,
+        edit_guidance=task.guidance,
+        seed=plan.seed,
+        fit=plan.fit,
+        clip_model=plan.clip,
+    )
+
+
+def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
+    from unsample.experiment.cell import run_cells
+    from unsample.experiment.findings import item_seeds
+
+    plan, model = worker.plan, worker.model(task.model)
     data, items, places, broken = worker.data(model), [], [], []
     for place, id in zip(task.items, task.ids, strict=True):
         try:
@@ -102,34 +119,30 @@ def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
             broken.append((id, str(error)))
     if not items:
         return {"rows": [], "broken": broken}
-    named = next(m for m in methods_of(worker.plan) if m.label == task.method)
-    method = None if named.baseline else get_method(named.name, dict(named.settings))
-    digests = [item.digest() for item in items]
-    batch = Batch(worker.plan, task, named, method, model, items, places, digests)
-    begin, started = time.perf_counter(), _now()
+    named = next(m for m in methods_of(plan) if m.label == task.method)
+    started = _now()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a cell has to say stands in its row
-        made = make(batch)
-    seconds = (time.perf_counter() - begin) / len(items)
-    values = score(batch, made)
-    rows = []
-    for n in range(len(items)):
-        row = _row(batch, made, n) | dict(worker.running) | {"seconds": seconds, "started": started, "finished": _now()}
-        row["values"] = {name: column[n] for name, column in values.items()}
-        row["artefacts"] = _kept(worker, batch, made, n)
-        rows.append(row)
+        found = run_cells(model, items, setup_of(plan, named, task))
+    digests = [item.digest() for item in items]
+    seeds, rows = item_seeds(plan.seed, digests), []
+    for n, (place, row) in enumerate(zip(places, found.rows, strict=True)):
+        about = base_row(plan, named, task, place, items[n].id)
+        about |= {"key": _key(worker, named, task, digests[n]), "seed": seeds[n]} | _machine(model)
+        about |= (
+            row | dict(worker.running) | {"seconds": found.seconds / len(items), "started": started, "finished": _now()}
+        )
+        rows.append(about | {"artefacts": _kept(worker, task, found, n)})
     return {"rows": rows, "broken": broken}
 
 
-def _row(batch: Batch, made: Made, n: int) -> dict[str, Any]:
-    """What a row is a result of, what it cost, and what is stored."""
-    import torch
-
-    plan, named, task = batch.plan, batch.named, batch.task
+def _key(worker: Worker, named: Named, task: BatchTask, item: str) -> str:
+    """What a row is a result of, as a hash; `item` is the item's own."""
+    plan = worker.plan
     of_plan = {k: getattr(plan, k) for k in ("steps", "edit", "seed", "dtype", "fit", "clip")}
     what = {
-        "item": batch.digests[n],
-        "model": batch.model.weights_sha256(),
+        "item": item,
+        "model": worker.model(task.model).weights_sha256(),
         "method": named.name,
         "settings": dict(named.settings),
         "guidance": task.guidance,
@@ -137,49 +150,22 @@ def _row(batch: Batch, made: Made, n: int) -> dict[str, Any]:
         "metrics": list(plan.metrics),
         "format": FORMAT,
     }
-    row = base_row(plan, named, task, batch.places[n], batch.items[n].id)
-    row |= {"key": digest(what), "seed": batch.seeds[n], "status": made.status[n]}
-    row |= {"nonfinite_at": made.nonfinite_at[n] if made.nonfinite_at else None}
-    row |= {"threads": torch.get_num_threads(), "peak_memory_mb": _peak(batch.model)}
-    if made.inversion is None or batch.method is None:
-        return row
-    meta, method = made.inversion.meta, batch.method
-    undone = meta["guidance_scale"] == meta["sampling_guidance_scale"]  # a reversible walk goes back as it came
-    return row | {
-        "nfe": made.inversion.nfe[n],
-        "backward": made.inversion.backward[n],
-        "stores": meta["stored"]["what"],
-        "stored_ratio": meta["stored"]["size_over_noise"],
-        "fitted": meta["stored"]["fitted_to_picture"],
-        "out_of_domain": _outside(batch, n, meta),
-        "exact_by_construction": method.exact and (undone or not method.reversible),
-    }
+    return digest(what)
 
 
-def _outside(batch: Batch, n: int, meta: Mapping[str, Any]) -> bool:
-    """Whether the model does not know the item: its picture as it was given, as it was fitted, or its prompt."""
-    from PIL.Image import Image
-
-    from unsample.models.domain import reasons_of_picture
-
-    given = batch.items[n].image
-    own = reasons_of_picture(batch.model.id, given, batch.plan.fit) if isinstance(given, Image) else []
-    return bool(own or meta["out_of_domain"][n])
-
-
-def _kept(worker: Worker, batch: Batch, made: Made, n: int) -> list[dict[str, str]]:
+def _kept(worker: Worker, task: BatchTask, found: Findings, n: int) -> list[dict[str, str]]:
     """Write the artefacts of one cell, each under its own name in one step; what was written, with hashes."""
     if worker.artefacts == "none":
         return []
-    task, item = batch.task, batch.items[n]
+    item = found.items[n]
     home, own = item_folder(task.model, item.id), cell_folder(task.model, item.id, task.method, task.guidance)
-    pictures = [("source", home / "source.png", made.source[n])]
-    pictures += [] if made.truth is None else [("truth", home / "truth.png", made.truth[n])]
-    inversion = made.inversion
-    if made.status[n] == "diverged":
+    pictures = [("source", home / "source.png", found.source[n])]
+    pictures += [] if found.truth is None else [("truth", home / "truth.png", found.truth[n])]
+    inversion = found.inversion
+    if found.status[n] == "diverged":
         inversion = None
     else:
-        pictures += [(stage, own / f"{stage}.png", picture[n]) for stage, picture in sorted(made.pictures.items())]
+        pictures += [(stage, own / f"{stage}.png", picture[n]) for stage, picture in sorted(found.pictures.items())]
     written = [(kind, path, write_picture(worker.folder, path, picture)) for kind, path, picture in pictures]
     if worker.artefacts == "all" and inversion is not None:
         path = own / "inversion.safetensors"
@@ -187,8 +173,14 @@ def _kept(worker: Worker, batch: Batch, made: Made, n: int) -> list[dict[str, st
     return [{"kind": kind, "path": path.as_posix(), "sha256": sha256} for kind, path, sha256 in written]
 
 
+def _machine(model: Any) -> dict[str, Any]:
+    """Threads, and the peak memory of the device, or of this process so far."""
+    import torch
+
+    return {"threads": torch.get_num_threads(), "peak_memory_mb": _peak(model)}
+
+
 def _peak(model: Any) -> float:
-    """Of the device, or of this process so far."""
     import torch
 
     if model.device.type == "cuda":

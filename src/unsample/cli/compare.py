@@ -16,7 +16,7 @@ from unsample.cli.checks import Walk
 from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
 from unsample.cli.options import EDIT, METHODS, Placement, examples
-from unsample.errors import BadOption, Diverged, Incompatible
+from unsample.errors import BadOption, Incompatible
 from unsample.preflight import rules
 from unsample.preflight.known import known_model
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.cli.session import Figures
+    from unsample.experiment.findings import Findings
+    from unsample.experiment.setup import Setup
     from unsample.models.base import Model
     from unsample.verbs.results import Inversion
 
@@ -243,72 +245,95 @@ def _run(
 
 
 def _one(model: Model, job: InvertJob, walk: Walk, target: Target | None) -> Compared:
-    """Invert, play back the record and the noise alone, edit, measure."""
-    from PIL import Image
-
-    from unsample.cli import record, session
-    from unsample.cli.invert import inverted, skew_of
-    from unsample.cli.session import Figures
-    from unsample.metrics.pixels import encoded_alone
-    from unsample.verbs import api
+    """The experiment on one picture, as a row and pictures."""
+    from unsample.cli import session
+    from unsample.cli.invert import skew_of
+    from unsample.datasets.item import Item
+    from unsample.experiment.cell import run_cells
 
     name = walk.method.name
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores, "nonfinite_at": None}
     if target is not None:
         row |= dict.fromkeys(EDIT_COLUMNS) | {"target_prompt": target.prompt}
-    edit = None
+    wanted = target.prompt if target else None
+    item = Item(id=job.source.name, image=job.source.open(), prompt=job.prompt, target_prompt=wanted)
     with talk.naming([f"{job.source.path} ({name})"]):
         try:
-            inversion = inverted(model, [job], walk)
-        except (Diverged, Incompatible) as error:  # the others are worth comparing all the same
+            found = run_cells(model, [item], _setup(job, walk, target), progress=None)
+        except Incompatible as error:  # the others are worth comparing all the same
             talk.error(f"{name}: {error}")
-            if isinstance(error, Diverged):
-                return Compared(row | {"status": "diverged", "nonfinite_at": error.nonfinite_at[0]})
             return Compared(row | {"status": "refused"})
-        made = {}
-        for use, what in (("record", "its record"), ("noise", "its noise alone")):
-            try:
-                made[use] = api.reconstruct(model, inversion, use=use).images
-            except Diverged as error:
-                talk.error(f"{name}: {what}: {error}")
-        figures = {use: session.measured(model, inversion, images) for use, images in made.items()}
-        if target is not None:
-            edit, about = _edit(model, inversion, walk, target)
-            row |= about
-    row |= {"out_of_domain_reasons": [*record.outside_of(inversion.meta, 0), *figures.get("record", Figures()).reasons]}
-    row |= {"out_of_domain": bool(row["out_of_domain_reasons"])}
+    row["nonfinite_at"] = found.nonfinite_at[0]
+    inversion = found.inversion
+    if inversion is None:
+        talk.error(f"{name}: {found.reason('record')}")
+        return Compared(row | {"status": "diverged"})
+    for use, what in (("record", "its record"), ("noise", "its noise alone")):
+        if use in found.failures:
+            talk.error(f"{name}: {what}: {found.reason(use)}")
+    figures = {use: _figures(found, use) for use in ("record", "noise") if use in found.pictures}
+    edit = _edit(found, walk, row) if target else None
+    outside = [*found.outside[0], *(figures["record"].reasons if "record" in figures else [])]
+    row |= {"out_of_domain_reasons": outside, "out_of_domain": bool(outside)}
     row |= {f"{use}_psnr": _decibels(f) for use, f in figures.items()} | _facts(inversion)
-    if "record" not in made:
+    if "record" not in figures:
         return Compared(row | {"status": "diverged"})
     talk.say(
         f"{name}: {figures['record'].spoken()}, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s{skew_of(inversion)}"
     )
-    assert inversion.source is not None
-    source = Image.fromarray(inversion.source[0].numpy())
-    alone = session.as_pil(encoded_alone(model, inversion.source.permute(0, 3, 1, 2).float() / 255))
-    return Compared(row, session.as_pil(made["record"]), source, alone, inversion.noise[0], figures["record"], edit)
+    assert found.ceiling is not None
+    picture, source, alone = (session.as_pil(p) for p in (found.pictures["record"], found.source, found.ceiling))
+    return Compared(row, picture, source, alone, inversion.noise[0], figures["record"], edit)
 
 
-def _edit(model: Model, inversion: Inversion, walk: Walk, target: Target) -> tuple[Image | None, dict[str, Any]]:
-    """The edit by one method and its columns; no picture where the method cannot edit, or diverged."""
+def _setup(job: InvertJob, walk: Walk, target: Target | None) -> Setup:
+    """What is asked of the experiment: seeded as `unsample invert` seeds, so that the figures are the same."""
+    from unsample.experiment.setup import Setup
+
+    return Setup(
+        method=walk.method,
+        guidance=walk.sampling_guidance_scale,
+        guidance_schedule=walk.guidance_schedule,
+        inversion_guidance=walk.guidance_scale,
+        steps=walk.steps,
+        edit=target is not None,
+        edit_guidance=target.guidance_scale if target else None,
+        negative_prompt=job.negative_prompt,
+        seed=walk.seed,
+        seeding="picture",
+        fit=walk.fit,
+        play_noised=True,
+    )
+
+
+def _figures(found: Findings, stage: str) -> Figures:
+    """As `session.measured` has them."""
+    from unsample.cli.session import Figures
+    from unsample.metrics.pixels import eight_bit, psnr, ssim
+
+    assert found.ceiling is not None
+    made, source, ceiling = (eight_bit(p) for p in (found.pictures[stage], found.source, found.ceiling))
+    return Figures(psnr(made, source)[0], ssim(made, source)[0], psnr(ceiling, source)[0])
+
+
+def _edit(found: Findings, walk: Walk, row: dict[str, Any]) -> Image | None:
+    """The edit by one method, its columns put into the row; none where the method cannot edit, or diverged."""
     from unsample.cli import session
-    from unsample.verbs import api
-    from unsample.verbs.playing import edit_guidance
 
-    name = walk.method.name
+    name, scale = walk.method.name, found.edit_guidance
     if walk.method.refuses_edit:
         talk.say(f"{name}: cannot edit: {walk.method.refuses_edit}")
-        return None, {"edit_status": "refused"}
-    scale = edit_guidance(inversion, target.guidance_scale)
-    try:
-        made = api.edit(model, inversion, target.prompt, guidance_scale=scale)
-    except Diverged as error:
-        talk.error(f"{name}: its edit: {error}")
-        return None, {"edit_guidance": scale, "edit_status": "diverged"}
-    figures = session.measured(model, inversion, made.images)
-    talk.say(f"{name}: edited at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe")
-    about = {"edit_guidance": scale, "edit_psnr": _decibels(figures), "edit_nfe": made.nfe[0], "edit_status": "ok"}
-    return session.as_pil(made.images), about
+        row["edit_status"] = "refused"
+        return None
+    row["edit_guidance"] = scale
+    if "edit" in found.failures:
+        talk.error(f"{name}: its edit: {found.reason('edit')}")
+        row["edit_status"] = "refused" if isinstance(found.failures["edit"], Incompatible) else "diverged"
+        return None
+    figures, nfe = _figures(found, "edit"), found.made["edit"].nfe[0]
+    talk.say(f"{name}: edited at guidance {scale:g}, {figures.spoken(' from the source')}, {nfe} nfe")
+    row |= {"edit_psnr": _decibels(figures), "edit_nfe": nfe, "edit_status": "ok"}
+    return session.as_pil(found.pictures["edit"])
 
 
 def _facts(inversion: Inversion) -> dict[str, Any]:

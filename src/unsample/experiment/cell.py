@@ -1,0 +1,41 @@
+"""`run_cells`: model, items and setup to rows. A pure function: no file, no global state, the same bits every time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadInput
+from unsample.experiment.findings import Findings
+from unsample.experiment.making import make
+from unsample.experiment.scoring import score
+from unsample.experiment.setup import Setup
+
+if TYPE_CHECKING:
+    from unsample.datasets.item import Item
+
+
+def run_cells(model: Any, items: Sequence[Item], setup: Setup, *, progress: bool | None = False) -> Findings:
+    """Invert the items' pictures, reconstruct them, edit them, and measure all of it.
+
+    Args:
+        model: from `unsample.load`.
+        items: of one batch; `image=None` where the model is to sample the picture from the item's `seed`.
+        setup: the method, its guidance, the metrics.
+        progress: show bars; None: on a terminal.
+
+    Returns:
+        `Findings`; its `rows` are one a picture. A method that loses every picture, or cannot play back or edit, is
+        found out there, with the reason.
+
+    Raises:
+        BadInput: no items. Incompatible, BadOption: the method cannot invert with this model or under this guidance.
+    """
+    if not items:
+        raise BadInput("no items were given; give at least one")
+    begin = time.perf_counter()
+    found = make(model, items, setup, progress)
+    found.seconds = time.perf_counter() - begin
+    found.values = score(found)
+    return found
