@@ -31,9 +31,10 @@ def metrics(
     """List the metrics with unit, range, which way is better, and the weights they need; or show one."""
     from unsample.metrics import KINDS, METRICS, Settings
     from unsample.metrics.facts import resolve
+    from unsample.metrics.measuring import about
 
-    settings = Settings(weights_dir=weights_dir)
-    rows = [row(n, settings) for n in ([name] if name is not None else METRICS)]
+    asked = [resolve(n, METRICS, Settings(weights_dir=weights_dir)) for n in ([name] if name is not None else METRICS)]
+    rows = [about(one) for one in asked]
     if json:
         talk.document({"metrics": rows})
     elif name is None:
@@ -46,28 +47,8 @@ def metrics(
             "this machine, nothing is downloaded, and their metrics give null with the reason."
         )
     else:
-        resolve(name, METRICS, settings)
         talk.answer(page(rows[0]))
     return 0
-
-
-def row(key: str, settings: Any) -> dict[str, Any]:
-    """All that the table knows of a metric, and whether its weights are here."""
-    from unsample.metrics import METRICS
-    from unsample.metrics.facts import resolve
-    from unsample.metrics.measuring import lacking_weights
-
-    asked = resolve(key, METRICS, settings)
-    facts = asked.facts
-    kept = ("title", "unit", "low", "high", "range", "better", "kind", "needs", "any_size", "convention", "reference")
-    return {
-        "name": facts.name,
-        "full_name": asked.name,
-        **{k: getattr(facts, k) for k in kept},
-        "depends": facts.depends,
-        "weights": list(asked.weights),
-        "missing": lacking_weights(asked),
-    }
 
 
 def weights(metric: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput, BadOption, unknown_name
 
@@ -36,6 +36,11 @@ class DatasetFacts:
     layout: str  # how its files lie
     reference: str
     licence: str
+
+    def told(self) -> dict[str, Any]:
+        """A row of the table, for JSON."""
+        kept = ("name", "summary", "first", "example", "layout", "reference", "licence")
+        return {**{k: getattr(self, k) for k in kept}, "has": list(self.has), "options": dict(self.options)}
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,19 @@ def _on_cpu(subject: Subject) -> Subject:
     return replace(subject, **away) if away else subject
 
 
+def about(asked: Asked) -> dict[str, Any]:
+    """All that the table knows of a metric, and why its weights are not here: for JSON, without torch."""
+    kept = ("title", "unit", "low", "high", "range", "better", "kind", "needs", "any_size", "convention", "reference")
+    return {
+        "name": asked.facts.name,
+        "full_name": asked.name,
+        **{k: getattr(asked.facts, k) for k in kept},
+        "depends": asked.facts.depends,
+        "weights": list(asked.weights),
+        "missing": lacking_weights(asked),
+    }
+
+
 def lacking_weights(asked: Asked) -> str | None:
     """Why the weights of a metric are not here, found without torch and without opening them; None if they are."""
     from unsample.metrics.weights import find_folder, find_weights
