@@ -15,8 +15,9 @@ import unsample
 from benchmarks.tables import batch, generators, load, show
 from unsample.datasets import Scenes, render
 from unsample.datasets.edits import CHANGED, changed
+from unsample.metrics.clip import load_clip
 from unsample.metrics.edits import edit_gain
-from unsample.metrics.judges import agreement, clip_attribute, fit_attribute, load_clip
+from unsample.metrics.judges import agreement, clip_attribute, fit_attribute
 from unsample.models.loading import BUNDLED_FOLDER
 
 COUNT, STEPS, BATCH = 64, 50, 16

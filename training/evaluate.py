@@ -25,7 +25,8 @@ from training.run import BUNDLED
 from training.scene_fit import explained_threshold, fit_scene
 from unsample.datasets import Scenes, render
 from unsample.media.files import atomic_write
-from unsample.metrics.judges import agreement, clip_attribute, load_clip
+from unsample.metrics.clip import load_clip
+from unsample.metrics.judges import agreement, clip_attribute
 from unsample.models.base import Condition
 from unsample.models.gaussian import GaussianModel
 

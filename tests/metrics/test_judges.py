@@ -14,7 +14,8 @@ from torch import Tensor
 
 from unsample.datasets.scenes import ATTRIBUTES, SEED_RANGES, Scene, draw_scene, render
 from unsample.errors import BadInput, UnknownName, WeightsMissing
-from unsample.metrics.judges import agreement, clip_attribute, fit_attribute, load_clip
+from unsample.metrics.clip import load_clip
+from unsample.metrics.judges import agreement, clip_attribute, fit_attribute
 from unsample.metrics.surfaces import blurred
 
 

@@ -57,8 +57,7 @@ def test_loading_draws_no_bar_of_another_library_and_leaves_its_switches_as_they
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
-    from unsample.metrics.clip import Clip
-    from unsample.metrics.judges import load_clip
+    from unsample.metrics.clip import Clip, load_clip
 
     for library in (of_diffusers, of_transformers):
         monkeypatch.setattr(library, "_tqdm_active", shown)

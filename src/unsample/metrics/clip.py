@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import WeightsMissing, first_line
-from unsample.metrics.pixels import as_pil, pair
+from unsample.metrics.pixels import as_pil
 from unsample.metrics.remember import Remembered
 from unsample.metrics.subject import Settings, Subject
 from unsample.metrics.weights import find_folder
@@ -85,22 +85,31 @@ def preparation(folder: Path, side: int) -> Preparation:
     )
 
 
+@without_bars("transformers")
+def load_clip(folder: str | Path) -> tuple[Any, Any]:
+    """A `CLIPModel` in float32, for inference, and its tokenizer, from a transformers folder.
+
+    Raises:
+        WeightsMissing: no such folder, or it holds no CLIP.
+    """
+    import torch
+    from transformers import AutoTokenizer, CLIPModel
+
+    try:
+        model = CLIPModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise WeightsMissing(f"no CLIP model could be read from {str(folder)!r}: {first_line(error)}") from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
 class Clip:
     """A CLIP model with its tokenizer; `images` and `texts` give features that are not normalised."""
 
-    @without_bars("transformers")
     def __init__(self, folder: Path, device: str) -> None:
-        import torch
-        from transformers import AutoTokenizer, CLIPModel
-
-        try:
-            model = CLIPModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
-            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = first_line(error)
-            raise WeightsMissing(f"no CLIP model could be read from {folder.name!r}: {reason}") from error
+        model, self.tokenizer = load_clip(folder)
         config: Any = model.config
-        self.model = model.eval().requires_grad_(False).to(device)
+        self.model = model.to(device)
         self.prepare = preparation(folder, config.vision_config.image_size)
         self.length = config.text_config.max_position_embeddings
         self.images = Remembered(self._images)
@@ -111,7 +120,7 @@ class Clip:
 
         with torch.no_grad():
             pixels = self.prepare(images).to(self.model.device)
-            return _tensor(self.model.get_image_features(pixel_values=pixels)).float().cpu()
+            return tensor_of(self.model.get_image_features(pixel_values=pixels)).float().cpu()
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """(B, D), float32."""
@@ -121,10 +130,10 @@ class Clip:
         tokens = self.tokenizer(list(texts), **given)
         tokens = {key: tokens[key].to(self.model.device) for key in ("input_ids", "attention_mask")}
         with torch.no_grad():
-            return _tensor(self.model.get_text_features(**tokens)).float().cpu()
+            return tensor_of(self.model.get_text_features(**tokens)).float().cpu()
 
 
-def _tensor(features: Any) -> Tensor:
+def tensor_of(features: Any) -> Tensor:
     """The tensor itself, or what transformers 5 wraps it in."""
     return getattr(features, "pooler_output", features)
 
@@ -153,23 +162,20 @@ def _cosine(a: Tensor, b: Tensor) -> list[float | str]:
 
 def wanted(subject: Subject) -> Sequence[str]:
     """What the result should show: the target prompts, or the prompts where nothing was to be edited."""
-    texts = subject.target_prompts if subject.target_prompts is not None else subject.prompts
-    assert texts is not None
-    return texts
+    return next(texts for texts in subject.given("target_prompts", "prompts") if texts is not None)
 
 
 def clip_image(subject: Subject, settings: Settings) -> list[float | str]:
     """Cosine between the result and its source."""
     clip = load(settings)
-    images, reference = pair(subject)
+    images, reference = subject.given("images", "reference")
     return _cosine(clip.images(images), clip.images(reference))
 
 
 def clip_text(subject: Subject, settings: Settings) -> list[float | str]:
     """Cosine between the result and what it should show."""
     clip = load(settings)
-    assert subject.images is not None
-    return _cosine(clip.images(subject.images), clip.texts(wanted(subject)))
+    return _cosine(clip.images(*subject.given("images")), clip.texts(wanted(subject)))
 
 
 def clip_score(subject: Subject, settings: Settings) -> list[float | str]:
@@ -180,12 +186,11 @@ def clip_score(subject: Subject, settings: Settings) -> list[float | str]:
 def clip_text_edited(subject: Subject, settings: Settings) -> list[float | str]:
     """`clip_score` of the picture with everything outside the mask blackened (PIE-Bench)."""
     clip = load(settings)
-    assert subject.images is not None
-    assert subject.mask is not None
-    inside = (subject.images.double() * 255).round() / 255 * subject.mask
+    images, mask = subject.given("images", "mask")
+    inside = (images.double() * 255).round() / 255 * mask
     scores = [_scored(v) for v in _cosine(clip.images(inside), clip.texts(wanted(subject)))]
     none = "the mask is empty: nothing was to be edited"
-    return [v if bool(m.any()) else none for m, v in zip(subject.mask, scores, strict=True)]
+    return [v if bool(m.any()) else none for m, v in zip(mask, scores, strict=True)]
 
 
 def clip_direction(subject: Subject, settings: Settings) -> list[float | str]:
@@ -193,10 +198,8 @@ def clip_direction(subject: Subject, settings: Settings) -> list[float | str]:
     from torch.nn.functional import normalize
 
     clip = load(settings)
-    result, source = (normalize(clip.images(p), dim=1) for p in pair(subject))
-    assert subject.prompts is not None
-    assert subject.target_prompts is not None
-    after, before = (normalize(clip.texts(t), dim=1) for t in (subject.target_prompts, subject.prompts))
+    result, source = (normalize(clip.images(p), dim=1) for p in subject.given("images", "reference"))
+    after, before = (normalize(clip.texts(t), dim=1) for t in subject.given("target_prompts", "prompts"))
     values = _cosine(result - source, after - before)
     none = "the picture or its text did not change: there is no direction"
     return [none if isinstance(v, str) else v for v in values]

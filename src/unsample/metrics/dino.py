@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import WeightsMissing, first_line
-from unsample.metrics.pixels import eight_bit, pair
+from unsample.metrics.pixels import eight_bit
 from unsample.metrics.subject import Settings, Subject
 from unsample.metrics.weights import find_folder
 from unsample.models.loading import without_bars
@@ -38,7 +38,9 @@ def dino_structure_pie(subject: Subject, settings: Settings) -> list[float]:
 def _distance(subject: Subject, settings: Settings, scale: float) -> list[float]:
     model = _loaded(find_folder(settings.dino, settings.weights_dir), settings.device)
     found = []
-    for pictures in zip(*pair(subject), strict=True):  # one by one: a self-similarity has 785 x 785 values at patch 8
+    for pictures in zip(
+        *subject.given("images", "reference"), strict=True
+    ):  # one by one: a self-similarity has 785 x 785 values at patch 8
         a, b = (self_similarity(model, prepared(p[None], scale)) for p in pictures)
         found.append(float((a - b).square().mean()))
     return found

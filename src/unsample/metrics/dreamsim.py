@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import WeightsMissing
-from unsample.metrics.pixels import as_pil, pair
+from unsample.metrics.pixels import as_pil
 from unsample.metrics.subject import Settings, Subject
 from unsample.metrics.weights import find_weights
 
@@ -33,7 +33,7 @@ def dreamsim(subject: Subject, settings: Settings) -> list[float]:
         raise WeightsMissing("dreamsim needs its package, which needs torchvision: pip install dreamsim")
     folder = find_weights("dreamsim", settings.weights_dir)
     model, prepare = _loaded(folder, settings.device)
-    images, reference = pair(subject)
+    images, reference = subject.given("images", "reference")
     found = []
     for a, b in zip(as_pil(images), as_pil(reference), strict=True):
         both: list[Tensor] = [prepare(p).to(settings.device) for p in (a, b)]

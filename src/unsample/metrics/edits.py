@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput
-from unsample.metrics import recovery
+from unsample.metrics import clip, recovery
 from unsample.metrics.remember import Remembered
 from unsample.metrics.subject import Found, Settings, Subject
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.datasets.scenes import Scene
+    from unsample.metrics.clip import Clip
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,9 @@ def edit_gain(edit: Tensor, truth: Tensor, source: Tensor) -> EditGain:
 NOTHING = "the true edit equals the source: nothing was to be edited"
 
 
-def _three(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
-    assert subject.images is not None
-    assert subject.truth is not None
-    assert subject.reference is not None
-    return subject.images, subject.truth, subject.reference
-
-
-def _gains(subject: Subject, part: str) -> list[float | str]:
-    """One part of the gain, picture by picture, so that one without an edit does not stop the others."""
-    edit, truth, source = _three(subject)
+def of_gain(subject: Subject, settings: Settings, part: str = "total") -> list[float | str]:
+    """`edit_gain` or one of its parts, picture by picture, so that one without an edit does not stop the others."""
+    edit, truth, source = subject.given("images", "truth", "reference")
     if not edit.shape == truth.shape == source.shape:
         edit_gain(edit, truth, source)  # refuses
     found: list[float | str] = []
@@ -78,26 +72,11 @@ def _gains(subject: Subject, part: str) -> list[float | str]:
     return found
 
 
-def of_gain(subject: Subject, settings: Settings) -> list[float | str]:
-    """The whole of `edit_gain`."""
-    return _gains(subject, "total")
-
-
-def of_gain_inside(subject: Subject, settings: Settings) -> list[float | str]:
-    """Its part in the pixels that the true edit changes."""
-    return _gains(subject, "inside")
-
-
-def of_gain_outside(subject: Subject, settings: Settings) -> list[float | str]:
-    """Its part in all the others."""
-    return _gains(subject, "outside")
-
-
 def of_gain_lpips(subject: Subject, settings: Settings) -> Found:
     """`1 - LPIPS(edit, truth) / LPIPS(source, truth)`."""
     from unsample.metrics import lpips
 
-    edit, truth, source = _three(subject)
+    edit, truth, source = subject.given("images", "truth", "reference")
     net = settings.lpips_net
     left, had = (lpips.lpips(p, truth, net, settings).tolist() for p in (edit, source))
     values: list[float | str] = [1 - a / b if b > 0 else NOTHING for a, b in zip(left, had, strict=True)]
@@ -106,7 +85,7 @@ def of_gain_lpips(subject: Subject, settings: Settings) -> Found:
 
 def of_size(subject: Subject, settings: Settings) -> list[float]:
     """How much was to be edited: MSE(source, truth), the weight with which gains are pooled over pixels."""
-    _, truth, source = _three(subject)
+    truth, source = subject.given("truth", "reference")
     if truth.shape != source.shape:
         edit_gain(source, truth, source)  # refuses
     return recovery.mse(source, truth).tolist()
@@ -119,19 +98,17 @@ def of_render_fit(subject: Subject, settings: Settings) -> list[float]:
 
 def of_clip(subject: Subject, settings: Settings) -> list[float]:
     """1 where CLIP does, by zero-shot choice."""
-    return _same(_by_clip(*_judged(subject), _clip(settings)), _wanted(subject))
+    return _same(_by_clip(*_judged(subject), clip.load(settings)), _wanted(subject))
 
 
 def of_agreement(subject: Subject, settings: Settings) -> list[float]:
     """1 where the two judges give the same answer, right or wrong."""
-    return _same(_by_render(*_judged(subject)), _by_clip(*_judged(subject), _clip(settings)))
+    return _same(_by_render(*_judged(subject)), _by_clip(*_judged(subject), clip.load(settings)))
 
 
-def _judged(subject: Subject) -> tuple[Tensor, Sequence[Scene], Sequence[str]]:
-    assert subject.images is not None
-    assert subject.targets is not None
-    assert subject.changed is not None
-    return subject.images, list(subject.targets), list(subject.changed)
+def _judged(subject: Subject) -> tuple[Tensor, list[Scene], list[str]]:
+    images, targets, changed = subject.given("images", "targets", "changed")
+    return images, list(targets), list(changed)
 
 
 def _wanted(subject: Subject) -> list[str]:
@@ -165,22 +142,8 @@ def _by_render(images: Tensor, targets: Sequence[Scene], changed: Sequence[str])
 
 
 @Remembered
-def _by_clip(images: Tensor, targets: Sequence[Scene], changed: Sequence[str], folder: str) -> list[str]:
+def _by_clip(images: Tensor, targets: Sequence[Scene], changed: Sequence[str], clip: Clip) -> list[str]:
     """What CLIP sees in each picture."""
     from unsample.metrics.judges import clip_attribute
 
-    judge = partial(clip_attribute, _loaded(folder))
-    return _an_attribute_at_a_time(images, targets, changed, judge)
-
-
-def _clip(settings: Settings) -> str:
-    from unsample.metrics.weights import find_folder
-
-    return str(find_folder(settings.clip, settings.weights_dir))
-
-
-@lru_cache(maxsize=1)
-def _loaded(folder: str) -> tuple[Any, Any]:
-    from unsample.metrics.judges import load_clip
-
-    return load_clip(folder)
+    return _an_attribute_at_a_time(images, targets, changed, partial(clip_attribute, (clip.model, clip.tokenizer)))

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput, WeightsMissing
-from unsample.metrics.pixels import pair
 from unsample.metrics.subject import Settings, Subject
 from unsample.metrics.weights import check_digest, find_weights
 
@@ -42,7 +41,7 @@ def both(subject: Subject, settings: Settings) -> tuple[Tensor, Tensor]:
     Raises:
         BadInput: features of two lengths (pixels of two sizes).
     """
-    images, reference = pair(subject)
+    images, reference = subject.given("images", "reference")
     a, b = extract(images, settings), extract(reference, settings)
     if a.shape[1] != b.shape[1]:
         raise BadInput(f"features of one length are needed; {settings.clip} gives {a.shape[1]} and {b.shape[1]}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, normalize
 
 from unsample.datasets.scenes import ATTRIBUTES, SEED_RANGES, Scene, draw_scene, render
-from unsample.errors import BadInput, WeightsMissing, unknown_name
+from unsample.errors import BadInput, unknown_name
+from unsample.metrics.clip import tensor_of
 from unsample.metrics.surfaces import NAMES, explanations, light_of, nats, resized
-from unsample.models.loading import without_bars
 
 
 def _checked(attribute: str, images: Tensor, scenes: Sequence[Scene] | None) -> tuple[str, ...]:
@@ -94,25 +93,8 @@ def fit_attribute(images: Tensor, scenes: Sequence[Scene], attribute: str, size:
 # ---------------------------------------------------------------- the other judge: CLIP
 
 
-@without_bars("transformers")
-def load_clip(folder: str | Path) -> tuple[Any, Any]:
-    """A `CLIPModel` in float32 and its tokenizer, from a transformers folder; nothing is downloaded.
-
-    Raises:
-        WeightsMissing: no such folder, or it holds no CLIP.
-    """
-    from transformers import CLIPModel, CLIPTokenizer
-
-    try:
-        model = CLIPModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
-        return model.eval(), CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise WeightsMissing(f"no CLIP model could be read from {str(folder)!r}: {error}") from error
-
-
-def _embedded(features: Any) -> Tensor:
-    """Unit vectors (N, D) from a tensor, or from the output object of transformers 5."""
-    return normalize(getattr(features, "pooler_output", features).float(), dim=-1)
+def _unit(features: Any) -> Tensor:
+    return normalize(tensor_of(features).float(), dim=-1)
 
 
 def _captions(attribute: str, value: str, scenes: Sequence[Scene] | None) -> list[str]:
@@ -144,13 +126,13 @@ def clip_attribute(clip: tuple[Any, Any], images: Tensor, scenes: Sequence[Scene
     """
     values, (model, tokenizer) = _checked(attribute, images, scenes), clip
     pixels = (resized(images, model.config.vision_config.image_size) - 0.5) / 0.5
-    seen = _embedded(model.get_image_features(pixel_values=pixels.to(model.device, model.dtype)))  # (B, D)
+    seen = _unit(model.get_image_features(pixel_values=pixels.to(model.device, model.dtype)))  # (B, D)
     length, prompts = model.config.text_config.max_position_embeddings, []
     for value in values:
         texts = _captions(attribute, value, scenes)
         tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         tokens = {key: tokens[key].to(model.device) for key in ("input_ids", "attention_mask")}
-        said = _embedded(model.get_text_features(**tokens))
+        said = _unit(model.get_text_features(**tokens))
         prompts.append(said if scenes is not None else normalize(said.mean(0, keepdim=True), dim=-1))
     scores = torch.stack([(seen * prompt).sum(-1) for prompt in prompts], dim=-1)  # (B, V)
     return [values[k] for k in scores.argmax(-1).tolist()]

@@ -101,22 +101,7 @@ def details(net: str, settings: Settings) -> dict[str, str]:
     return {"trunk": file + published}
 
 
-def _by(net: str, subject: Subject, settings: Settings) -> Found:
-    assert subject.images is not None
-    assert subject.reference is not None
-    return Found(lpips(subject.images, subject.reference, net, settings).tolist(), details(net, settings))
-
-
-def by_alex(subject: Subject, settings: Settings) -> Found:
-    """The default of the LPIPS authors."""
-    return _by("alex", subject, settings)
-
-
-def by_vgg(subject: Subject, settings: Settings) -> Found:
-    """As EasyInv reports it."""
-    return _by("vgg", subject, settings)
-
-
-def by_squeeze(subject: Subject, settings: Settings) -> Found:
-    """As PIE-Bench reports it."""
-    return _by("squeeze", subject, settings)
+def of_lpips(net: str, subject: Subject, settings: Settings) -> Found:
+    """On `alex`, the default of the LPIPS authors; on `vgg`, as EasyInv reports it; on `squeeze`, as PIE-Bench."""
+    images, reference = subject.given("images", "reference")
+    return Found(lpips(images, reference, net, settings).tolist(), details(net, settings))

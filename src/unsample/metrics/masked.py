@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from unsample.errors import BadInput
 from unsample.metrics import lpips
-from unsample.metrics.pixels import SSIM_WINDOW, decibels, mse, pair, psnr, ssim_map
+from unsample.metrics.pixels import SSIM_WINDOW, decibels, mse, psnr, ssim_map
 from unsample.metrics.subject import Found, Settings, Subject
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def kept_pixels(subject: Subject) -> Tensor:
     Raises:
         BadInput: a mask of another size.
     """
-    images, reference = pair(subject)
-    mask = subject.mask
-    assert mask is not None
+    images, reference, mask = subject.given("images", "reference", "mask")
     if images.shape != reference.shape or mask.shape != (len(images), 1, *images.shape[2:]):
         shapes = ", ".join(str(tuple(t.shape)) for t in (images, reference, mask))
         raise BadInput(f"image, reference and mask must be of one size, the mask (B, 1, H, W); got {shapes}")
@@ -41,7 +39,7 @@ def kept_pixels(subject: Subject) -> Tensor:
 def zeroed(subject: Subject) -> Subject:
     """Both pictures with the edited region blackened."""
     keep = kept_pixels(subject)
-    images, reference = pair(subject)
+    images, reference = subject.given("images", "reference")
     return replace(subject, images=images.double() * keep, reference=reference.double() * keep)
 
 
@@ -51,7 +49,7 @@ def _where_kept(keep: Tensor, values: Sequence[float | str]) -> list[float | str
 
 
 def _over_the_frame(metric: Callable[[Tensor, Tensor], Sequence[float | str]], subject: Subject) -> list[float | str]:
-    return _where_kept(kept_pixels(subject), metric(*pair(zeroed(subject))))
+    return _where_kept(kept_pixels(subject), metric(*zeroed(subject).given("images", "reference")))
 
 
 def pie_mse(subject: Subject, settings: Settings) -> list[float | str]:
@@ -73,14 +71,14 @@ def pie_ssim(subject: Subject, settings: Settings) -> list[float | str]:
 
 def pie_lpips(subject: Subject, settings: Settings) -> Found:
     """Zero and average, on SqueezeNet as PIE-Bench has it; the blackened region is -1 to the network."""
-    found = lpips.by_squeeze(zeroed(subject), settings)
+    found = lpips.of_lpips("squeeze", zeroed(subject), settings)
     return Found(_where_kept(kept_pixels(subject), found.values), found.details)
 
 
 def masked_mse(subject: Subject, settings: Settings) -> list[float | str]:
     """Over the pixels outside."""
     keep = kept_pixels(subject)
-    images, reference = pair(subject)
+    images, reference = subject.given("images", "reference")
     error = ((images.double() - reference.double()).square() * keep).flatten(1).sum(1)
     counts = keep.flatten(1).sum(1) * images.shape[1]
     return [float(e / c) if c > 0 else ALL for e, c in zip(error, counts, strict=True)]
@@ -100,7 +98,7 @@ def masked_ssim(subject: Subject, settings: Settings) -> list[float | str]:
         return [f"the window needs sides of at least {SSIM_WINDOW} pixels"] * len(keep)
     clean = 1 - max_pool2d(1 - keep, SSIM_WINDOW, stride=1)[:, 0]  # (B, H - 10, W - 10)
     inner = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))  # windows that lie in the frame
-    total = (ssim_map(*pair(subject))[:, inner, inner] * clean).sum((1, 2))
+    total = (ssim_map(*subject.given("images", "reference"))[:, inner, inner] * clean).sum((1, 2))
     none = f"no {SSIM_WINDOW}x{SSIM_WINDOW} window lies wholly outside the mask"
     counts = clean.sum((1, 2))
     values = [float(t / c) if c > 0 else none for t, c in zip(total, counts, strict=True)]
@@ -113,7 +111,8 @@ def masked_lpips(subject: Subject, settings: Settings) -> Found:
 
     keep, net = kept_pixels(subject), settings.lpips_net
     size = keep.shape[2:]
-    parts = lpips.layers(*pair(subject), net, settings)
+    images, reference = subject.given("images", "reference")
+    parts = lpips.layers(images, reference, net, settings)
     whole = sum(interpolate(part, size=size, mode="bilinear", align_corners=False) for part in parts)
     counts = keep.flatten(1).sum(1)
     total = (whole * keep).flatten(1).sum(1)

@@ -25,44 +25,19 @@ MOST = 5000  # values that the normality test takes
 CONSTANT = "the noise does not vary"
 
 
-def _noise(subject: Subject) -> Tensor:
-    assert subject.noise is not None
-    return subject.noise
-
-
-def _figure(subject: Subject, name: str) -> Found:
-    """One of `health`'s figures and the band of true noise of that size."""
-    rows = health(_noise(subject))
+def figure(name: str, subject: Subject, settings: Settings) -> Found:
+    """One of `health`'s figures, `mean`, `std`, `kl` or `lag1_correlation`, and the band of true noise of that size."""
+    rows = health(*subject.given("noise"))
     low, high = rows[0]["bands"][name]
     values = [CONSTANT if row[name] is None else row[name] for row in rows]
     return Found(values, {"low": low, "high": high})
-
-
-def noise_mean(subject: Subject, settings: Settings) -> Found:
-    """0 for noise."""
-    return _figure(subject, "mean")
-
-
-def noise_std(subject: Subject, settings: Settings) -> Found:
-    """1 for noise."""
-    return _figure(subject, "std")
-
-
-def noise_kl(subject: Subject, settings: Settings) -> Found:
-    """One Gaussian over all values of a picture."""
-    return _figure(subject, "kl")
-
-
-def lag1_correlation(subject: Subject, settings: Settings) -> Found:
-    """0 for noise."""
-    return _figure(subject, "lag1_correlation")
 
 
 def normality(subject: Subject, settings: Settings) -> Found:
     """p of the Shapiro-Wilk test of up to 5,000 values; mean and variance are free in it."""
     import torch
 
-    noise = _noise(subject).double().cpu().flatten(1)
+    noise = subject.given("noise")[0].double().flatten(1)
     order = torch.randperm(noise.shape[1], generator=torch.Generator().manual_seed(0))[:MOST]
     tests = [shapiro(row[order]) for row in noise]
     statistics = [None if isinstance(t, str) else t[0] for t in tests]
@@ -103,7 +78,7 @@ def spectrum_flatness(subject: Subject, settings: Settings) -> list[float | str]
     """Geometric over arithmetic mean of the power at all frequencies but zero, per channel, then averaged."""
     import torch
 
-    noise = _noise(subject).double().cpu()
+    noise = subject.given("noise")[0].double()
     if noise.shape[2] * noise.shape[3] < 2:
         return ["a spectrum needs more than one pixel"] * len(noise)
     power = torch.fft.fft2(noise).abs().square().flatten(2)[..., 1:]  # (B, C, HW - 1)
@@ -128,7 +103,7 @@ class PerDimension:
 
     def add(self, subject: Subject) -> None:
         """A batch."""
-        self.moments.add(_noise(subject).flatten(1).T[..., None])  # (CHW, B, 1)
+        self.moments.add(subject.given("noise")[0].flatten(1).T[..., None])  # (CHW, B, 1)
 
     def merge(self, other: PerDimension) -> None:
         """Another shard."""
@@ -159,7 +134,7 @@ class Patches:
 
     def add(self, subject: Subject) -> None:
         """A batch; rows and columns that fill no patch are left out."""
-        noise = _noise(subject)
+        (noise,) = subject.given("noise")
         if min(noise.shape[2:]) < PATCH:
             raise BadInput(f"patches of {PATCH}x{PATCH} need sides of at least {PATCH}; got {tuple(noise.shape[2:])}")
         patches = noise.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (B, C, h, w, 8, 8)

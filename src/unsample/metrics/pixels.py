@@ -217,41 +217,32 @@ def _check(images: Tensor, reference: Tensor) -> None:
 # ---------------------------------------------------------------- as the table calls them
 
 
-def pair(subject: Subject) -> tuple[Tensor, Tensor]:
-    """The two pictures of a comparison; `measure` has seen to it that both are there."""
-    assert subject.images is not None
-    assert subject.reference is not None
-    return subject.images, subject.reference
-
-
 def of_mse(subject: Subject, settings: Settings) -> list[float]:
     """See `mse`."""
-    return mse(*pair(subject))
+    return mse(*subject.given("images", "reference"))
 
 
 def of_psnr(subject: Subject, settings: Settings) -> list[float]:
     """See `psnr`."""
-    return psnr(*pair(subject))
+    return psnr(*subject.given("images", "reference"))
 
 
 def of_psnr_to_ceiling(subject: Subject, settings: Settings) -> list[float]:
     """`psnr` to the autoencoder's round trip of the source, of what the decoder gave: clamped, not rounded."""
-    assert subject.images is not None
-    assert subject.ceiling is not None
-    return psnr(subject.images.clamp(0, 1), subject.ceiling.clamp(0, 1))
+    return psnr(*(pictures.clamp(0, 1) for pictures in subject.given("images", "ceiling")))
 
 
 def of_ssim(subject: Subject, settings: Settings) -> list[float | str]:
     """See `ssim`."""
     small = f"the window needs sides of at least {SSIM_WINDOW} pixels"
-    return [small if value is None else value for value in ssim(*pair(subject))]
+    return [small if value is None else value for value in ssim(*subject.given("images", "reference"))]
 
 
 def of_ssim_global(subject: Subject, settings: Settings) -> list[float]:
     """See `ssim_global`."""
-    return ssim_global(*pair(subject))
+    return ssim_global(*subject.given("images", "reference"))
 
 
 def of_ms_ssim(subject: Subject, settings: Settings) -> list[float | str]:
     """See `ms_ssim`."""
-    return ms_ssim(*pair(subject))
+    return ms_ssim(*subject.given("images", "reference"))

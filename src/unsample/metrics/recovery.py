@@ -42,8 +42,8 @@ def mean_interval(values: Tensor) -> tuple[float, float]:
 
 
 def _compared(subject: Subject, name: str, with_name: str) -> tuple[Tensor, Tensor]:
-    """Two of the subject's tensors, of one shape; `measure` has seen to it that both are there."""
-    a, b = getattr(subject, name), getattr(subject, with_name)
+    """Two of the subject's tensors, of one shape."""
+    a, b = subject.given(name, with_name)
     if a.shape != b.shape:
         raise BadInput(f"{name} and {with_name} must be of one shape; got {tuple(a.shape)} and {tuple(b.shape)}")
     return a, b
@@ -76,5 +76,4 @@ def of_cosine(subject: Subject, settings: Settings) -> list[float]:
 
 def of_std(subject: Subject, settings: Settings) -> list[float]:
     """Length, without direction."""
-    assert subject.noise is not None
-    return std(subject.noise).tolist()
+    return std(*subject.given("noise")).tolist()

@@ -52,6 +52,10 @@ class Subject:
         if self.mask is not None:
             object.__setattr__(self, "mask", _zeros_and_ones(self.mask))
 
+    def given(self, *names: str) -> list[Any]:
+        """Fields that the row of a metric `needs`: `measure` has seen to it that they are known."""
+        return [getattr(self, name) for name in names]
+
     def __len__(self) -> int:
         """How many pictures."""
         known = (getattr(self, f.name) for f in fields(self) if f.name != "start_kind")
