@@ -90,8 +90,8 @@ def spectrum_flatness(subject: Subject, settings: Settings) -> list[float | str]
 # ---------------------------------------------------------------- over many pictures
 
 
-class PerDimension:
-    """Mean and variance of each of the C x H x W numbers of a noise, over pictures."""
+class NoiseMoments:
+    """A tally: mean and covariance of what `add` takes of the noises of many pictures."""
 
     def __init__(self, settings: Settings) -> None:
         self.moments = Moments()
@@ -101,13 +101,17 @@ class PerDimension:
         """Pictures seen."""
         return self.moments.n
 
+    def merge(self, other: NoiseMoments) -> None:
+        """Another shard."""
+        self.moments.merge(other.moments)
+
+
+class PerDimension(NoiseMoments):
+    """Mean and variance of each of the C x H x W numbers of a noise, over pictures."""
+
     def add(self, subject: Subject) -> None:
         """A batch."""
         self.moments.add(subject.given("noise")[0].flatten(1).T[..., None])  # (CHW, B, 1)
-
-    def merge(self, other: PerDimension) -> None:
-        """Another shard."""
-        self.moments.merge(other.moments)
 
 
 def noise_kl_dims(tally: PerDimension) -> Outcome:
@@ -120,17 +124,13 @@ def noise_kl_dims(tally: PerDimension) -> Outcome:
     return float((std.log() + (1 + mean**2) / (2 * std**2) - 0.5).mean()), sizes
 
 
-class Patches:
+class Patches(NoiseMoments):
     """Covariances inside 8x8 patches that do not overlap, all channels together, over pictures."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.moments = Moments()
-        self.variables = 0
-
     @property
-    def n(self) -> int:
-        """Pictures seen."""
-        return self.moments.n
+    def variables(self) -> int:
+        """Numbers of a patch, all channels together."""
+        return 0 if self.moments.mean is None else self.moments.mean.shape[-1]
 
     def add(self, subject: Subject) -> None:
         """A batch; rows and columns that fill no patch are left out."""
@@ -138,13 +138,7 @@ class Patches:
         if min(noise.shape[2:]) < PATCH:
             raise BadInput(f"patches of {PATCH}x{PATCH} need sides of at least {PATCH}; got {tuple(noise.shape[2:])}")
         patches = noise.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (B, C, h, w, 8, 8)
-        self.variables = noise.shape[1] * PATCH * PATCH
-        self.moments.add(patches.permute(2, 3, 0, 1, 4, 5).reshape(-1, len(noise), self.variables))
-
-    def merge(self, other: Patches) -> None:
-        """Another shard."""
-        self.variables = self.variables or other.variables
-        self.moments.merge(other.moments)
+        self.moments.add(patches.permute(2, 3, 0, 1, 4, 5).reshape(-1, len(noise), noise.shape[1] * PATCH * PATCH))
 
 
 def pixel_correlation(tally: Patches) -> Outcome:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 from unsample.errors import WeightsMissing
@@ -19,87 +19,46 @@ VARIABLE = "UNSAMPLE_WEIGHTS"
 SUFFIXES = (".safetensors", ".pth")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Weights:
     """A file, or a folder, of weights."""
 
+    name: str  # as metrics call it
     file: str  # its usual name
     megabytes: float
-    sha256: str = ""  # its first digits, where they are known
     url: str
+    _: KW_ONLY
     licence: str
+    sha256: str = ""  # its first digits, where they are known
     hub: str = ""  # its id on the Hugging Face hub, for folders
     holds: tuple[str, ...] = ()  # for folders: what must be in it
 
 
-TORCH = "https://download.pytorch.org/models/"
-WEIGHTS: dict[str, Weights] = {
-    "alexnet": Weights(
-        file="alexnet-owt-7be5be79.pth",
-        megabytes=233,
-        sha256="7be5be79",
-        url=TORCH + "alexnet-owt-7be5be79.pth",
-        licence="BSD-3-Clause (torchvision)",
-    ),
-    "vgg16": Weights(
-        file="vgg16-397923af.pth",
-        megabytes=528,
-        sha256="397923af",
-        url=TORCH + "vgg16-397923af.pth",
-        licence="BSD-3-Clause (torchvision)",
-    ),
-    "squeezenet1_1": Weights(
-        file="squeezenet1_1-b8a52dc0.pth",
-        megabytes=5,
-        sha256="b8a52dc0",
-        url=TORCH + "squeezenet1_1-b8a52dc0.pth",
-        licence="BSD-3-Clause (torchvision)",
-    ),
-    "clip-vit-large-patch14": Weights(
-        file="clip-vit-large-patch14",
-        megabytes=1710,
-        url="https://huggingface.co/openai/clip-vit-large-patch14",
-        licence="MIT (OpenAI CLIP)",
-        hub="openai/clip-vit-large-patch14",
-        holds=("config.json",),
-    ),
-    "clip-vit-base-patch32": Weights(
-        file="clip-vit-base-patch32",
-        megabytes=605,
-        url="https://huggingface.co/openai/clip-vit-base-patch32",
-        licence="MIT (OpenAI CLIP)",
-        hub="openai/clip-vit-base-patch32",
-        holds=("config.json",),
-    ),
-    "dino-vitb8": Weights(
-        file="dino-vitb8",
-        megabytes=343,
-        url="https://huggingface.co/facebook/dino-vitb8",
-        licence="Apache-2.0 (DINO)",
-        hub="facebook/dino-vitb8",
-        holds=("config.json",),
-    ),
-    "dreamsim": Weights(
-        file="dreamsim",
-        megabytes=1300,
-        url="https://github.com/ssundaram21/dreamsim/releases",
-        licence="MIT (DreamSim)",
-        holds=(
-            "dino_vitb16_pretrain.pth",
-            "open_clip_vitb16_pretrain.pth.tar",
-            "clip_vitb16_pretrain.pth.tar",
-            "ensemble_lora",
-        ),
-    ),
-    "inception": Weights(
-        file="weights-inception-2015-12-05-6726825d.pth",
-        megabytes=91,
-        sha256="6726825d",
-        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-        "weights-inception-2015-12-05-6726825d.pth",
-        licence="Apache-2.0 (torch-fidelity)",
-    ),
-}
+TORCHVISION = partial(Weights, licence="BSD-3-Clause (torchvision)")
+HUB = partial(Weights, holds=("config.json",))
+TORCH, HUGGING_FACE = "https://download.pytorch.org/models/", "https://huggingface.co/"
+# fmt: off
+ROWS = (
+    TORCHVISION("alexnet", "alexnet-owt-7be5be79.pth", 233, TORCH + "alexnet-owt-7be5be79.pth", sha256="7be5be79"),
+    TORCHVISION("vgg16", "vgg16-397923af.pth", 528, TORCH + "vgg16-397923af.pth", sha256="397923af"),
+    TORCHVISION("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth", 5, TORCH + "squeezenet1_1-b8a52dc0.pth",
+                sha256="b8a52dc0"),
+    HUB("clip-vit-large-patch14", "clip-vit-large-patch14", 1710, HUGGING_FACE + "openai/clip-vit-large-patch14",
+        licence="MIT (OpenAI CLIP)", hub="openai/clip-vit-large-patch14"),
+    HUB("clip-vit-base-patch32", "clip-vit-base-patch32", 605, HUGGING_FACE + "openai/clip-vit-base-patch32",
+        licence="MIT (OpenAI CLIP)", hub="openai/clip-vit-base-patch32"),
+    HUB("dino-vitb8", "dino-vitb8", 343, HUGGING_FACE + "facebook/dino-vitb8",
+        licence="Apache-2.0 (DINO)", hub="facebook/dino-vitb8"),
+    Weights("dreamsim", "dreamsim", 1300, "https://github.com/ssundaram21/dreamsim/releases",
+            licence="MIT (DreamSim)", holds=("dino_vitb16_pretrain.pth", "open_clip_vitb16_pretrain.pth.tar",
+                                             "clip_vitb16_pretrain.pth.tar", "ensemble_lora")),
+    Weights("inception", "weights-inception-2015-12-05-6726825d.pth", 91,
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+            "weights-inception-2015-12-05-6726825d.pth",
+            sha256="6726825d", licence="Apache-2.0 (torch-fidelity)"),
+)
+# fmt: on
+WEIGHTS: dict[str, Weights] = {row.name: row for row in ROWS}
 
 
 def find_weights(name: str, weights_dir: str | None = None) -> Path:
