@@ -12,7 +12,7 @@ import unsample
 from tests.problems import SD_TABLE, float64_tables, gaussian_grid, mixture, normal, predictor, rms
 from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.methods import Walked, fixed_point, oracle
-from unsample.methods.oracle import recorded_prediction
+from unsample.numbers.solvers.stochastic import joining
 
 TABLES: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -49,7 +49,7 @@ def test_the_recorded_prediction_is_the_one_that_was_made(table: str) -> None:
     for i, j in [(0, 1), (4, 5), (9, 10)]:
         predict = predictor(model, grid, 2)
         predict.condition = unsample.verbs.inputs.Prompts(None, None, None, None, None).conditions(model, 2, 1.0)[0]
-        asked, read = predict(points[j], j), recorded_prediction(points[i], points[j], grid, i, j)
+        asked, read = predict(points[j], j), joining(points[i], points[j], grid, i, j)
         assert rms(read.eps - asked.eps) < 1e-8
         assert rms(read.x0 - asked.x0) < 1e-8
 

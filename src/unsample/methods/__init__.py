@@ -30,6 +30,7 @@ from unsample.methods.proximal import proximal
 from unsample.methods.random_noise import random_noise
 from unsample.methods.renoise import renoise
 from unsample.methods.sdedit import sdedit
+from unsample.methods.uni_inv import uni_inv
 
 METHODS: dict[str, MethodFacts] = {
     "ddim": MethodFacts(
@@ -50,6 +51,15 @@ METHODS: dict[str, MethodFacts] = {
         quick={"num_iters": 3},
         year=2023,
         reference="Meiri et al., arXiv:2312.12540; Pan et al., arXiv:2309.04907",
+    ),
+    "uni_inv": MethodFacts(
+        uni_inv,
+        summary="one evaluation a step, at the point that the last step's prediction leads to",
+        family="ODE, implicit",
+        equation="y = x_i carried along the last step's eps, x_j = alpha_j (x_i - sigma_i eps(y, t_j)) / alpha_i + ...",
+        cost="T + 1",
+        year=2025,
+        reference="Jiao et al., arXiv:2504.13109; Dao et al., arXiv:2604.01715",
     ),
     "edict": MethodFacts(
         edict,

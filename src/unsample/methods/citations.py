@@ -130,6 +130,18 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "{\\L}ukasz Staniszewski and {\\L}ukasz Kuci{\\'n}ski and Kamil Deja",
         2024,
     ),
+    "2504.13109": (
+        "jiao2026uniedit",
+        "{UniEdit-Flow}: Unleashing Inversion and Editing in the Era of Flow Models",
+        "Guanlong Jiao and Biqing Huang and Kuan-Chieh Wang and Renjie Liao",
+        2025,
+    ),
+    "2604.01715": (
+        "dao2026steerflow",
+        "{SteerFlow}: Steering Rectified Flows for Faithful Inversion-Based Image Editing",
+        "Thinh Dao and Zhen Wang and Kien T. Pham and Long Chen",
+        2026,
+    ),
     "2606.03111": (
         "zeng2026inverting",
         "Inverting the Generation Process of Denoising Diffusion Implicit Models: Empirical Evaluation and a Novel "

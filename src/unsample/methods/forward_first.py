@@ -13,6 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.methods.base import Base, Method, Task, Walked, as_base, base_setting, number, whole
+from unsample.numbers.solvers.ddpm_maps import forward_noised
+from unsample.numbers.solvers.start import handed_on
 from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int
     def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         if j > int(state["forward_steps"][0]):
             return inner.invert_step(predict, x, grid, i, j, state)
-        return grid.alpha[j] * state["forward_x0"] + grid.sigma[j] * state["forward_noise"], state
+        x_next = forward_noised(state["forward_x0"], state["forward_noise"], grid, j)
+        return x_next, handed_on(state, x, x_next, grid, i, j)
 
     def notes(grid: Grid, stop: int) -> dict[str, Any]:
         told = {} if inner.notes is None else inner.notes(grid, stop)

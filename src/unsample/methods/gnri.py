@@ -8,11 +8,12 @@ the two made the published numbers is not said.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from unsample.errors import BadOption
 from unsample.methods.base import Method, Task, choice, number, whole
 from unsample.methods.gradient import saving_memory
+from unsample.numbers.solvers.start import Start, asked, starting
 from unsample.numbers.walk import State
 
 ETA = 1e-6  # "a small constant for numerical stability": the paper gives no number
@@ -24,11 +25,13 @@ def gnri(
     prior_weight: float = 0.1,
     eta: float | None = None,
     gradient_checkpointing: bool = False,
+    start: Start = "source",
 ) -> Method:
     """Guided Newton-Raphson inversion, the paper's or the one that the authors' code runs.
 
     Both return f(y) at the iterate with the smallest F (the code's rule; the paper's last y has not been looked at, and
-    carries the mean residual as sign noise), so `num_iters=1` is `ddim`.
+    carries the mean residual as sign noise), so `num_iters=1` is `ddim`,
+    or with `start="previous"` `uni_inv`.
 
     Args:
         variant: "paper": G(y) = || y - sqrt(1 - beta) x_i || / beta with beta = 1 - alpha_j^2 / alpha_i^2 of the step
@@ -38,6 +41,7 @@ def gnri(
         prior_weight: lambda, the weight of G; 0 for none.
         eta: what is added to the slope, of "paper" only; None is 1e-6.
         gradient_checkpointing: less memory for one more forward pass an iteration; of "paper" only.
+        start: of the iteration, as in `fixed_point`.
 
     Raises:
         BadOption: settings out of range, or of the other variant. Incompatible (while inverting): a network that gives
@@ -61,6 +65,7 @@ def gnri(
         number("gnri", "eta", eta)
     if not isinstance(gradient_checkpointing, bool):
         raise BadOption(f"gnri: gradient_checkpointing must be true or false; got {gradient_checkpointing!r}")
+    choice("gnri", "start", start, get_args(Start))
     paper = variant == "paper"
     if not paper and (eta is not None or gradient_checkpointing):
         raise BadOption("gnri: eta and gradient_checkpointing belong to variant='paper'; 'code' takes no slope")
@@ -69,6 +74,7 @@ def gnri(
         if paper
         else sign_invert(num_iters, prior_weight)
     )
+    step = starting(step, start)
     if gradient_checkpointing:
         step = saving_memory(step, "gnri")
     return Method(
@@ -79,9 +85,10 @@ def gnri(
             "prior_weight": prior_weight,
             "eta": eta,
             "gradient_checkpointing": gradient_checkpointing,
+            "start": start,
         },
         step,
-        passes=lambda walked: num_iters * walked.steps * walked.pair,
+        passes=lambda walked: (num_iters * walked.steps + asked(start, walked.steps)) * walked.pair,
         backward=lambda walked: num_iters * walked.steps * walked.pair if paper else 0,
         begin=_remember,
     )

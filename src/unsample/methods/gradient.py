@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from unsample.errors import BadOption
 from unsample.methods.base import Base, Method, Walked, as_base, base_setting, choice, number, whole
 from unsample.methods.forward_first import beyond
+from unsample.numbers.solvers.start import handed_on
 from unsample.numbers.walk import State, Step
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ def then(first: Step, count: int, after: Step) -> Step:
     """`first` for the `count` steps from the clean end, `after` for the others."""
 
     def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-        return (first if i < count else after)(predict, x, grid, i, j, state)
+        if i >= count:
+            return after(predict, x, grid, i, j, state)
+        x_next, state = first(predict, x, grid, i, j, state)
+        return x_next, handed_on(state, x, x_next, grid, i, j)
 
     return step
 

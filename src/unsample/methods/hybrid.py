@@ -7,11 +7,12 @@ fixes eps) and the gradient does well. Algorithm 1 as printed runs i = 0..I, I +
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
-from unsample.methods.base import Method, number, whole
+from unsample.methods.base import Method, choice, number, whole
 from unsample.methods.fixed_point import fixed_point
 from unsample.methods.gradient import gradient
+from unsample.numbers.solvers.start import Start
 
 
 def hybrid(
@@ -21,6 +22,7 @@ def hybrid(
     optimizer: Literal["adam", "sgd", "lbfgs"] = "adam",
     tol: float | None = None,
     gradient_checkpointing: bool = False,
+    start: Start = "source",
 ) -> Method:
     """Gradient descent on the first inversion step, fixed-point iteration on the others.
 
@@ -31,6 +33,8 @@ def hybrid(
         optimizer: "adam", "sgd" or "lbfgs". The paper says gradient descent, and no more.
         tol: relative residual at which a picture's step ends, as in `gradient` and `fixed_point`; None runs everything.
         gradient_checkpointing: less memory for one more forward pass an update; diffusers networks only.
+        start: of the iterations of every later step, as in `fixed_point`; the first step is a step before them, so
+            "previous" costs nothing more.
 
     Raises:
         BadOption: settings out of range. Incompatible (while inverting): a network that gives no gradient.
@@ -49,7 +53,8 @@ def hybrid(
     for name, value in (("lr", lr), ("tol", tol)):
         if value is not None:
             number("hybrid", name, value)
-    made = gradient(num_updates, lr, optimizer, 1, fixed_point(num_iters, tol), tol, gradient_checkpointing)
+    choice("hybrid", "start", start, get_args(Start))
+    made = gradient(num_updates, lr, optimizer, 1, fixed_point(num_iters, tol, start), tol, gradient_checkpointing)
     settings = {
         "num_updates": num_updates,
         "num_iters": num_iters,
@@ -57,5 +62,6 @@ def hybrid(
         "optimizer": optimizer,
         "tol": tol,
         "gradient_checkpointing": gradient_checkpointing,
+        "start": start,
     }
     return replace(made, name="hybrid", settings=settings, starts_at_picture=True)

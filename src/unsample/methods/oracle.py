@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from unsample.errors import Incompatible
 from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, whole
 from unsample.methods.forward_first import beyond
+from unsample.numbers.solvers.ddim import carry
+from unsample.numbers.solvers.start import handed_on
+from unsample.numbers.solvers.stochastic import joining
 from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.numbers.grid import Grid
-    from unsample.numbers.prediction import Prediction
 
 
 def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"] = "eps") -> Method:
@@ -58,16 +60,15 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
         return {**state, "recorded": recorded.transpose(0, 1)}
 
     def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-        from unsample.numbers.solvers.ddim import carry
-
         if j > num_steps:
             return inner.invert_step(predict, x, grid, i, j, state)
         cleaner, noisier = state["recorded"][:, i], state["recorded"][:, j]
+        x_next = x
         if replace == "x":
-            return noisier.clone(), state
-        if grid.alpha[i] == grid.alpha[j]:  # a step of no length moves nothing, and no eps can be read off it
-            return x, state
-        return carry(x, recorded_prediction(cleaner, noisier, grid, i, j), grid, i, j), state
+            x_next = noisier.clone()
+        elif grid.alpha[i] != grid.alpha[j]:  # a step of no length moves nothing, and no eps can be read off it
+            x_next = carry(x, joining(cleaner, noisier, grid, i, j), grid, i, j)
+        return x_next, handed_on(state, cleaner, noisier, grid, i, j)
 
     return changed(
         inner,
@@ -80,15 +81,3 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
         needs_trajectory=True,
         starts_at_picture=True,
     )
-
-
-def recorded_prediction(cleaner: Tensor, noisier: Tensor, grid: Grid, i: int, j: int) -> Prediction:
-    """The (x0, eps) of the DDIM step from noisier j to cleaner i: both points are `alpha x0 + sigma eps`.
-
-    No division by alpha, so alpha = 0 at the noisiest point is no special case.
-    """
-    from unsample.numbers.prediction import Prediction
-
-    turn = grid.alpha[i] * grid.sigma[j] - grid.alpha[j] * grid.sigma[i]
-    x0 = (grid.sigma[j] * cleaner - grid.sigma[i] * noisier) / turn
-    return Prediction(x0, (grid.alpha[i] * noisier - grid.alpha[j] * cleaner) / turn)

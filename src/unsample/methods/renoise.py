@@ -8,12 +8,13 @@ black pictures of plain white ones from the authors' code; here overshooting ste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unsample.errors import BadOption, Incompatible
 from unsample.methods.base import STEPS, Kept, Method, Task, Walked, choice, number, whole
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.solvers.renoise import RenoisePlan, renoise_invert
+from unsample.numbers.solvers.start import Start, asked, starting
 from unsample.numbers.solvers.stochastic import noisy_sample, shares
 from unsample.numbers.walk import State
 
@@ -40,6 +41,7 @@ def renoise(
     lowest_roll: int = 0,
     eta: float = 0.0,
     noise_correction: Literal["exact", "optimised"] | None = None,
+    start: Start = "source",
 ) -> Method:
     """ReNoise inversion.
 
@@ -66,6 +68,7 @@ def renoise(
         noise_correction: None replays the drawn noises; "exact" stores n*, which is not Gaussian; "optimised" (the
             authors' default) takes 10 gradient steps of rate 1.8 from the drawn noise on |n - n*|. One evaluation a
             step, under the guidance of sampling. Needs eta above 0.
+        start: of the iterates of a step, as in `fixed_point`; with eta above 0 under the step's own noise.
 
     Raises:
         BadOption: settings out of range.
@@ -110,14 +113,15 @@ def renoise(
         "lowest_roll": lowest_roll,
         "eta": eta,
         "noise_correction": noise_correction,
+        "start": start,
     }
     corrected, stochastic = noise_correction is not None, eta > 0
     return Method(
         "renoise",
         settings,
-        renoise_invert(plan),
+        starting(renoise_invert(plan), start, eta),
         noisy_sample(eta) if stochastic else ddim_sample,
-        passes=lambda walked: _passes(plan, walked) + (walked.steps * walked.sampling_pair if corrected else 0),
+        passes=lambda walked: _passes(plan, walked, start) + (walked.steps * walked.sampling_pair if corrected else 0),
         begin=lambda task: _draws(task, plan, lowest_roll),
         fit=(lambda task, pivots, state: _corrected(task, pivots, state, eta, noise_correction == "exact"))
         if corrected
@@ -142,6 +146,7 @@ def _check(given: dict[str, Any]) -> None:
     for name in ("lambda_ac", "lambda_kl"):
         number("renoise", name, given[name])
     number("renoise", "eta", given["eta"], high=1.0)
+    choice("renoise", "start", given["start"], get_args(Start))
     if given["noise_correction"] is not None:
         choice("renoise", "noise_correction", given["noise_correction"], CORRECTIONS)
     if not isinstance(given["average"], bool):
@@ -156,10 +161,10 @@ def _check(given: dict[str, Any]) -> None:
         raise BadOption("renoise: noise_correction corrects a stochastic sampler's noises; eta=0 has none, use eta=1")
 
 
-def _passes(plan: RenoisePlan, walked: Walked) -> int:
+def _passes(plan: RenoisePlan, walked: Walked, start: Start) -> int:
     # without timesteps: those that diffusers' leading spacing gives a model of 1000
     timesteps = walked.timesteps or tuple(k * (1000 // walked.steps) for k in range(walked.steps))
-    return walked.pair * sum(plan.passes(t) for t in timesteps)
+    return walked.pair * (sum(plan.passes(t) for t in timesteps) + asked(start, walked.steps))
 
 
 def _draws(task: Task, plan: RenoisePlan, lowest_roll: int) -> State:

@@ -1,7 +1,7 @@
 """Implicit DDIM inversion: the next point solves the sampling step for its input, by fixed-point iteration.
 
-`x_j = F(x_j)`, `F(y) = transfer(x_i, eps(y, t_j))`, started at y = x_i; one iteration is DDIM inversion. Each picture
-has its own residual RMS(F(x_k) - x_k) and its own end. The next iterate is F(x_k) itself, or what an accelerator makes
+`x_j = F(x_j)`, `F(y) = transfer(x_i, eps(y, t_j))`; one iteration from y = x_i is DDIM inversion. Each picture has its
+own residual RMS(F(x_k) - x_k) and its own end. The next iterate is F(x_k) itself, or what an accelerator makes
 of the last few images F(x_k) (AIDI, arXiv:2309.04907): a transfer is affine in eps, so an average of images is the
 image of the averaged eps.
 """
@@ -48,7 +48,8 @@ def with_residual(state: State, relative: Tensor, converged: Tensor) -> State:
 
 
 def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerator = latest, memory: int = 1) -> Step:
-    """The step. Its state holds `residual` (B,), the largest of any step over RMS(x), and `converged` (B,).
+    """The step, from x or from `start`. Its state holds `residual` (B,), the largest of any step over RMS(x), and
+    `converged` (B,).
 
     Args:
         num_iters: iterations a step.
@@ -57,10 +58,12 @@ def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerato
         memory: how many images and residuals it is given.
     """
 
-    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+    def step(
+        predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State, start: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         import torch
 
-        guess, best = x, x
+        guess, best = (x if start is None else start), x
         images: list[Tensor] = []
         residuals: list[Tensor] = []
         smallest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)

@@ -1,6 +1,6 @@
 """Guided Newton-Raphson on a scalar: `F(y) = || y - f(y) ||_1 + weight G(y)`, f(y) = transfer(x_i, eps(y, t_j)).
 
-`y <- y - F(y) / (D (dF/dy + eta))`, coordinate by coordinate, D coordinates, started at x_i. F is a sum over all of
+`y <- y - F(y) / (D (dF/dy + eta))`, coordinate by coordinate, D coordinates. F is a sum over all of
 them, so each coordinate moves by about the mean residual. `newton_invert` is the paper's (gradient through the
 network), `sign_invert` what the authors' code comes to (no gradient through the network).
 """
@@ -67,13 +67,16 @@ def sign_invert(num_iters: int, weight: float) -> Step:
 
 
 def _iterate(look: Look, num_iters: int) -> Step:
-    """The step: f of the iterate with the smallest F, as the authors' code returns it; no pass is spent on residuals.
+    """The step, from x or from `start`: f of the iterate with the smallest F, as the authors' code returns it.
 
-    The state must hold `clean`, the picture's own latent.
+    No pass is spent on residuals. The state must hold `clean`, the picture's own latent.
     """
 
-    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-        found, guess, clean = Best(x), x, state["clean"]
+    def step(
+        predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State, start: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        found, clean = Best(x), state["clean"]
+        guess = x if start is None else start
         for _ in range(num_iters):
             rows = found.rows
             sources = (x, clean) if rows is None else (x[rows], clean[rows])

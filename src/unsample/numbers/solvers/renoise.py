@@ -1,9 +1,10 @@
 """ReNoise's inversion step: several predictions at the noisier point, averaged and regularised.
 
-`x^(k+1) = F(x_i, eps(x^(k), t_j))`, x^(0) = x_i, k = 0 .. K; `x_j = F(x_i, reg(mean of eps_k, k in a window))` (Garibi
-et al., 2024, arXiv:2403.14602). Within and beyond the window the iterates too go on from a regularised eps;
-where K ends before the window, the last iterate is the result and nothing is regularised. A picture whose residual
-RMS(F(x) - x) is larger at the end than at the start keeps its best iterate, as in `fixed_point`.
+`x^(k+1) = F(x_i, eps(x^(k), t_j))`, x^(0) = x_i or the start that it is given, k = 0 .. K;
+`x_j = F(x_i, reg(mean of eps_k, k in a window))` (Garibi et al., 2024, arXiv:2403.14602). Within and beyond the window
+the iterates too go on from a regularised eps; where K ends before the window, the last iterate is the result and
+nothing is regularised. A picture whose residual RMS(F(x) - x) is larger at the end than at the start keeps its best
+iterate, as in `fixed_point`.
 """
 
 from __future__ import annotations
@@ -77,10 +78,13 @@ def regularised(p: Prediction, reference: Tensor | None, rolls: Tensor, plan: Re
 
 
 def renoise_invert(plan: RenoisePlan) -> Step:
-    """The step. Its state holds what `begin` drew, and `residual` and `converged` of each picture."""
+    """The step, from x or from `start`. Its state holds what `begin` drew, and each picture's `residual` and
+    `converged`."""
 
-    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-        iterates = Iterates(predict, x, grid, (i, j), plan, state)
+    def step(
+        predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State, start: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        iterates = Iterates(predict, x, grid, (i, j), plan, state, x if start is None else start)
         for k in range(plan.last(grid.timesteps[j]) + 1):
             iterates.advance(k)
         return iterates.finish()
@@ -92,13 +96,20 @@ class Iterates:
     """The iterates of one step."""
 
     def __init__(
-        self, predict: Any, x: Tensor, grid: Grid, ends: tuple[int, int], plan: RenoisePlan, state: State
+        self,
+        predict: Any,
+        x: Tensor,
+        grid: Grid,
+        ends: tuple[int, int],
+        plan: RenoisePlan,
+        state: State,
+        guess: Tensor,
     ) -> None:
         self.predict, self.x, self.grid, self.plan, self.state = predict, x, grid, plan, state
         self.i, self.j = ends
         self.timestep = grid.timesteps[self.j]
         self.noise = state["noises"][:, self.j - 1] if plan.eta > 0 else None
-        self.guess, self.best, self.count = x, x, 0
+        self.guess, self.best, self.count = guess, x, 0
         self.mean: Prediction | None = None
         self.first = self.smallest = self.latest = self.relative = x.new_zeros(len(x))
         self.reference: Tensor | None = None

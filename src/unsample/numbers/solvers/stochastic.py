@@ -56,19 +56,47 @@ def noisy_sample(eta: float) -> Step:
     return step
 
 
+def without_fresh(x: Tensor, grid: Grid, i: int, j: int, eta: float, noise: Tensor | None) -> tuple[Tensor, float]:
+    """x at cleaner i without the fresh noise of the step from j, and the share of it that follows eps."""
+    if noise is None:
+        return x, grid.sigma[i]
+    fresh, along = shares(grid, i, j, eta)
+    return (x - fresh * noise if fresh else x), along
+
+
 def noisy_carry(x: Tensor, p: Prediction, grid: Grid, i: int, j: int, eta: float, noise: Tensor | None) -> Tensor:
     """From cleaner i to noisier j along a prediction made at j: the input of the sampling step whose noise is known."""
     if noise is None:
         return carry(x, p, grid, i, j)
-    fresh, along = shares(grid, i, j, eta)
-    rest = x - fresh * noise if fresh else x
     if grid.alpha[j] > 0:
-        x0 = (rest - along * p.eps) / grid.alpha[i]
-        x0 = x0 if grid.clip is None else x0.clamp(-grid.clip, grid.clip)
-        return grid.alpha[j] * x0 + grid.sigma[j] * p.eps
+        return noisy_transfer(x, p.eps, grid, i, j, eta, noise)
+    rest, along = without_fresh(x, grid, i, j, eta, noise)
     if along == 0:
         raise Incompatible("a step from alpha = 0 with eta = 1 keeps nothing of the noise; use eta below 1")
     return grid.sigma[j] * (rest - grid.alpha[i] * p.x0) / along
+
+
+def noisy_transfer(x: Tensor, eps: Tensor, grid: Grid, i: int, j: int, eta: float, noise: Tensor | None) -> Tensor:
+    """From cleaner i to noisier j along an eps that is known beforehand; into alpha = 0 that is sigma_j eps."""
+    rest, along = without_fresh(x, grid, i, j, eta, noise)
+    x0 = (rest - along * eps) / grid.alpha[i]
+    x0 = x0 if grid.clip is None else x0.clamp(-grid.clip, grid.clip)
+    return grid.alpha[j] * x0 + grid.sigma[j] * eps
+
+
+def joining(
+    cleaner: Tensor, noisier: Tensor, grid: Grid, i: int, j: int, eta: float = 0.0, noise: Tensor | None = None
+) -> Prediction:
+    """The (x0, eps) of the sampling step from noisier j to cleaner i: both points are `alpha x0 + sigma eps`.
+
+    No division by alpha, so alpha = 0 at the noisiest point is no special case. The step must have a length.
+    """
+    from unsample.numbers.prediction import Prediction
+
+    rest, along = without_fresh(cleaner, grid, i, j, eta, noise)
+    turn = grid.alpha[i] * grid.sigma[j] - grid.alpha[j] * along
+    x0 = (grid.sigma[j] * rest - along * noisier) / turn
+    return Prediction(x0, (grid.alpha[i] * noisier - grid.alpha[j] * rest) / turn)
 
 
 def needed_noise(p: Prediction, cleaner: Tensor, grid: Grid, i: int, j: int, eta: float) -> Tensor:

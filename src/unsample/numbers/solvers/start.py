@@ -1,0 +1,67 @@
+"""Where an implicit step starts: at its own source point x_i, or ahead of it along the step before.
+
+`y = alpha_j (x_i - sigma_i eps) / alpha_i + sigma_j eps` with the eps of the step k -> i before: the predictor of
+Uni-Inv (Jiao et al., 2025, arXiv:2504.13109) and of SteerFlow (Dao et al., 2026, arXiv:2604.01715), which have a
+velocity in its place. Two points fix the eps that the step between them went along, `(alpha_k x_i - alpha_i x_k) /
+(alpha_k sigma_i - alpha_i sigma_k)`, so no step is asked what it did. The first step of a walk has none before it and
+asks the network once, at x_0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from unsample.numbers.solvers.stochastic import joining, noisy_transfer
+from unsample.numbers.walk import State, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.numbers.grid import Grid
+
+Start = Literal["source", "previous"]
+LAST_EPS = "last_eps"  # (B, C, H, W) in the state: what the last step went along; never kept in a record
+
+
+def starting(step: Step, start: Start, eta: float = 0.0) -> Step:
+    """The step with that start.
+
+    Args:
+        step: takes a seventh argument, its first iterate; without it that is x.
+        start: "source", the point x_i itself, or "previous", x_i carried along the eps of the step before.
+        eta: of a stochastic sampler, whose `noises` are in the state.
+    """
+
+    def from_previous(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        noise = state["noises"][:, j - 1] if eta > 0 else None
+        eps = predict(x, i).eps if i == 0 else state.get(LAST_EPS)
+        guess = x if eps is None else noisy_transfer(x, eps, grid, i, j, eta, noise)  # None: see `handed_on`
+        x_next, after = step(predict, x, grid, i, j, state, guess)
+        last = after if eps is None else {**after, LAST_EPS: eps}
+        return x_next, handed_on(last, x, x_next, grid, i, j, eta, noise)
+
+    return from_previous if start == "previous" else step
+
+
+def handed_on(
+    state: State,
+    x: Tensor,
+    x_next: Tensor,
+    grid: Grid,
+    i: int,
+    j: int,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+) -> State:
+    """The state with what the step from x at i to x_next at j went along, for a step after it that starts from there.
+
+    A step of no length fixes no eps and leaves the one of before, if any.
+    """
+    if grid.alpha[i] == grid.alpha[j]:
+        return state
+    return {**state, LAST_EPS: joining(x, x_next, grid, i, j, eta, noise).eps}
+
+
+def asked(start: Start, steps: int) -> int:
+    """Predictions that the start of `steps` steps costs, the first of which leaves the clean end."""
+    return int(start == "previous" and steps > 0)
