@@ -134,7 +134,10 @@ def test_a_method_inside_a_method_is_set_by_dots(run: Run, scene: Path, tiny_sd:
     assert ended.code == 0, ended.err
     assert ended.json["images"][0]["nfe"] == 5 * 3
     shown = run("show", "out/scene.safetensors", "--json").json["meta"]
-    assert shown["method"]["settings"]["base"] == {"name": "fixed_point", "settings": {"num_iters": 5, "tol": None}}
+    assert shown["method"]["settings"]["base"] == {
+        "name": "fixed_point",
+        "settings": {"num_iters": 5, "tol": None, "start": "source"},
+    }
     refused = run("invert", scene, "-m", tiny_sd, "--method", "ddim", "--set", "base.num_iters=5", "-o", "o")
     assert (refused.code, "ddim has no base" in refused.err) == (2, True)
     nonsense = run("invert", scene, "-m", tiny_sd, "--method", "easyinv", "--set", "base=edict", "-o", "o")

@@ -260,7 +260,10 @@ def test_settings_of_the_hybrid_that_cannot_be_are_refused(settings: dict[str, A
 
 def test_the_rest_can_be_any_way_up_and_is_set_from_text() -> None:
     made = gradient(4, first_steps=1, rest={"name": "fixed_point", "settings": {"num_iters": 3}})
-    assert made.settings["rest"] == {"name": "fixed_point", "settings": {"num_iters": 3, "tol": None}}
+    assert made.settings["rest"] == {
+        "name": "fixed_point",
+        "settings": {"num_iters": 3, "tol": None, "start": "source"},
+    }
     text = [("first_steps", "1"), ("rest", "fixed_point"), ("rest.num_iters", "3"), ("num_iters", "4")]
     parsed = unsample.methods.get_method("gradient", unsample.methods.parse_settings("gradient", text))
     assert parsed.settings == made.settings

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from unsample.numbers.grid import MOST_LEAP, leap
 from unsample.numbers.solvers.stochastic import joining, noisy_transfer
 from unsample.numbers.walk import State, Step
 
@@ -35,12 +36,20 @@ def starting(step: Step, start: Start, eta: float = 0.0) -> Step:
     def from_previous(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         noise = state["noises"][:, j - 1] if eta > 0 else None
         eps = predict(x, i).eps if i == 0 else state.get(LAST_EPS)
-        guess = x if eps is None else noisy_transfer(x, eps, grid, i, j, eta, noise)  # None: see `handed_on`
+        guess = x if eps is None or _blind(grid, j) else noisy_transfer(x, eps, grid, i, j, eta, noise)
         x_next, after = step(predict, x, grid, i, j, state, guess)
         last = after if eps is None else {**after, LAST_EPS: eps}
         return x_next, handed_on(last, x, x_next, grid, i, j, eta, noise)
 
     return from_previous if start == "previous" else step
+
+
+def _blind(grid: Grid, j: int) -> bool:
+    """Whether every eps at j equals its own x, or nearly: the iteration would give its start back, whatever it is.
+
+    So the start is x_i, which still holds the picture. At alpha = 0 it is x0 that is asked, and any start will do.
+    """
+    return grid.alpha[j] > 0 and leap(grid, j) > MOST_LEAP
 
 
 def handed_on(
