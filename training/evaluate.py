@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from unsample.datasets import Scenes, render
 from unsample.media.files import atomic_write
 from unsample.metrics.clip import load_clip
 from unsample.metrics.judges import agreement, clip_attribute
+from unsample.metrics.pixels import psnr
 from unsample.models.base import Condition
 from unsample.models.gaussian import GaussianModel
 
@@ -62,8 +64,7 @@ def vae_rows(count: int) -> list[Row]:
     x = _rendered(Scenes("report", count), 64)
     with torch.no_grad():
         y = torch.cat([model.decode(model.encode(part)).clamp(0, 1) for part in x.split(BATCH)])
-    psnr = -10 * (y - x).double().square().flatten(1).mean(1).log10()
-    return [Row("scenes-sd", "VAE round trip, mean PSNR", float(psnr.mean()), 33, count, "dB")]
+    return [Row("scenes-sd", "VAE round trip, mean PSNR", fmean(psnr(y, x)), 33, count, "dB")]
 
 
 def clip_rows(count: int) -> list[Row]:
