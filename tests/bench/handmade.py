@@ -38,7 +38,7 @@ def make(folder: Path, *rows: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     made = rows or (row_of(folder, 0), row_of(folder, 1))
     with Ledger(folder) as ledger:
-        ledger.note(["tune-0", "tune-1"], [], [])
+        ledger.note({plan().dataset: ["tune-0", "tune-1"]}, {}, [])
         ledger.add(made)
     kept = {"format": FORMAT, "fingerprint": plan().fingerprint(), "plan": plain(plan()), "versions": {}, "command": []}
     (folder / PLAN).write_text(json.dumps(kept))

@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsample.bench.cells import estimated_nfe, tasks_of
-from unsample.bench.plan import SHIPPED, Plan, drifting, make_plan, methods_of, plain, plan_file, read_plan
+from unsample.bench.entries import OF_A_METHOD, drifting, methods_of
+from unsample.bench.parts import examine, parts_of
+from unsample.bench.plan import SHIPPED, Plan, make_plan, plain, plan_file, read_plan
 from unsample.errors import LONGEST, BadInput, BadOption, UnknownName, UnsampleError
 
+DOCS = {"table": "t", "note": "n", "columns": ["method", "made"]}
 PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "fixed_point[num_iters=3]"], "steps": 3}
 
 
@@ -27,7 +30,6 @@ PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "f
         ({"methods": []}, BadOption, "at least one"),
         ({"methods": ["fixed_point[num_iters]"]}, BadOption, "key=value"),
         ({"metrics": ["pnsr"]}, UnknownName, "did you mean 'psnr'"),
-        ({"metrics": ["fd"]}, BadOption, "whole sets"),
         ({"dataset": "scene:5"}, BadOption, "scenes"),
         ({"dataset": ""}, BadOption, "needs dataset"),
         ({"guidance": [float("nan")]}, BadOption, "finite"),
@@ -40,6 +42,20 @@ PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "f
         ({"methods": [{"name": "edict", "inversion_guidance": "much"}]}, BadOption, "must be float"),
         ({"methods": ["edict[inversion_guidance=much]"]}, BadOption, "must be a number"),
         ({"methods": ["edict[inversion_guidance=nan]"]}, BadOption, "finite"),
+        ({"methods": [{"name": "edict", "settings": 3}]}, BadOption, "a table"),
+        ({"methods": [{"name": "edict", "settings": {"p": [1]}}]}, BadOption, "a number"),
+        ({"methods": [{"name": "easyinv", "settings": {"base": {"num_iters": 3}}}]}, BadOption, "is a name"),
+        ({"methods": [{"name": "edict", "items": 0}]}, BadOption, "items of a method"),
+        ({"methods": ["ddim[steps=[2,2]]"]}, BadOption, "different values"),
+        ({"methods": ["ddim[steps=2]", "ddim[steps=3]"]}, BadOption, "a list of guidance or steps"),
+        ({"methods": ["ddim[quick=3]"]}, BadOption, "quick of a plan must be bool"),
+        ({"methods": ["ddim[strength=0.1]"]}, BadOption, "is no step"),
+        ({"datasets": {"recover": "scenes:3"}}, UnknownName, "stage"),
+        ({"datasets": {"edit": "scenes:3"}}, BadOption, "edit = true"),
+        ({"datasets": dict.fromkeys(("record", "noise", "recovered"), "scenes:3")}, BadOption, "nothing is measured"),
+        ({"dataset": "", "datasets": {"record": "scenes:3"}, "edit": True}, BadOption, "for the stage edit"),
+        ({"dataset": "", "datasets": {"recovered": "scenes:3"}, "metrics": ["fd"]}, BadOption, "of pictures"),
+        ({"docs": {"table": "t"}}, BadOption, "columns"),
         ({"methods": ["edict[inversion_guidance=3]", {"name": "edict", "inversion_guidance": 3.0}]}, BadOption, "diff"),
     ],
 )
@@ -52,7 +68,8 @@ def test_everything_that_can_change_a_result_changes_the_fingerprint() -> None:
     changes: list[dict[str, Any]] = [
         {"dataset": "scenes:6,split=tune"}, {"methods": ["ddim"]}, {"models": ["scenes-mixture"]},
         {"metrics": ["ssim"]}, {"guidance": [2.0]}, {"inversion_guidance": 2.0}, {"steps": 4}, {"edit": True},
-        {"seed": 1}, {"dtype": "float64"}, {"quick": True}, {"fit": "pad"}, {"clip": "/models/clip"},
+        {"seed": 1}, {"dtype": "float64"}, {"quick": True}, {"fit": "pad"}, {"clip_model": "/models/clip"},
+        {"datasets": {"record": "scenes:4"}}, {"strength": 0.5},
     ]  # fmt: skip
     found = {make_plan(PLAN | change).fingerprint() for change in [{}, *changes]}
     assert len(found) == len(changes) + 1
@@ -61,7 +78,7 @@ def test_everything_that_can_change_a_result_changes_the_fingerprint() -> None:
 
 def test_shards_are_all_cells_and_none_twice() -> None:
     plan = make_plan(PLAN | {"guidance": [1.0, 3.0], "edit": True})
-    ids = [f"tune-{k}" for k in range(5)]
+    ids = {plan.dataset: [f"tune-{k}" for k in range(5)]}
     whole = [cell for task in tasks_of(plan, ids, 2) for cell in task.cells()]
     parts = [cell for i in (1, 2, 3) for task in tasks_of(plan, ids, 2, (i, 3)) for cell in task.cells()]
     assert len(whole) == len(set(whole)) == 2 * (2 + 4) * 5
@@ -70,14 +87,20 @@ def test_shards_are_all_cells_and_none_twice() -> None:
 
 
 def test_a_batch_is_neighbours_and_its_cells_stand_in_the_order_of_the_plan() -> None:
-    tasks = list(tasks_of(make_plan(PLAN), [f"tune-{k}" for k in range(5)], 2))
-    assert [t.items for t in tasks] == [(0, 1), (2, 3), (4,)] * 2
-    assert [t.order for t in tasks] == [0, 2, 4, 5, 7, 9]
+    tasks = tasks_of(make_plan(PLAN), {PLAN["dataset"]: [f"tune-{k}" for k in range(5)]}, 2)
+    assert [t.items for t in tasks] == [(0, 1), (0, 1), (2, 3), (2, 3), (4,), (4,)]
+    assert [t.order for t in tasks] == [0, 5, 2, 7, 4, 9]
+
+
+def nfe(given: dict[str, Any], items: int) -> int:
+    """The estimate for so many items."""
+    plan = make_plan(given)
+    return estimated_nfe(tasks_of(plan, {spec: [str(k) for k in range(items)] for spec in plan.stages}, 2))
 
 
 def test_the_estimate_is_the_methods_own_formula() -> None:
-    assert estimated_nfe(make_plan(PLAN), 5) == 5 * (3 + 3 * 3)
-    assert estimated_nfe(make_plan(PLAN | {"inversion_guidance": 2.0}), 5) == 2 * 5 * (3 + 3 * 3)
+    assert nfe(PLAN, 5) == 5 * (3 + 3 * 3)
+    assert nfe(PLAN | {"inversion_guidance": 2.0}, 5) == 2 * 5 * (3 + 3 * 3)
 
 
 def test_a_method_may_be_inverted_at_a_guidance_of_its_own() -> None:
@@ -87,8 +110,50 @@ def test_a_method_may_be_inverted_at_a_guidance_of_its_own() -> None:
     assert [m.inversion_guidance for m in found.values()] == [0.5, 3.0, 2.5]
     assert found["edict[p=0.9,inversion_guidance=2.5]"].settings == {"p": 0.9}
     assert make_plan(plain(plan)) == plan  # what plan.json holds
-    assert estimated_nfe(plan, 1) == 3 * 2 + 2 * (2 * 3 * 2)  # guided pairs, each for itself
+    assert nfe(plain(plan), 1) == 3 * 2 + 2 * (2 * 3 * 2)  # guided pairs, each for itself
     assert {label for label, _ in drifting(plan)} == {"ddim", "edict[p=0.9,inversion_guidance=2.5]"}
+
+
+def test_a_table_and_a_text_say_the_same_of_a_method() -> None:
+    inner = {"name": "fixed_point", "settings": {"num_iters": 3}}
+    table = {
+        "name": "easyinv",
+        "settings": {"base": inner},
+        "inversion_guidance": "same",
+        "guidance": [1.5, 3],
+        "items": 2,
+    }
+    text = "easyinv[base=fixed_point,base.num_iters=3,inversion_guidance=same,guidance=[1.5,3],items=2]"
+    plan = make_plan(PLAN | {"methods": ["ddim[steps=[4,5]]", table, "gradient[preset=first_step]"], "docs": DOCS})
+    assert plan.methods[1] == text
+    assert make_plan(plain(plan)) == plan
+    ddim, easyinv, gradient = methods_of(plan)
+    assert (ddim.label, ddim.steps, gradient.settings) == ("ddim", (4, 5), {"preset": "first_step"})
+    assert easyinv.label == "easyinv[base=fixed_point,base.num_iters=3,inversion_guidance=same]"
+    assert (easyinv.settings["base"], easyinv.items) == (inner, 2)
+    found = {(p.part.method, p.part.steps, p.part.guidance): p.named.inversion_guidance for p in parts_of(plan)}
+    assert found == {
+        (easyinv.label, 3, 1.5): 1.5, (easyinv.label, 3, 3.0): 3.0, ("ddim", 4, 1.0): 1.0, ("ddim", 5, 1.0): 1.0,
+        ("gradient[preset=first_step]", 3, 1.0): 1.0,
+    }  # fmt: skip
+    ids = {PLAN["dataset"]: list("abcde")}
+    assert sum(len(task.ids) for task in tasks_of(plan, ids, 2)) == 2 * 5 + 2 * 2 + 5
+    assert plan.fingerprint() == make_plan({k: v for k, v in plain(plan).items() if k != "docs"}).fingerprint()
+
+
+def test_stages_have_data_sets_of_their_own_and_baselines_where_edits_are() -> None:
+    given = {"datasets": {"recovered": "generated:3", "edit": "scenes:2"}, "edit": True, "methods": ["ddim", "oracle"]}
+    plan = make_plan(PLAN | given)
+    assert plan.stages == {PLAN["dataset"]: ("record", "noise"), "generated:3": ("recovered",), "scenes:2": ("edit",)}
+    assert {p.part.dataset for p in parts_of(plan) if p.named.baseline} == {"scenes:2"}
+    apart = examine(make_plan(PLAN | given | {"models": ["scenes-mixture"]})).apart
+    assert {(a.part.dataset, a.part.method) for a in apart} == {(PLAN["dataset"], "oracle"), ("scenes:2", "oracle")}
+
+
+def test_an_old_plan_is_read_and_says_what_a_key_is_called_now(tmp_path: Path) -> None:
+    (tmp_path / "old.toml").write_text('dataset = "scenes:3"\nmethods = ["ddim"]\nclip = "mine"\n')
+    with pytest.warns(UserWarning, match="clip of a plan is called clip_model"):
+        assert read_plan(str(tmp_path / "old.toml"), {}).clip_model == "mine"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -108,7 +173,7 @@ def test_shipped_plans_are_found_by_name_and_by_path(name: str) -> None:
 
 def test_a_plan_of_a_file_can_be_changed_by_options_and_a_bad_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('dataset = "scenes:3"\nmethods = ["ddim"]\nsteps = 9\n')
-    assert read_plan(str(tmp_path / "mine.toml"), {"steps": 4}).steps == 4
+    assert read_plan(str(tmp_path / "mine.toml"), {"steps": 4}).steps == (4,)
     (tmp_path / "bad.toml").write_text("dataset = \n")
     for wrong in ("bad.toml", "gone.toml"):
         with pytest.raises(BadInput, match="plan"):
@@ -122,8 +187,8 @@ WRONG = {  # TOML to the kinds of fields that take it, for which it is not wrong
     "true": ("bool",),
     "1979-05-27": (),
     "07:32:00": (),
-    "{}": (),
-    "{ a = 1 }": (),
+    "{}": ("dict",),
+    "{ a = 1 }": ("dict",),
     "[[1]]": (),
     "[{}]": (),
     "[true]": (),
@@ -148,9 +213,10 @@ def test_a_value_of_another_type_is_refused_whatever_the_field(field: Any, text:
             make_plan(PLAN | {"methods": [{"name": "edict", "inversion_guidance": value}]})
 
 
+OWN = {key: st.floats() | st.integers() | st.lists(st.integers(), max_size=2) for key in OF_A_METHOD}
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**5000) | st.floats() | st.dates()
-    | st.fixed_dictionaries({"name": st.just("ddim")}, optional={"inversion_guidance": st.floats() | st.integers()})
+    | st.fixed_dictionaries({"name": st.just("ddim")}, optional=OWN)
     | st.text(st.characters(), max_size=8) | st.sampled_from(["ddim[", "ddim[x]", "\ud800", "\0", "a" * 100_000]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,

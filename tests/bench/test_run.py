@@ -21,6 +21,7 @@ from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.export import as_text, write
 from unsample.bench.ledger import FILE, Ledger, read_run
 from unsample.bench.local import Event, InProcess, Processes, Workplace
+from unsample.bench.parts import cell_id
 from unsample.bench.plan import make_plan
 from unsample.bench.run import How, run_plan
 from unsample.errors import BadInput
@@ -97,7 +98,7 @@ def test_the_same_plan_is_gone_on_with_and_another_is_refused(whole: Path, tmp_p
     assert second.found == first.cells
     assert same_table(tmp_path, whole)
     with pytest.raises(BadInput, match="steps: 3 there, 4 asked"):
-        run_plan(replace(PLAN, steps=4), tmp_path, HOW)
+        run_plan(replace(PLAN, steps=(4,)), tmp_path, HOW)
 
 
 def test_batch_size_changes_only_the_rounding_and_processes_change_nothing(whole: Path, tmp_path: Path) -> None:
@@ -132,14 +133,14 @@ def test_verify_finds_what_was_changed_lost_or_added(whole: Path, tmp_path: Path
     (tmp_path / rows[0]["artefacts"][0]["path"]).write_bytes(b"another picture")
     (tmp_path / rows[9]["artefacts"][-1]["path"]).unlink()
     db = sqlite3.connect(tmp_path / FILE)
-    cell = ledgers.cell_id(rows[20])
+    cell = cell_id(rows[20])
     db.execute("UPDATE rows SET json = replace(json, '\"ok\"', '\"no\"') WHERE cell = ?", (cell,))
-    db.execute("DELETE FROM rows WHERE cell = ?", (ledgers.cell_id(rows[30]),))
+    db.execute("DELETE FROM rows WHERE cell = ?", (cell_id(rows[30]),))
     db.commit()
     db.close()
     found = verify(tmp_path)
     assert not found.sound
-    assert found.lost == [ledgers.cell_id(rows[30])]
+    assert found.lost == [cell_id(rows[30])]
     assert any("is not what was written" in d for d in found.damaged)
     assert any("is missing" in d for d in found.damaged)
     assert f"row {cell}" in found.damaged
@@ -152,12 +153,12 @@ def test_a_killed_worker_loses_nothing_and_a_cell_that_kills_five_fails(whole: P
     killed: list[int] = []
 
     class Killing(Processes):
-        def submit(self, task: BatchTask) -> None:
-            super().submit(task)
+        def submit(self, task: BatchTask, worker: int = 0) -> None:
+            super().submit(task, worker)
             if len(killed) < 2 and task.items == (2, 3):
-                worker = next(w for w in self._workers if w.task is task)
-                os.kill(worker.process.pid, signal.SIGKILL)
-                killed.append(worker.process.pid)
+                pid = self._workers[worker].process.pid
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
     (tmp_path / "killed").mkdir()
     summary = run_plan(PLAN, tmp_path / "killed", replace(HOW, workers=2), engine=lambda _: Killing(place, 2))
@@ -356,7 +357,7 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
 DRIVER = """
 import sys, time
 from pathlib import Path
-from unsample.bench.cells import BatchTask
+from unsample.bench.cells import tasks_of
 from unsample.bench.local import Processes, Workplace
 
 class Slow:
@@ -372,7 +373,7 @@ if __name__ == "__main__":
     from unsample.bench.plan import make_plan
     plan = make_plan({"dataset": "scenes:1", "methods": ["ddim"]})
     engine = Processes(Place(plan, Path(sys.argv[1])), 1)
-    engine.submit(BatchTask("scenes-mixture", "ddim", 1.0, (0,), ("report-0",), 0))
+    engine.submit(tasks_of(plan, {plan.dataset: ["report-0"]}, 1)[0])
     print(engine.pids()[0], flush=True)
     time.sleep(120)
 """

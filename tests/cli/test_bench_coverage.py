@@ -14,8 +14,9 @@ from tests.cli.conftest import Run
 from unsample.bench.cells import BatchTask
 from unsample.bench.checking import merge, verify
 from unsample.bench.coverage import Counts, coverage, total
-from unsample.bench.ledger import STOPPED, Ledger, read_run
+from unsample.bench.ledger import Ledger, read_run
 from unsample.bench.local import Event, InProcess
+from unsample.bench.parts import STOPPED, Part
 from unsample.bench.plan import make_plan
 from unsample.bench.run import How, run_plan
 from unsample.errors import WeightsMissing
@@ -92,23 +93,24 @@ def test_a_run_that_was_interrupted_says_what_is_missing_in_every_place(
         interrupted(patch, after=4)
         ended = run(*COMMAND, "-o", "x")
     assert ended.code == 130
-    said = "8 of 12 cells finished, 2 not converged, 4 missing"
+    said = "8 of 12 cells finished, 4 not converged, 4 missing"
     assert f"{said}; the same command goes on" in ended.err
     assert run("bench", "verify", "x").out.strip().endswith(f"8 of 12 cells, 0 files: all as written; {said}")
     told = run("bench", "verify", "x", "--json").json
     assert (told["planned"], told["finished"], told["missing"], len(told["lost"])) == (12, 8, 4, 4)
     md, html, lines = first_lines(tmp_path / "x")
-    where = "4 of 12 cells have no row yet (fixed_point[num_iters=2] with scenes-mixture at guidance 1: 4 of 6)"
+    where = "4 of 12 cells have no row yet (ddim with scenes-mixture at guidance 1: 2 of 6; "
+    where += "fixed_point[num_iters=2] with scenes-mixture at guidance 1: 2 of 6)"
     for text in (md, html):
         assert f"6 items, 2 methods; {said}." in text
         assert f"The run is not complete: {where}" in text
-    assert "2 of 6" in html
+    assert "4 of 6" in html
     by_method = {line["method"]: line for line in lines}
     counted = by_method["fixed_point[num_iters=2]"]
-    assert [counted[k] for k in ("planned", "finished", "missing", "left_out")] == ["6", "2", "4", "0"]
+    assert [counted[k] for k in ("planned", "finished", "missing", "left_out")] == ["6", "4", "2", "0"]
     exported = run("bench", "export", "x", "--json")
     assert exported.json["cells"]["missing"] == 4
-    assert [p["missing"] for p in exported.json["parts"]] == [0, 4]
+    assert [p["missing"] for p in exported.json["parts"]] == [2, 2]
     assert said in exported.err
     ended = run(*COMMAND, "-o", "x")
     assert "12 of 12 cells finished, 6 not converged (4 of them now)" in ended.err
@@ -119,7 +121,7 @@ def test_a_run_that_was_interrupted_says_what_is_missing_in_every_place(
 def test_a_method_without_any_row_is_in_the_tables_and_ranks_on_few_items_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for after, there in ((0, 0), (1, 2), (4, 8)):
+    for after, there in ((0, 0), (1, 2), (5, 10)):
         folder = tmp_path / str(after)
         with monkeypatch.context() as patch:
             interrupted(patch, after)
@@ -130,16 +132,16 @@ def test_a_method_without_any_row_is_in_the_tables_and_ranks_on_few_items_are_sa
         assert {line["method"] for line in lines} == {"ddim", "fixed_point[num_iters=2]"}
         assert f"{12 - there} of 12 cells have no row yet" in html
         assert ("No cell has ended yet" in md) == (there == 0)
-        uneven = "means and ranks are over the 2 items that all were tried on" in html
-        assert uneven == (after == 4)
+        uneven = "means and ranks are over the 4 items that all were tried on" in html
+        assert uneven == (after == 5)
 
 
 def test_methods_without_a_common_item_are_not_ranked(tmp_path: Path) -> None:
-    run_plan(PLAN, tmp_path, replace(HOW, shard=(1, 2)))  # batches 1, 3, 5: ddim on 4 items, fixed_point on 2 others
+    run_plan(PLAN, tmp_path, replace(HOW, shard=(1, 2)))  # batches 1, 2, 3: ddim on 4 items, fixed_point on 2 of them
     rows = read_run(tmp_path).rows
     with Ledger(tmp_path) as ledger:
-        ledger._db.execute("DELETE FROM rows WHERE cell LIKE '%ddim%tune-2'")
-        ledger._db.execute("DELETE FROM rows WHERE cell LIKE '%ddim%tune-3'")
+        ledger._db.execute("DELETE FROM rows WHERE cell LIKE '%ddim%tune-0'")
+        ledger._db.execute("DELETE FROM rows WHERE cell LIKE '%ddim%tune-1'")
     assert len(rows) == 6
     _, html, lines = first_lines(tmp_path)
     assert "nothing in it ranks them" in html
@@ -203,7 +205,7 @@ def test_a_part_that_fails_from_the_start_is_stopped_and_tried_again_when_resume
     engine = failing(lambda task: task.method == "ddim")
     summary = run_plan(PLAN, tmp_path, HOW, engine=engine)
     (part,) = summary.stopped
-    assert part.part == ("scenes-mixture", "ddim", 1.0)
+    assert part.part == Part(PLAN.dataset, "scenes-mixture", "ddim", 2, 1.0)
     assert part.reason == "its first 3 cells all failed: ValueError: no"
     assert summary.counts.told() == "6 of 12 cells finished, 6 not converged, 3 failed, 3 missing"
     assert {k for task in engine.tried for k in task.items} == {0, 1, 2, 3}  # the second batch, then one of it alone
@@ -272,7 +274,7 @@ def test_a_model_that_is_here_and_cannot_be_loaded_stops_at_once(
     with pytest.raises(WeightsMissing, match="cut short"):
         run_plan(make_plan(GIVEN | {"models": ["scenes-ddpm"]}), tmp_path / "one", HOW)
     summary = run_plan(make_plan(GIVEN | {"models": ["scenes-ddpm", "scenes-mixture"]}), tmp_path / "two", HOW)
-    assert {(a.model, a.reason) for a in summary.stopped} == {
+    assert {(a.part.model, a.reason) for a in summary.stopped} == {
         ("scenes-ddpm", "model scenes-ddpm could not be read: cut short")
     }
     assert summary.counts.told() == "12 of 24 cells finished, 6 not converged, 12 missing"

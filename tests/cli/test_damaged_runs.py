@@ -23,7 +23,7 @@ VERBS = {
     "export": ["bench", "export", "run", "--csv", "-o", "out.csv"],
     "run": ["bench", "run", *OPTIONS, "--metrics", "psnr", "-o", "run"],
 }
-CELL = "scenes-mixture|ddim|1|tune-1"
+CELL = "scenes:2,split=tune|3|scenes-mixture|ddim|1|tune-1"
 UNTYPED = ("CREATE TABLE x AS SELECT * FROM rows", "DROP TABLE rows", "CREATE TABLE rows (cell, json, sha256)")
 DEEP = "[" * 400 + "]" * 400
 # column: what stands there in JSON, and what the message must hold beside the row
@@ -160,9 +160,9 @@ FORMS: dict[str, tuple[Callable[[Path], None], str]] = {
         "twice",
     ),
     "text that is no UTF-8": (sql("UPDATE rows SET json = CAST(x'ff' AS TEXT) WHERE cell = ?", CELL), "UTF-8"),
-    "a blob for a reason": (sql("INSERT INTO broken VALUES ('a', x'00')"), "column reason"),
+    "a blob for a reason": (sql("INSERT INTO broken VALUES ('d', 'a', x'00')"), "column reason"),
     "a null for an item": (sql("UPDATE items SET item = NULL WHERE place = 1"), "column item"),
-    "guidance of a part": (sql("INSERT INTO apart VALUES ('m', 'n', 'x', 'stopped', 'r')"), "column guidance"),
+    "guidance of a part": (sql("INSERT INTO apart VALUES ('d', 'm', 'n', 1, 'x', 'stopped', 'r')"), "column guidance"),
     "no table of rows": (sql("DROP TABLE rows"), "no table 'rows'"),
     "no table of broken items": (sql("DROP TABLE broken"), "no table 'broken'"),
     "no column of hashes": (sql("ALTER TABLE rows DROP COLUMN sha256"), "no column 'sha256'"),
@@ -178,7 +178,7 @@ FORMS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no bytes": (overwritten(FILE, b""), "no table"),
     "half of it": (cut, FILE),
     "a folder for a ledger": (a_folder, "no ordinary file"),
-    "a later format": (planned(format=2), "upgrade"),
+    "a later format": (planned(format=3), "upgrade"),
     "a format of text": (planned(format="x"), "format"),
     "a plan that is a list": (planned(plan=[]), "plan"),
     "metrics of a number": (planned(plan={"metrics": 5}), "metrics"),
@@ -233,7 +233,7 @@ def test_a_ledger_that_another_process_holds_says_so(
     db = sqlite3.connect(tmp_path / "run" / FILE, isolation_level=None)
     db.execute("PRAGMA locking_mode=EXCLUSIVE")
     db.execute("BEGIN EXCLUSIVE")
-    db.execute("INSERT INTO broken VALUES ('tune-9', 'x')")
+    db.execute("INSERT INTO broken VALUES ('d', 'tune-9', 'x')")
     db.execute("COMMIT")
     try:
         ended = run(*VERBS[verb])

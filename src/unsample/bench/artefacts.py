@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unsample.bench.parts import Part
+from unsample.bench.plan import generated
 from unsample.bench.rows import ARTEFACTS
 from unsample.errors import BadInput
 from unsample.media.files import atomic_write, cannot_write, inside, open_inside
@@ -27,14 +29,15 @@ class CannotKeep(BadInput):
     """An artefact cannot be written (a full disk, a folder that is gone): no other batch would fare better."""
 
 
-def item_folder(model: str, item: str) -> Path:
-    """Where the pictures lie that all methods share."""
-    return Path(ARTEFACTS, _safe(model), _safe(item))
+def item_folder(part: Part, item: str) -> Path:
+    """Where the pictures lie that all methods share; those that the model makes are others at other settings."""
+    home = Path(ARTEFACTS, _safe(part.model), _safe(part.dataset), _safe(item))
+    return home / f"steps{part.steps}-w{part.guidance:g}" if generated(part.dataset) else home
 
 
-def cell_folder(model: str, item: str, method: str, guidance: float) -> Path:
+def cell_folder(part: Part, item: str) -> Path:
     """Where those of one cell lie."""
-    return item_folder(model, item) / _safe(f"{method}-w{guidance:g}")
+    return item_folder(part, item) / _safe(f"{part.method}-steps{part.steps}-w{part.guidance:g}")
 
 
 def _safe(name: str) -> str:

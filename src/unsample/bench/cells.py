@@ -1,41 +1,52 @@
 """Cells and batches: the product of a plan, in an order that follows from the plan alone.
 
-A batch is `batch_size` neighbouring items of one model, method and guidance. Which items share one follows from their
-place in the data set, never from what is already done, so that a resumed run computes the same bits.
+A batch is `batch_size` neighbouring items of one part of the plan. Which items share one follows from their place in
+the data set, never from what is already done, so that a resumed run computes the same bits. Batches of the same items
+come one after another (methods outside, guidances inside): what they share is then done once, by one worker. The table
+has another order, that of the plan; a row knows its place there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import accumulate, groupby
 from typing import Any
 
-from unsample.bench.ledger import Part, cell_name
-from unsample.bench.plan import Named, Plan, methods_of
+from unsample.bench.entries import Named, methods_of
+from unsample.bench.parts import Part, parts_of
+from unsample.bench.plan import Plan
+
+Items = Mapping[str, Sequence[str]]  # data set to the ids of its items
 
 
 @dataclass(frozen=True)
 class BatchTask:
     """A batch to be done. Picklable."""
 
-    model: str
-    method: str  # label
-    guidance: float
+    part: Part
+    named: Named
     items: tuple[int, ...]  # places in the data set
     ids: tuple[str, ...]
     order: int  # of the first cell, in the table
+    group: tuple[object, ...] = ()  # of the same items; one worker does them best
     attempt: int = 1
     deaths: int = 0
 
     @property
-    def part(self) -> Part:
-        """Which part of the plan it belongs to."""
-        return self.model, self.method, self.guidance
+    def model(self) -> str:
+        """Its name."""
+        return self.part.model
+
+    @property
+    def method(self) -> str:
+        """Its label."""
+        return self.part.method
 
     def cells(self) -> list[str]:
-        """What its cells are called (`ledger.cell_id`)."""
-        return [cell_name(self.part, id) for id in self.ids]
+        """What its cells are called."""
+        return [self.part.cell(id) for id in self.ids]
 
     def only(self, keep: Sequence[int]) -> BatchTask:
         """Some of its items, by their place in it."""
@@ -52,33 +63,42 @@ class BatchTask:
         return [self.only(range(middle)), self.only(range(middle, len(self.ids)))]
 
 
-def tasks_of(plan: Plan, ids: Sequence[str], batch_size: int, shard: tuple[int, int] = (1, 1)) -> Iterator[BatchTask]:
-    """The batches of a plan; shard i of n has every n-th."""
-    every = product(plan.models, plan.guidance, methods_of(plan))
-    starts = (
-        (k * len(ids), first, *outer) for k, outer in enumerate(every) for first in range(0, len(ids), batch_size)
-    )
-    for order, first, model, w, method in islice(starts, shard[0] - 1, None, shard[1]):
-        places = tuple(range(first, min(first + batch_size, len(ids))))
-        yield BatchTask(model, method.label, w, places, tuple(ids[k] for k in places), order + first)
+def tasks_of(
+    plan: Plan, items: Items, batch_size: int, shard: tuple[int, int] = (1, 1), unguided: Collection[str] = ()
+) -> list[BatchTask]:
+    """The batches of a plan in the order in which they are done.
+
+    Args:
+        plan: the plan.
+        items: ids of each of its data sets.
+        batch_size: items of a batch.
+        shard: (i, n), the i-th of n; each has a share of every data set, model and number of steps, in one piece.
+        unguided: models that take no prompt (`parts.parts_of`).
+    """
+    every, tasks = parts_of(plan, unguided), []
+    ids = {planned.part: planned.ids(items) for planned in every}
+    begins = dict(zip(ids, accumulate(map(len, ids.values()), initial=0), strict=False))
+    methods = [m.label for m in methods_of(plan)]
+    for where, block in groupby(every, key=lambda p: (p.part.dataset, p.part.model, p.part.steps)):
+        parts = sorted(block, key=lambda p: methods.index(p.part.method))  # and in each the guidances, as they came
+        most = max(len(ids[p.part]) for p in parts)
+        starts = [(k, p) for k in range(0, most, batch_size) for p in parts if k < len(ids[p.part])]
+        low, high = ((k * len(starts)) // shard[1] for k in (shard[0] - 1, shard[0]))
+        for first, (part, named) in starts[low:high]:
+            places = tuple(range(first, min(first + batch_size, len(ids[part]))))
+            own = tuple(ids[part][k] for k in places)
+            tasks.append(BatchTask(part, named, places, own, begins[part] + first, (*where, first)))
+    return tasks
 
 
-def base_row(plan: Plan, named: Named, task: BatchTask, place: int, id: str) -> dict[str, Any]:
+def base_row(plan: Plan, task: BatchTask, place: int, id: str) -> dict[str, Any]:
     """What every row says of its cell, whatever came of it; the figures are null."""
     empty = ("key", "seed", "nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "threads")
-    return dict.fromkeys((*empty, "nonfinite_at", "started", "finished", "error", "traceback")) | {
+    return dict.fromkeys((*empty, "nonfinite_at", "started", "finished", "error", "traceback", "device")) | {
         "order": task.order + place - task.items[0],
         "item": id,
-        "dataset": plan.dataset,
-        "model": task.model,
-        "method": named.label,
-        "method_name": named.name,
-        "settings": dict(named.settings),
-        "baseline": named.baseline,
-        "guidance": task.guidance,
-        "inversion_guidance": named.inversion_guidance,
-        "steps": plan.steps,
-        "edit": plan.edit,
+        **about_part(task.part, task.named),
+        "edit": "edit" in plan.stages[task.part.dataset],
         "fitted": False,
         "exact_by_construction": False,
         "values": {},
@@ -89,15 +109,30 @@ def base_row(plan: Plan, named: Named, task: BatchTask, place: int, id: str) -> 
     }
 
 
-def estimated_nfe(plan: Plan, items: int) -> int:
+def about_part(part: Part, named: Named) -> dict[str, Any]:
+    """The columns that tell a part of the plan and its method."""
+    return {
+        **part._asdict(),
+        "method_name": named.name,
+        "settings": dict(named.settings),
+        "baseline": named.baseline,
+        "inversion_guidance": named.inversion_guidance,
+        "strength": named.strength,
+    }
+
+
+def estimated_nfe(tasks: Iterable[BatchTask]) -> int:
     """Network evaluations of the inversions, by the methods' own formulas, without early stopping."""
     from unsample.methods import Walked, get_method
 
+    cells = Counter[Part]()
+    named = {}
+    for task in tasks:
+        cells[task.part] += len(task.ids)
+        named[task.part] = task.named
     total = 0
-    for w in plan.guidance:
-        for m in methods_of(plan):
-            pair, sampling = (1 if scale in (0, 1) else 2 for scale in (m.inversion_guidance, w))
-            walked = Walked(plan.steps, pair, sampling, tuple(range(1, 1000, max(1000 // plan.steps, 1))))
-            if not m.baseline:
-                total += get_method(m.name, dict(m.settings)).passes(walked)
-    return total * items * len(plan.models)
+    for part, m in ((part, m) for part, m in named.items() if not m.baseline):
+        pair, sampling = (1 if scale in (0, 1) else 2 for scale in (m.inversion_guidance, part.guidance))
+        walked = Walked(part.steps, pair, sampling, tuple(range(1, 1000, max(1000 // part.steps, 1))))
+        total += get_method(m.name, dict(m.settings)).passes(walked) * cells[part]
+    return total

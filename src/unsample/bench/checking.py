@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unsample.bench import sets
 from unsample.bench.artefacts import copy, damage
 from unsample.bench.coverage import Counts, covered, total
 from unsample.bench.ledger import (
@@ -16,19 +17,16 @@ from unsample.bench.ledger import (
     RUNNING,
     VOLATILE,
     Altered,
-    Apart,
     Ledger,
-    Raw,
     RunData,
-    Standing,
-    cell_id,
-    cell_name,
+    checked,
     plan_of,
     read_run,
     read_unchecked,
     row_of,
+    set_of,
 )
-from unsample.bench.plan import Plan
+from unsample.bench.parts import Apart, Part, Several, cell_id, part_of, parts_of
 from unsample.errors import BadInput
 from unsample.media.files import atomic_write, check_writable_folder
 
@@ -41,9 +39,11 @@ class Verdict:
     rows: int = 0
     counts: Counts = field(default_factory=Counts)  # all that was planned
     apart: Sequence[Apart] = ()  # what is not run: stopped, or not applicable
+    several: Several = field(default_factory=lambda: Several(steps=False, datasets=False))
     artefacts: int = 0
-    lost: list[str] = field(default_factory=list)  # cells without a row: the run is not finished
-    strange: list[str] = field(default_factory=list)  # rows of no cell of the plan
+    sets: int = 0  # rows of whole sets
+    lost: list[str] = field(default_factory=list)  # cells, and whole sets, without a row: the run is not finished
+    strange: list[str] = field(default_factory=list)  # rows of nothing in the plan
     damaged: list[str] = field(default_factory=list)  # rows or artefacts that are not what was written
 
     @property
@@ -58,46 +58,37 @@ def verify(folder: Path) -> Verdict:
     Raises:
         BadInput: the folder holds no run.
     """
-    plan, found = plan_of(folder), Verdict()
-    raws, standing = _standing(plan, folder)
-    rows = _sound(raws, found)
-    parts = covered(plan, replace(standing, statuses={cell: row["status"] for cell, row in rows.items()}))
-    usable = [item for item in standing.items if item not in standing.broken]
-    expected = {cell_name((p.model, p.method, p.guidance), item) for p in parts if p.counts.planned for item in usable}
-    found.cells, found.rows = len(expected), len(raws)
+    from unsample.datasets import open_dataset
+
+    plan = plan_of(folder)
+    found = Verdict(several=Several.of(plan))
+    raws, raw_sets, standing = read_unchecked(folder)
+    (rows, wrong), (measured, more) = checked(raws, row_of), checked(raw_sets, set_of)
+    found.damaged = [f"row {which.removeprefix('of ')}{_why(error)}" for which, error in (*wrong, *more)]
+    if not standing.items:  # of an earlier version's run: the data set's as it is now
+        standing = replace(standing, items={spec: list(open_dataset(spec).ids) for spec in plan.stages})
+    standing = replace(standing, statuses={cell: row["status"] for cell, row in rows.items()}, sets=list(measured))
+    parts, every = covered(plan, standing), {p.part: p for p in parts_of(plan)}
+    planned = [p.part for p in parts if p.counts.planned]
+    expected = {part.cell(item) for part in planned for item in every[part].ids(standing.items)
+                if (part.dataset, item) not in standing.broken}  # fmt: skip
+    whole = {part.cell("") for part in planned if plan.set_metrics and every[part].pictured(plan)}
+    stale = sets.lacking(plan, RunData({}, list(rows.values()), standing=standing, sets=list(measured.values())))
+    found.cells, found.rows, found.sets = len(expected), len(raws), len(raw_sets)
     found.counts, found.apart = total(p.counts for p in parts), [p.apart for p in parts if p.apart]
-    found.lost = sorted(expected - {cell for cell, _, _ in raws})
-    found.strange = [cell for cell in rows if cell not in expected]
+    lost = (expected - {cell for cell, _, _ in raws}) | {p.part.cell("") for p in stale}
+    found.lost = sorted(lost | whole - {part for part, _, _ in raw_sets})
+    found.strange = [name for name in (*rows, *measured) if name not in expected | whole]
     for row in rows.values():
         for artefact in row["artefacts"]:
             found.artefacts += 1
-            if wrong := damage(folder, artefact):
-                found.damaged.append(wrong)
+            if said := damage(folder, artefact):
+                found.damaged.append(said)
     return found
 
 
-def _sound(raws: Iterable[Raw], found: Verdict) -> dict[str, dict[str, Any]]:
-    """The rows that can be used, by their cell; what is wrong with the others goes into the verdict."""
-    rows: dict[str, dict[str, Any]] = {}
-    for number, (cell, text, sha) in enumerate(raws, 1):
-        which = f"row {cell[:200]}" if isinstance(cell, str) else f"row {number}"
-        try:
-            if cell in rows:
-                raise BadInput("it stands there twice")
-            rows[cell] = row_of(cell, text, sha)
-        except Altered:
-            found.damaged.append(which)
-        except BadInput as error:
-            found.damaged.append(f"{which}: {error}")
-    return rows
-
-
-def _standing(plan: Plan, folder: Path) -> tuple[list[Raw], Standing]:
-    """The rows, unchecked, and the rest; the items of an earlier version's run are the data set's as it is now."""
-    from unsample.datasets import open_dataset
-
-    raws, standing = read_unchecked(folder)
-    return raws, standing if standing.items else replace(standing, items=list(open_dataset(plan.dataset).ids))
+def _why(error: BadInput) -> str:
+    return "" if isinstance(error, Altered) else f": {error}"
 
 
 def same_result(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -118,7 +109,7 @@ def same_table(a: Path, b: Path) -> bool:
 
 
 def merge(folders: Sequence[Path], into: Path) -> RunData:
-    """Put shards of one plan together: rows, artefacts and broken items.
+    """Put shards of one plan together: rows, artefacts and broken items; and measure the sets that are whole now.
 
     A cell that is in two of them must say the same in both; of a cell that failed in one and ended in another the
     ended one is kept. A run that `into` holds already is one of them. Every file is compared with its hash before
@@ -135,7 +126,7 @@ def merge(folders: Sequence[Path], into: Path) -> RunData:
         raise BadInput(f"cannot merge runs of different plans: {', '.join(str(f) for f in folders)}")
     if len(set(prints)) > 1:
         raise BadInput(f"{str(into)!r} holds the run of another plan; choose another -o")
-    rows = _together(runs)
+    plan, rows, measured = plan_of(runs[0].folder), _together(runs), _sets_together(runs)
     files = _checked_files(rows.values())
     check_writable_folder(into)
     with Ledger(into) as ledger:
@@ -144,9 +135,14 @@ def merge(folders: Sequence[Path], into: Path) -> RunData:
         for artefact, source in files:
             if not _same(source, into):
                 copy(source, artefact, into)
-        items = dict.fromkeys(item for run in runs for item in run.items)
-        ledger.note(list(items), {b for run in runs for b in run.broken}, [a for run in runs for a in run.apart])
+        items: dict[str, list[str]] = {}
+        for data, ids in (pair for run in runs for pair in run.items.items()):
+            items[data] = list(dict.fromkeys([*items.get(data, ()), *ids]))
+        broken = {key: reason for run in runs for key, reason in run.standing.broken.items()}
+        ledger.note(items, broken, [a for run in runs for a in run.apart])
         ledger.add([row for row, _ in rows.values()])
+        ledger.add_sets(measured)
+        sets.finish(plan, ledger)
     return read_run(into)
 
 
@@ -162,6 +158,16 @@ def _together(runs: Sequence[RunData]) -> dict[str, tuple[dict[str, Any], Path]]
             elif row["status"] != "failed" and not same_result(there[0], row):
                 raise BadInput(f"cannot merge: {cell} differs between {there[1]} and {run.folder}")
     return rows
+
+
+def _sets_together(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+    """The rows of whole sets; one of other pictures than the whole run has is measured anew later."""
+    found: dict[tuple[Part, str], dict[str, Any]] = {}
+    for row in (row for run in runs for row in run.sets):
+        key = part_of(row), row["of"]
+        if found.setdefault(key, row) != row:
+            raise BadInput(f"cannot merge: the whole set of {key[0].cell('')} differs between runs")
+    return list(found.values())
 
 
 def _checked_files(rows: Iterable[tuple[dict[str, Any], Path]]) -> list[tuple[dict[str, str], Path]]:

@@ -1,15 +1,15 @@
-"""How far a run is: of each method with each model at each guidance, how many cells were planned, and what of them."""
+"""How far a run is: of each part of its plan, how many cells were planned, and what of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
-from unsample.bench.ledger import FINISHED, NOT_APPLICABLE, Apart, Part, RunData, Standing, cell_name
-from unsample.bench.plan import Plan, make_plan, methods_of
+from unsample.bench.ledger import FINISHED, RunData, Standing
+from unsample.bench.parts import NOT_APPLICABLE, Apart, Part, Several, parts_of
+from unsample.bench.plan import Plan, make_plan
 from unsample.errors import BadOption
 
 MOST = 12  # parts that a sentence names
@@ -22,6 +22,7 @@ class Counts:
     planned: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)  # of those that ended
     left_out: int = 0  # whose item cannot be used
+    sets_missing: int = 0  # parts whose metrics of whole sets are not measured yet
 
     @property
     def finished(self) -> int:
@@ -43,11 +44,12 @@ class Counts:
         ends = [f"{self.finished:,} of {self.planned:,} cell{'' if self.planned == 1 else 's'} finished"]
         counted = {s: self.statuses.get(s, 0) for s in ("not_converged", "diverged", "failed")}
         counted |= {"left_out": self.left_out, "missing": self.missing}
+        counted |= {"whole_sets_not_measured": self.sets_missing}
         return ", ".join(ends + [f"{n:,} {name.replace('_', ' ')}" for name, n in counted.items() if n])
 
     def plain(self) -> dict[str, int]:
         """As JSON takes it."""
-        names = ("planned", "finished", "failed", "left_out", "missing")
+        names = ("planned", "finished", "failed", "left_out", "missing", "sets_missing")
         return {name: getattr(self, name) for name in names} | {"diverged": self.statuses.get("diverged", 0)}
 
 
@@ -56,23 +58,23 @@ def total(counts: Iterable[Counts]) -> Counts:
     every, statuses = list(counts), Counter[str]()
     for one in every:
         statuses.update(one.statuses)
-    return Counts(sum(c.planned for c in every), dict(statuses), sum(c.left_out for c in every))
+    planned, left_out, sets = (sum(getattr(c, k) for c in every) for k in ("planned", "left_out", "sets_missing"))
+    return Counts(planned, dict(statuses), left_out, sets)
 
 
 @dataclass(frozen=True)
 class Covered:
-    """One method with one model at one guidance."""
+    """A part of a plan."""
 
-    model: str
-    method: str  # label
-    guidance: float
+    part: Part
+    where: str  # in words
     baseline: bool
     counts: Counts
     apart: Apart | None = None
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""
-        whose = {"model": self.model, "method": self.method, "guidance": self.guidance, "baseline": self.baseline}
+        whose = {**self.part._asdict(), "baseline": self.baseline}
         why = {"kind": self.apart.kind, "reason": self.apart.reason} if self.apart else {"kind": None, "reason": None}
         return whose | self.counts.plain() | why
 
@@ -83,36 +85,32 @@ def coverage(run: RunData) -> list[Covered]:
         plan = make_plan(run.plan.get("plan", run.plan))
     except (BadOption, TypeError):  # of a newer version, or changed by hand: its rows are shown all the same
         return []
-    statuses = {cell_name((r["model"], r["method"], r["guidance"]), r["item"]): str(r["status"]) for r in run.rows}
-    return covered(plan, Standing(statuses, dict(run.broken), run.items, run.apart))
+    return covered(plan, run.standing)
 
 
 def covered(plan: Plan, standing: Standing) -> list[Covered]:
     """Every part of a plan. What is not applicable has no planned cells."""
     if not standing.items:
         return []
-    reasons = {a.part: a for a in standing.apart}
-    left_out = [item for item in standing.items if item in standing.broken]
-    usable = [item for item in standing.items if item not in standing.broken]
-    found = []
-    for model, w, named in product(plan.models, plan.guidance, methods_of(plan)):
-        part: Part = (model, named.label, w)
-        apart, counts = reasons.get(part), Counts()
+    reasons, sets, several = {a.part: a for a in standing.apart}, {*standing.sets}, Several.of(plan)
+    whole_sets, found = bool(plan.set_metrics), []
+    for planned in parts_of(plan):
+        part, apart, counts = planned.part, reasons.get(planned.part), Counts()
         if apart is None or apart.kind != NOT_APPLICABLE:
-            ends = (standing.statuses.get(cell_name(part, item)) for item in usable)
-            counts = Counts(len(standing.items), Counter(e for e in ends if e is not None), len(left_out))
+            ids = planned.ids(standing.items)
+            usable = [item for item in ids if (part.dataset, item) not in standing.broken]
+            ends = (standing.statuses.get(part.cell(item)) for item in usable)
+            lacks_set = whole_sets and bool(planned.pictured(plan)) and part.cell("") not in sets
+            statuses = Counter(e for e in ends if e is not None)
+            counts = Counts(len(ids), statuses, len(ids) - len(usable), int(lacks_set and bool(usable)))
             apart = apart if counts.missing else None  # another shard went on
-        found.append(Covered(*part, named.baseline, counts, apart))
+        found.append(Covered(part, part.told(several), planned.named.baseline, counts, apart))
     return found
 
 
 def listed(parts: Sequence[Covered]) -> str:
     """What is missing where: `null_text with scenes-sd at guidance 3: 40 of 60`."""
-    lacking = [
-        f"{p.method} with {p.model} at guidance {p.guidance:g}: {p.counts.missing:,} of {p.counts.planned:,}"
-        for p in parts
-        if p.counts.missing
-    ]
+    lacking = [f"{p.where}: {p.counts.missing:,} of {p.counts.planned:,}" for p in parts if p.counts.missing]
     more = [f"and {len(lacking) - MOST:,} more"] if len(lacking) > MOST else []
     return "; ".join([*lacking[:MOST], *more])
 

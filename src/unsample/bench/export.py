@@ -15,19 +15,22 @@ NESTED = ("settings", "artefacts")
 
 
 def flat_rows(run: RunData) -> list[dict[str, Any]]:
-    """Values as columns `stage.metric`, beside them `stage.metric.exact` and `.reason` where some row has one."""
-    names = list(dict.fromkeys(name for row in run.rows for name in row["values"]))
-    exact = {n for row in run.rows for n, v in row["values"].items() if v["exact"]}
-    reasons = {n for row in run.rows for n, v in row["values"].items() if v["reason"]}
+    """Values as columns `stage.metric`, beside them `stage.metric.exact`, `.reason` and `.n` where some row has one.
+
+    After the cells come the rows of whole sets, which have no item.
+    """
+    rows = [*run.rows, *run.sets]
+    entries = [(name, entry) for row in rows for name, entry in row["values"].items()]
+    beside = {key: {n for n, e in entries if e.get(key)} for key in ("exact", "reason", "n")}
+    unknown = {"value": None, "exact": False, "reason": None, "n": None}
     flat = []
-    for row in run.rows:
+    for row in rows:
         plain = {k: v for k, v in row.items() if k not in ("values", *NESTED)}
-        plain |= {k: json.dumps(row[k], sort_keys=True) for k in NESTED}
-        for name in names:
-            entry = row["values"].get(name, {"value": None, "exact": False, "reason": None})
+        plain |= {k: json.dumps(row[k], sort_keys=True) for k in NESTED if k in row}
+        for name in dict.fromkeys(name for name, _ in entries):
+            entry = unknown | row["values"].get(name, {})
             plain[name] = entry["value"]
-            plain |= {f"{name}.exact": entry["exact"]} if name in exact else {}
-            plain |= {f"{name}.reason": entry["reason"]} if name in reasons else {}
+            plain |= {f"{name}.{key}": entry[key] for key, names in beside.items() if name in names}
         flat.append(plain)
     return flat
 
@@ -37,7 +40,7 @@ def as_text(run: RunData, form: str, raw: bool = False) -> str:
     if form == "json":
         parts = coverage(run)
         far = {"cells": total(part.counts for part in parts).plain(), "parts": [part.plain() for part in parts]}
-        whole = {"plan": run.plan, **far, "rows": run.rows, "broken": run.broken}
+        whole = {"plan": run.plan, **far, "rows": run.rows, "sets": run.sets, "broken": run.broken}
         return json.dumps(whole, indent=1, allow_nan=False) + "\n"
     rows = flat_rows(run)
     return as_csv(list(dict.fromkeys(k for row in rows for k in row)), rows, raw)

@@ -1,10 +1,12 @@
 """The ledger of a run: one SQLite file (WAL, full sync) with one writer, beside the plan and the artefacts.
 
 A row is JSON with its SHA-256 beside it; the rows of a batch are committed together, after their artefacts lie on the
-disk under their names. Resuming asks the ledger what is done. Beside the rows stand the items of the data set, so that
-what is missing can be told without it, and the parts of the plan that are not run, each with its reason.
+disk under their names. Resuming asks the ledger what is done. Beside the rows stand those of whole sets, the items of
+each data set, so that what is missing can be told without them, and the parts of the plan that are not run, each with
+its reason.
 
-Reading leaves nothing behind: no lock, no journal. So a run on read-only storage is read like any other.
+Reading leaves nothing behind: no lock, no journal. So a run on read-only storage is read like any other. A ledger that
+an earlier version laid out (`OLD`) is read too, and not written.
 """
 
 from __future__ import annotations
@@ -16,55 +18,55 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from unsample.bench.parts import STOPPED, Apart, Part, cell_id, part_of
 from unsample.bench.plan import Plan, make_plan
-from unsample.bench.rows import read_plan, read_row
+from unsample.bench.rows import read_plan, read_row, read_set
 from unsample.errors import BadInput, BadOption
 from unsample.media.files import inside, lock, open_inside
 
 FILE, PLAN, LOCK = "ledger.sqlite", "plan.json", "run.lock"
-TABLES = {
+LAYOUT = 2  # of the tables: SQLite's user_version
+TABLES: dict[str, tuple[str, ...]] = {
+    "rows": ("cell", "json", "sha256"),
+    "sets": ("part", "json", "sha256"),
+    "broken": ("dataset", "item", "reason"),
+    "items": ("dataset", "place", "item"),
+    "apart": (*Part._fields, "kind", "reason"),
+}
+KEYS = {"rows": 1, "sets": 1, "broken": 2, "items": 2, "apart": len(Part._fields)}  # columns of the primary key
+OLD = {  # layout 0, of one data set and one number of steps; of its tables only the first two were always there
     "rows": ("cell", "json", "sha256"),
     "broken": ("item", "reason"),
     "items": ("place", "item"),
     "apart": ("model", "method", "guidance", "kind", "reason"),
 }
-ALWAYS = ("rows", "broken")  # of every version; the others came later
+ALWAYS = ("rows", "broken")
 PATIENCE = 5.0  # seconds that another process may hold the file
 MAX_PLAN = 64 * 2**20  # bytes of plan.json
 VOLATILE = ("seconds", "peak_memory_mb", "started", "finished")  # of a row that is run again
 FINISHED = ("ok", "not_converged")  # the states of a cell that gave a finite result
-STOPPED, NOT_APPLICABLE = "stopped", "not applicable"
-RUNNING = ("batch_size", "engine", "workers", "threads", "attempts", "deaths")  # how, not what
+RUNNING = ("batch_size", "engine", "workers", "threads", "device", "attempts", "deaths")  # how, not what
+Items = Mapping[str, Sequence[str]]  # data set to the ids of its items
+Broken = dict[tuple[str, str], str]  # data set and item to why it cannot be used
+Raw = tuple[Any, Any, Any]  # name, JSON and SHA-256 of a row, unchecked
 
 
 @dataclass(frozen=True)
-class Apart:
-    """Cells that are not run, of one model, method and guidance, and why."""
+class Standing:
+    """How far a run is, without its rows."""
 
-    model: str
-    method: str  # label
-    guidance: float
-    kind: str  # stopped: its first cells failed, a resumed run tries it again | not applicable: it never is
-    reason: str
-
-    @property
-    def part(self) -> Part:
-        """Whose cells they are."""
-        return self.model, self.method, self.guidance
-
-    def told(self) -> str:
-        """In words: `null_text with scenes-ddpm at guidance 1: ...`."""
-        return f"{self.method} with {self.model} at guidance {self.guidance:g}: {self.reason}"
-
-
-Part = tuple[str, str, float]  # model, label of the method, guidance
+    statuses: dict[str, str] = field(default_factory=dict)  # of every cell that has ended
+    broken: Broken = field(default_factory=dict)  # items that were left out
+    items: Items = field(default_factory=dict)  # none where a run of an earlier version did not note them
+    apart: Sequence[Apart] = ()
+    sets: Sequence[str] = ()  # the parts whose whole sets were measured, by `cell("")`
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,20 @@ class RunData:
 
     plan: dict[str, Any]  # what plan.json holds: plan, versions, command
     rows: list[dict[str, Any]]
-    broken: list[tuple[str, str]] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)  # items, and why
     folder: Path = Path()
-    items: Sequence[str] = ()  # ids of the data set; none where a run of an earlier version did not note them
-    apart: Sequence[Apart] = ()
+    standing: Standing = field(default_factory=Standing)
+    sets: list[dict[str, Any]] = field(default_factory=list)  # rows of whole sets, one a part
 
+    @property
+    def items(self) -> Items:
+        """Of every data set."""
+        return self.standing.items
 
-def cell_id(row: dict[str, Any]) -> str:
-    """What a cell is called within its run."""
-    return cell_name((row["model"], row["method"], row["guidance"]), row["item"])
-
-
-def cell_name(part: Part, item: str) -> str:
-    """What the cell of an item is called."""
-    model, method, guidance = part
-    return f"{model}|{method}|{guidance:g}|{item}"
+    @property
+    def apart(self) -> Sequence[Apart]:
+        """What is not run."""
+        return self.standing.apart
 
 
 class Ledger:
@@ -107,38 +108,33 @@ class Ledger:
                 if there.exists() and there.stat().st_nlink > 1:
                     raise sqlite3.OperationalError("it has several names (hard links), and SQLite would lose rows")
                 self._db = sqlite3.connect(there, PATIENCE, isolation_level=None)
-                _check_tables(self._db, whole=os.path.lexists(folder / PLAN))
+                layout = _check_tables(self._db, whole=os.path.lexists(folder / PLAN))
+                if layout not in (None, LAYOUT):
+                    raise BadInput(f"{str(folder)!r} holds a run of an earlier version, which is read and not written")
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
-                self._db.execute("CREATE TABLE IF NOT EXISTS rows (cell TEXT PRIMARY KEY, json TEXT, sha256 TEXT)")
-                self._db.execute("CREATE TABLE IF NOT EXISTS broken (item TEXT PRIMARY KEY, reason TEXT)")
-                self._db.execute("CREATE TABLE IF NOT EXISTS items (place INTEGER PRIMARY KEY, item TEXT)")
-                self._db.execute(
-                    "CREATE TABLE IF NOT EXISTS apart (model TEXT, method TEXT, guidance REAL, kind TEXT, reason TEXT, "
-                    "PRIMARY KEY (model, method, guidance))"
-                )
+            if layout is None:
+                with self._changing():
+                    for name, columns in TABLES.items():
+                        told = f"{', '.join(columns)}, PRIMARY KEY ({', '.join(columns[: KEYS[name]])})"
+                        self._db.execute(f"CREATE TABLE {name} ({told})")
+                    self._db.execute(f"PRAGMA user_version={LAYOUT}")
         except BaseException:
             self._lock.close()
             raise
 
-    def note(self, items: Sequence[str], broken: Iterable[tuple[str, str]], apart: Iterable[Apart]) -> None:
-        """Note what there is to do.
-
-        Args:
-            items: ids of the data set, in its order.
-            broken: those that are known to be of no use, and why.
-            apart: what is not run.
-        """
+    def note(self, items: Items, broken: Broken, apart: Iterable[Apart]) -> None:
+        """Note what there is to do: the items of each data set in order, those of no use, and what is not run."""
         with self._changing():
             self._db.execute("DELETE FROM items")
-            self._db.executemany("INSERT INTO items VALUES (?, ?)", enumerate(items))
-            self._db.executemany("INSERT OR REPLACE INTO broken VALUES (?, ?)", list(broken))
-            self._put_apart(apart)
+            self._put("items", [(data, *pair) for data, ids in items.items() for pair in enumerate(ids)])
+            self._put("broken", [(*key, reason) for key, reason in broken.items()])
+            self._put("apart", [(*a.part, a.kind, a.reason) for a in apart])
 
     def take_up(self) -> None:
         """Forget what was stopped, and the cells that had failed by then, so that they are tried again."""
         with self._changing():
-            stopped = tuple(cell_name(a.part, "") for a in _apart(self._db) if a.kind == STOPPED)
+            stopped = tuple(a.part.cell("") for a in _standing(self._db, self.folder).apart if a.kind == STOPPED)
             failed = [cell for cell, status in _statuses(self._db).items() if status == "failed"]
             self._db.executemany("DELETE FROM rows WHERE cell = ?", [(c,) for c in failed if c.startswith(stopped)])
             self._db.execute("DELETE FROM apart")
@@ -146,28 +142,34 @@ class Ledger:
     def stop(self, apart: Iterable[Apart]) -> None:
         """Note what is run no further."""
         with self._changing():
-            self._put_apart(apart)
-
-    def _put_apart(self, apart: Iterable[Apart]) -> None:
-        rows = [(*a.part, a.kind, a.reason) for a in apart]
-        self._db.executemany("INSERT OR REPLACE INTO apart VALUES (?, ?, ?, ?, ?)", rows)
+            self._put("apart", [(*a.part, a.kind, a.reason) for a in apart])
 
     @property
     def standing(self) -> Standing:
-        """What is done and what is not to be done; rows that were there before are checked by `read_standing`."""
+        """What is done and what is not to be done; rows that were there before are checked by `read_run`."""
         with _said(self.folder):
-            return replace(_standing(self._db), statuses=_statuses(self._db))
+            return replace(_standing(self._db, self.folder), statuses=_statuses(self._db))
 
-    def add(self, rows: Iterable[dict[str, Any]], broken: Iterable[tuple[str, str]] = ()) -> None:
+    def add(self, rows: Iterable[dict[str, Any]], broken: Broken | None = None) -> None:
         """Commit the rows of a batch together.
 
         Raises:
             BadInput: the disk is full, or the file cannot be written.
         """
-        texts = [(cell_id(row), json.dumps(row, sort_keys=True, allow_nan=False)) for row in rows]
+        texts = [_text(cell_id(row), row) for row in rows]
         with self._changing():
-            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", [(c, t, row_sha(t)) for c, t in texts])
-            self._db.executemany("INSERT OR REPLACE INTO broken VALUES (?, ?)", list(broken))
+            self._put("rows", texts)
+            self._put("broken", [(*key, reason) for key, reason in (broken or {}).items()])
+
+    def add_sets(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Commit rows of whole sets; one that is there is replaced."""
+        texts = [_text(part_of(row).cell(""), row) for row in rows]
+        with self._changing():
+            self._put("sets", texts)
+
+    def _put(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        marks = ", ".join("?" * len(TABLES[table]))
+        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -194,54 +196,47 @@ class Ledger:
 
 
 def read_run(folder: str | os.PathLike[str]) -> RunData:
-    """A run, finished or not, as it stands; every row has the columns of `rows.Row`.
+    """A run, finished or not, as it stands; every row has the columns of `rows.Row`, or of `rows.SetRow`.
 
     Raises:
         BadInput: the folder holds no run, or a damaged one.
     """
     place = Path(folder)
-    raws, standing = read_unchecked(place)
-    plan, rows = read_plan_file(place), _checked(place, raws)
-    rows.sort(key=lambda row: row["order"])  # as planned, never by who was ready first
-    return RunData(plan, rows, list(standing.broken.items()), place, standing.items, standing.apart)
+    raws, sets, standing = read_unchecked(place)
+    plan, (rows, wrong), (measured, more) = read_plan_file(place), checked(raws, row_of), checked(sets, set_of)
+    for which, error in (*wrong, *more):
+        more_said = f"'unsample bench verify {place}' says more"
+        raise BadInput(f"{place}: the row {which} is damaged: {error}; {more_said}") from error
+    statuses = {name: str(row["status"]) for name, row in rows.items()}
+    in_order = sorted(rows.values(), key=lambda row: row["order"])  # as planned, never by who was ready first
+    broken = list(dict.fromkeys((item, reason) for (_, item), reason in standing.broken.items()))
+    of_sets = sorted(measured.values(), key=part_of)
+    return RunData(plan, in_order, broken, place, replace(standing, statuses=statuses), of_sets)
 
 
-@dataclass(frozen=True)
-class Standing:
-    """How far a run is, without its rows."""
-
-    statuses: dict[str, str]  # of every cell that has ended
-    broken: dict[str, str]  # items that were left out, and why
-    items: Sequence[str]
-    apart: Sequence[Apart]
-
-
-Raw = tuple[Any, Any, Any]  # cell, JSON and SHA-256 of a row, unchecked
-
-
-def read_standing(folder: Path) -> Standing:
-    """How far a run is; every row was checked.
-
-    Raises:
-        BadInput: the folder holds no run, or a damaged one.
-    """
-    raws, standing = read_unchecked(folder)
-    return replace(standing, statuses={cell_id(row): row["status"] for row in _checked(folder, raws)})
-
-
-def read_unchecked(folder: Path) -> tuple[list[Raw], Standing]:
-    """Every row as it stands there, and all else checked; it knows no statuses.
+def read_unchecked(folder: Path) -> tuple[list[Raw], list[Raw], Standing]:
+    """Every row, and every row of a whole set, as it stands there, and all else checked; it knows no statuses.
 
     Raises:
         BadInput: the folder holds no run, or one whose other tables are damaged.
     """
     with _reading(folder) as db:
-        return db.execute("SELECT cell, json, sha256 FROM rows").fetchall(), _standing(db)
+        standing, before = _standing(db, folder), _old_place(db, folder)
+        rows = db.execute("SELECT cell, json, sha256 FROM rows").fetchall()
+        if before is None:
+            return rows, db.execute("SELECT part, json, sha256 FROM sets").fetchall(), standing
+        data, steps = before
+        return [(f"{data}|{steps}|{c}" if isinstance(c, str) else c, t, sha) for c, t, sha in rows], [], standing
 
 
 def raw_rows(folder: Path) -> list[Raw]:
     """Cell, JSON and SHA-256 of every row, unchecked."""
     return read_unchecked(folder)[0]
+
+
+def _text(name: str, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    text = json.dumps(row, sort_keys=True, allow_nan=False)
+    return name, text, row_sha(text)
 
 
 class Altered(BadInput):
@@ -254,35 +249,48 @@ def row_of(cell: object, text: object, sha: object) -> dict[str, Any]:
     Raises:
         Altered: its hash is another one. BadInput: which column is wrong, and how.
     """
+    return _read("rows", (cell, text, sha), read_row, cell_id)
+
+
+def set_of(part: object, text: object, sha: object) -> dict[str, Any]:
+    """A row of a whole set, checked likewise."""
+    return _read("sets", (part, text, sha), read_set, lambda row: part_of(row).cell(""))
+
+
+def _read(
+    table: str, raw: Raw, read: Callable[[str], dict[str, Any]], name_of: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
+    name, text, sha = raw
     try:
-        _check_texts("rows", (cell, text, sha))
+        _check_texts(table, dict(zip(TABLES[table], raw, strict=True)))
     except sqlite3.DataError as error:
         raise BadInput(str(error)) from error
     if row_sha(str(text)) != sha:
         raise Altered("it is not what was written")
-    row = read_row(str(text))
-    if cell_id(row) != cell:
-        raise BadInput(f"column cell: it is the row of {cell_id(row)[:200]}")
+    row = read(str(text))
+    if name_of(row) != name:
+        raise BadInput(f"column {TABLES[table][0]}: it is the row of {name_of(row)[:200]}")
     return row
 
 
-def _checked(folder: Path, raws: Iterable[Raw]) -> list[dict[str, Any]]:
+def checked(
+    raws: Iterable[Raw], read: Callable[..., dict[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], list[tuple[str, BadInput]]]:
+    """The rows that can be used, by their name (`read`: `row_of`, `set_of`); and which others there are, and why."""
     rows: dict[str, dict[str, Any]] = {}
-    for number, (cell, text, sha) in enumerate(raws, 1):
+    wrong: list[tuple[str, BadInput]] = []
+    for number, (name, text, sha) in enumerate(raws, 1):
         try:
-            if cell in rows:
+            if name in rows:
                 raise BadInput("it stands there twice")
-            rows[cell] = row_of(cell, text, sha)
+            rows[name] = read(name, text, sha)
         except BadInput as error:
-            which = f"of {cell[:200]}" if isinstance(cell, str) else str(number)
-            raise BadInput(
-                f"{folder}: the row {which} is damaged: {error}; 'unsample bench verify {folder}' says more"
-            ) from error
-    return list(rows.values())
+            wrong.append((f"of {name[:200]}" if isinstance(name, str) else str(number), error))
+    return rows, wrong
 
 
-def _check_texts(table: str, cells: Sequence[object]) -> None:
-    for name, value in zip(TABLES[table], cells, strict=True):
+def _check_texts(table: str, columns: Mapping[str, object]) -> None:
+    for name, value in columns.items():
         if not isinstance(value, str):
             found = {type(None): "null", bytes: "a blob"}.get(type(value), f"the number {value!r:.40}")
             raise sqlite3.DataError(f"column {name} of the table {table}: it is {found}, not a text")
@@ -381,58 +389,79 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
     return db
 
 
-def _check_tables(db: sqlite3.Connection, whole: bool) -> None:
-    """The tables are ours and nothing else is there: a view or a trigger would run what somebody else wrote.
+def _check_tables(db: sqlite3.Connection, whole: bool) -> int | None:
+    """The layout of the tables, which are ours, and nothing else is there: a view or a trigger would run what somebody
+    else wrote.
 
     Args:
-        db: may be empty.
-        whole: whether the tables of every version must be there.
+        db: may be empty; then there is no layout yet.
+        whole: whether the tables of its layout must be there.
     """
     db.execute("PRAGMA trusted_schema=OFF")
+    ((layout,),) = db.execute("PRAGMA user_version")
+    if layout not in (0, LAYOUT):
+        raise sqlite3.DatabaseError(f"its layout is {layout}, this unsample reads {LAYOUT}; upgrade unsample")
+    tables, always = (TABLES, tuple(TABLES)) if layout else (OLD, ALWAYS)
     there = {name: (kind, str(sql)) for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master")}
     for name, (kind, sql) in there.items():
-        ours = kind == "table" and name in TABLES and not sql.upper().startswith("CREATE VIRTUAL")
+        ours = kind == "table" and name in tables and not sql.upper().startswith("CREATE VIRTUAL")
         if not ours and not str(name).startswith("sqlite_"):
             raise sqlite3.DatabaseError(f"it holds the {kind} {name!r}, which is no part of a ledger")
-    for name, columns in TABLES.items():
-        if name not in there and whole and name in ALWAYS:
+    for name, columns in tables.items():
+        if name not in there and whole and name in always:
             raise sqlite3.DatabaseError(f"it has no table {name!r}; it is damaged, or was cut short")
         hidden = {column: how for _, column, *_, how in db.execute(f"PRAGMA table_xinfo({name})")}
         lacking = [column for column in columns if hidden.get(column, 1)] if hidden else []
         if lacking:
             raise sqlite3.DatabaseError(f"its table {name!r} has no column {lacking[0]!r}")
+    return layout if there else None
 
 
-def _standing(db: sqlite3.Connection) -> Standing:
+def _old_place(db: sqlite3.Connection, folder: Path) -> tuple[str, int] | None:
+    """Data set and number of steps of every row of an earlier layout, which had one of each; None for this layout."""
+    ((layout,),) = db.execute("PRAGMA user_version")
+    if layout == LAYOUT:
+        return None
+    plan = read_plan_file(folder)["plan"]
+    steps = plan.get("steps", 50)
+    return str(plan.get("dataset", "")), steps[0] if isinstance(steps, list) else steps
+
+
+def _standing(db: sqlite3.Connection, folder: Path) -> Standing:
     """All but the rows."""
-    broken = db.execute("SELECT item, reason FROM broken ORDER BY item").fetchall()
-    items = db.execute("SELECT item FROM items ORDER BY place").fetchall() if _has(db, "items") else []
-    for pair in broken:
-        _check_texts("broken", pair)
-    for (item,) in items:
-        _check_texts("items", ("", item))
-    return Standing({}, dict(broken), [item for (item,) in items], _apart(db))
+    before = _old_place(db, folder)
+    if before is None:
+        broken, items, apart = (
+            db.execute(f"SELECT {', '.join(TABLES[name])} FROM {name} ORDER BY {order}").fetchall()
+            for name, order in (("broken", "dataset, item"), ("items", "rowid"), ("apart", "rowid"))
+        )
+        sets = [str(part) for (part,) in db.execute("SELECT part FROM sets")]
+    else:
+        data, steps = before
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        broken = [(data, *row) for row in db.execute("SELECT item, reason FROM broken ORDER BY item")]
+        found = db.execute("SELECT place, item FROM items ORDER BY place").fetchall() if "items" in there else []
+        items, sets = [(data, *row) for row in found], []
+        kept = db.execute("SELECT * FROM apart ORDER BY rowid").fetchall() if "apart" in there else []
+        apart = [(data, model, method, steps, *more) for model, method, *more in kept]
+    for name, rows in (("broken", broken), ("items", items), ("apart", apart)):
+        for row in rows:
+            columns = dict(zip(TABLES[name], row, strict=True))
+            numbers = {key: columns.pop(key) for key in ("place", "steps", "guidance") if key in columns}
+            _check_texts(name, columns)
+            for key, value in numbers.items():
+                if not isinstance(value, float if key == "guidance" else int) or not math.isfinite(value):
+                    raise sqlite3.DataError(f"column {key} of the table {name}: {value!r:.40} is no finite number")
+    ids: dict[str, list[str]] = {}
+    for data, _, item in items:
+        ids.setdefault(data, []).append(item)
+    left_out = {(data, item): reason for data, item, reason in broken}
+    return Standing({}, left_out, ids, [Apart(Part(*row[:5]), *row[5:]) for row in apart], sets)
 
 
 def _statuses(db: sqlite3.Connection) -> dict[str, str]:
     status = "CASE WHEN json_valid(json) THEN json_extract(json, '$.status') END"
     return {str(cell): str(status) for cell, status in db.execute(f"SELECT cell, {status} FROM rows")}
-
-
-def _apart(db: sqlite3.Connection) -> list[Apart]:
-    if not _has(db, "apart"):
-        return []
-    found = db.execute("SELECT model, method, guidance, kind, reason FROM apart ORDER BY rowid").fetchall()
-    for model, method, guidance, kind, reason in found:
-        _check_texts("apart", (model, method, "", kind, reason))
-        if not isinstance(guidance, float) or not math.isfinite(guidance):
-            raise sqlite3.DataError(f"column guidance of the table apart: {guidance!r:.40} is no finite number")
-    return [Apart(*row) for row in found]
-
-
-def _has(db: sqlite3.Connection, table: str) -> bool:
-    """Whether a ledger has a table; earlier versions did not make all."""
-    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchall())
 
 
 @contextmanager

@@ -55,15 +55,15 @@ class InProcess:
 
     _task: BatchTask | None
 
-    def idle(self) -> bool:
-        """Whether a batch can be given."""
-        return self._task is None
+    def idle(self) -> list[int]:
+        """Who has nothing to do."""
+        return [0] if self._task is None else []
 
     def busy(self) -> bool:
         """Whether a batch is being done."""
         return self._task is not None
 
-    def submit(self, task: BatchTask) -> None:
+    def submit(self, task: BatchTask, worker: int = 0) -> None:
         """Give it a batch."""
         self._task = task
 
@@ -106,20 +106,19 @@ class Processes:
         theirs.close()
         return _Process(process, ours)
 
-    def idle(self) -> bool:
-        """Whether a batch can be given."""
-        return any(w.task is None for w in self._workers)
+    def idle(self) -> list[int]:
+        """Who has nothing to do."""
+        return [k for k, w in enumerate(self._workers) if w.task is None]
 
     def busy(self) -> bool:
         """Whether a batch is being done."""
         return any(w.task is not None for w in self._workers)
 
-    def submit(self, task: BatchTask) -> None:
+    def submit(self, task: BatchTask, worker: int = 0) -> None:
         """Give a batch to a worker that has none."""
-        worker = next(w for w in self._workers if w.task is None)
-        worker.task = task
+        self._workers[worker].task = task
         with suppress(OSError):  # it died while it was idle; `events` finds it closed
-            worker.pipe.send(task)
+            self._workers[worker].pipe.send(task)
 
     def events(self) -> list[Event]:
         """Wait until a batch comes back or a worker dies; the dead are replaced."""

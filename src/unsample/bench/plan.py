@@ -7,65 +7,74 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from unsample.bench.entries import SAME, methods_of, text_of
 from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, shown, unknown_name
+from unsample.experiment.setup import STAGES
 from unsample.numeric import is_real, is_text, is_whole
 
 if TYPE_CHECKING:
     from unsample.media.pictures import Fit
 
-FORMAT = 1  # of rows and keys; a change of numbers at the same settings makes it another one
-BASELINES = ("identity", "vae(source)", "vae(truth)", "fresh")
+FORMAT = 2  # of rows and keys; a change of numbers at the same settings makes it another one
 SHIPPED = ("quick", "zeng", "easyinv", "editing", "pie_bench")
-OF_A_METHOD = ("inversion_guidance",)  # keys of a plan that a method may have its own value of
+RENAMED = {"model": "models", "method": "methods", "metric": "metrics", "clip": "clip_model"}  # the latter in format 1
 _KINDS: dict[type, Callable[[object], bool]] = {  # what a value of a field's type is
     bool: lambda value: isinstance(value, bool),
     int: lambda value: is_whole(value) and abs(value) < 2**63,
     float: lambda value: is_real(value) and (isinstance(value, float) or abs(value) < 2**63),
     str: is_text,
 }
-_LABEL = re.compile(r"(\w+)(?:\[(.*)\])?", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to run. Lists multiply."""
 
-    dataset: str
     methods: tuple[str, ...]  # `ddim`, `fixed_point[num_iters=5]`, `edict[inversion_guidance=3]`
+    dataset: str = ""  # of the stages that `datasets` does not name; none: they are not measured
+    datasets: dict[str, str] = field(default_factory=dict)  # stage to data set
     models: tuple[str, ...] = ("scenes-sd",)
     metrics: tuple[str, ...] = ("psnr", "ssim")
     guidance: tuple[float, ...] = (1.0,)  # of sampling
-    inversion_guidance: float = 1.0  # of methods that say none of their own
-    steps: int = 50
+    inversion_guidance: float | Literal["same"] | None = None  # of methods that say none of their own; None: theirs
+    steps: tuple[int, ...] = (50,)
+    strength: float | None = None  # None: each method's own
     edit: bool = False
     seed: int = 0
     dtype: str = "float32"
     quick: bool = False  # every method's quick preset
     fit: Fit = "crop"  # of pictures from files; scenes have the model's size
-    clip: str = "scenes-clip"  # of the CLIP metrics
+    clip_model: str = "scenes-clip"  # of the CLIP metrics
+    docs: dict[str, Any] = field(default_factory=dict)  # of a report's tables; changes no result
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that can change a result."""
-        return digest({"format": FORMAT, **asdict(self)})
+        return digest({"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "docs"}})
 
+    @property
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """Each data set, and what is measured on it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for stage in STAGES:
+            spec = self.datasets.get(stage, self.dataset)
+            if spec and (self.edit or stage != "edit"):
+                found[spec] = (*found.get(spec, ()), stage)
+        return found
 
-@dataclass(frozen=True)
-class Named:
-    """A method of a plan: its label, and how `get_method` makes it."""
+    @property
+    def set_metrics(self) -> tuple[str, ...]:
+        """Its metrics of whole sets: a value a method and stage, none a picture."""
+        from unsample.metrics.table import METRICS
 
-    label: str
-    name: str
-    settings: Mapping[str, Any]
-    inversion_guidance: float
-    baseline: bool = False
+        return tuple(name for name in self.metrics if METRICS[name.partition("[")[0]].compute is None)
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -84,6 +93,10 @@ def read_plan(name: str, changes: Mapping[str, Any]) -> Plan:
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, no TOML, a number of 5,000 digits
         raise BadInput(f"cannot read plan {name!r}: {error}; it is a TOML file such as plans/quick.toml") from error
+    if "clip" in found:
+        warnings.warn(f"{name}: the key clip of a plan is called clip_model now", stacklevel=2)
+    if "dataset" in changes:  # one for every stage
+        found.pop("datasets", None)
     return make_plan({**found, **changes})
 
 
@@ -108,122 +121,123 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         BadOption, UnknownName: a key, method, metric, data set or number that cannot be.
     """
     values = dict(given)
-    for singular, plural in (("model", "models"), ("method", "methods"), ("metric", "metrics")):
-        if singular in values and plural not in values:
-            values[plural] = values.pop(singular)
+    for old, new in RENAMED.items():
+        if old in values and new not in values:
+            values[new] = values.pop(old)
     if "methods" in values:
         asked = values["methods"]
-        values["methods"] = [_label(m) for m in (asked if isinstance(asked, list | tuple) else [asked])]
-    values = {key: _typed(key, value) for key, value in values.items()}
-    for key, value in values.items():
-        if isinstance(value, tuple) and len({*value}) < (len(value) or 1):
-            raise BadOption(f"{key} must be different values, at least one; got {shown(list(value))}")
-    for key in ("dataset", "methods"):
-        if not values.get(key):
-            raise BadOption(
-                f"a plan needs {key}, for example {'scenes:64' if key == 'dataset' else 'ddim,fixed_point'}"
-            )
+        values["methods"] = [text_of(m) for m in (asked if isinstance(asked, list | tuple) else [asked])]
+    values = {key: typed(key, value) for key, value in values.items()}
+    if not values.get("dataset") and not values.get("datasets"):
+        raise BadOption("a plan needs dataset, for example scenes:64, or datasets, one a stage")
+    if not values.get("methods"):
+        raise BadOption("a plan needs methods, for example ddim,fixed_point")
     return _checked(values)
 
 
-def _typed(key: str, value: Any) -> Any:
-    """A value as `Plan` declares its field; where that is a list, one value stands for a list of it.
+def typed(key: str, value: Any) -> Any:
+    """A value as `Plan` declares its field, and in its range; where that is a list, one value stands for a list of it.
 
     Raises:
-        UnknownName: no such field. BadOption: a value of another type.
+        UnknownName: no such field. BadOption: a value that cannot be.
     """
+    from unsample.models.guidance import check_guidance
+    from unsample.numbers.grid import check_steps
+    from unsample.preflight.rules import check_strength
+
     hints = get_type_hints(Plan, localns={"Fit": str})  # a word; which one is seen later
     if key not in hints:
         raise unknown_name("key of a plan", key, hints)
-    kind, *more = get_args(hints[key]) or (hints[key],)
-    values = tuple(value) if isinstance(value, list | tuple) and more else (value,)
+    if key in ("inversion_guidance", "strength") and (value is None or (value == SAME and key != "strength")):
+        return value
+    kind, many = (get_args(hints[key]) or (hints[key],))[0], get_origin(hints[key])
+    if many is dict:
+        texts = key == "datasets"
+        if not isinstance(value, Mapping) or not (all(map(is_text, value.values())) if texts else _is_json(value)):
+            raise BadOption(f"{key} of a plan must be a table of {'texts' if texts else 'JSON'}; got {shown(value)}")
+        return dict(value)
+    values = tuple(value) if isinstance(value, list | tuple) and many is tuple else (value,)
     if not all(_KINDS[kind](v) for v in values):
-        what = f"{kind.__name__} values" if more else kind.__name__
+        what = f"{kind.__name__} values" if many is tuple else kind.__name__
+        what += f" or {SAME!r}" if key == "inversion_guidance" else ""
         raise BadOption(f"{key} of a plan must be {what}; got {shown(value)}")
-    return values if more else value
+    if len({*values}) < (len(values) or 1):
+        raise BadOption(f"{key} must be different values, at least one; got {shown(list(values))}")
+    if key in ("guidance", "inversion_guidance"):
+        values = tuple(check_guidance(v, key) for v in values)
+    if key == "steps":
+        values = tuple(check_steps(v) for v in values)
+    if key == "strength":
+        check_strength(value, 10**9)
+    return values if many is tuple else values[0]
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _checked(values: dict[str, Any]) -> Plan:
+    from unsample.bench.docs import read_docs
     from unsample.datasets.spec import read_spec
     from unsample.datasets.table import DATASETS
     from unsample.media.pictures import Fit
-    from unsample.models.guidance import check_guidance
     from unsample.models.loading import DTYPES
-    from unsample.numbers.grid import check_steps
+    from unsample.preflight.rules import check_strength
 
     for key, choices in (("dtype", DTYPES), ("fit", get_args(Fit))):
         if values.get(key, choices[0]) not in choices:
             raise unknown_name(key, values[key], choices)
-    if "guidance" in values:
-        values["guidance"] = tuple(check_guidance(w, "guidance") for w in values["guidance"])
-    if "inversion_guidance" in values:
-        values["inversion_guidance"] = check_guidance(values["inversion_guidance"], "inversion_guidance")
-    check_steps(values.get("steps", 50))
-    read_spec(values["dataset"], DATASETS)
     plan = Plan(**values)
-    _check_methods(plan)
+    for stage, spec in plan.datasets.items():
+        if stage not in STAGES:
+            raise unknown_name("stage", stage, STAGES)
+        if stage == "edit" and not plan.edit:
+            raise BadOption(f"the data set {spec!r} is for the stage edit, and the plan does not edit; say edit = true")
+    if plan.edit and not any("edit" in stages for stages in plan.stages.values()):
+        raise BadOption("edit = true needs a data set for the stage edit: datasets = { edit = ... }, or dataset")
+    for spec in filter(None, (plan.dataset, *plan.datasets.values())):
+        read_spec(spec, DATASETS)
+    if plan.dataset and plan.dataset not in plan.stages:
+        raise BadOption(f"nothing is measured on dataset = {plan.dataset!r}: datasets names one for every stage")
+    for named in methods_of(plan):
+        for steps in named.steps if named.strength is not None else ():
+            check_strength(named.strength, steps)
+    labels = [named.label for named in methods_of(plan)]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise BadOption(
+            f"methods must be different; {twice[0]} stands there twice: give it a list of guidance or steps"
+        )
+    _check_trajectories(plan)
     _check_metrics(plan)
+    if plan.docs:
+        read_docs(plan.docs, plan.metrics, [stage for stages in plan.stages.values() for stage in stages])
     return plan
 
 
-def _label(entry: Any) -> Any:
-    """A method of a plan as text: `{name = "edict[p=0.9]", inversion_guidance = 3}` is `edict[p=0.9,inversion_...=3]`.
-
-    Raises:
-        UnknownName: a key that a method has not. BadOption: no name.
-    """
-    if not isinstance(entry, Mapping):
-        return entry
-    known = ("name", *OF_A_METHOD)
-    for key in entry:
-        if key not in known:
-            raise unknown_name("key of a method", key, known)
-    match = _LABEL.fullmatch(entry["name"].strip() if is_text(entry.get("name")) else "")
-    if match is None:
-        raise BadOption(
-            f"a method of a plan needs a name, such as {{name = 'edict', inversion_guidance = 3}}; got {shown(entry)}"
-        )
-    own = [f"{key}={_short(_typed(key, entry[key]))}" for key in OF_A_METHOD if key in entry]
-    inner = [*filter(None, [match[2]]), *own]
-    return f"{match[1]}[{','.join(inner)}]" if inner else match[1]
+def generated(spec: str) -> bool:
+    """Whether the model makes the pictures of a data set, so that their sampling run is known."""
+    return spec.partition(":")[0].partition(",")[0].strip() == "generated"
 
 
-def _short(value: Any) -> str:
-    """A number as one writes it: 3, not 3.0."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_methods(plan: Plan) -> None:
+def _check_trajectories(plan: Plan) -> None:
     from unsample.methods import get_method
 
-    made = plan.dataset.partition(":")[0].partition(",")[0].strip() == "generated"
     for named in methods_of(plan):
-        if not named.baseline and get_method(named.name, dict(named.settings)).needs_trajectory and not made:
-            raise Incompatible(
-                f"{named.label} needs the sampling run that made the pictures, and {plan.dataset!r} has none; "
-                "use the data set generated"
-            )
+        if named.name != "zero" and (
+            named.baseline or not get_method(named.name, dict(named.settings)).needs_trajectory
+        ):
+            continue
+        if not any(map(generated, plan.stages)):
+            raise Incompatible(no_run(named.label, ", ".join(map(repr, plan.stages))))
 
 
-def drifting(plan: Plan) -> dict[tuple[str, float], str]:
-    """The methods of a plan, by label and guidance, whose reconstruction drifts for the guidance alone; what is said.
-
-    It is what the verbs warn of (`playing.drift`).
-    """
-    found = {(m.label, w): drift_of(m, w) for w in plan.guidance for m in methods_of(plan)}
-    return {key: said for key, said in found.items() if said}
-
-
-def drift_of(named: Named, guidance: float) -> str:
-    """What is to be said of a method that is inverted at its own guidance and sampled at another; mostly nothing."""
-    from unsample.methods import get_method
-    from unsample.verbs.playing import drift
-
-    if named.baseline:
-        return ""
-    method = get_method(named.name, dict(named.settings))
-    scales = (guidance,)
-    return drift(method, named.inversion_guidance, scales) if method.drifts(named.inversion_guidance, scales) else ""
+def no_run(label: str, spec: str) -> str:
+    """What is said of a method that needs more than pictures."""
+    return f"{label} needs the sampling run that made the pictures, and {spec} has none; use the data set generated"
 
 
 def without_weights(plan: Plan) -> dict[str, str]:
@@ -237,7 +251,7 @@ def without_weights(plan: Plan) -> dict[str, str]:
     from unsample.metrics.subject import Settings
     from unsample.metrics.table import METRICS
 
-    asked = {name: lacking_weights(resolve(name, METRICS, Settings(clip=plan.clip))) for name in plan.metrics}
+    asked = {name: lacking_weights(resolve(name, METRICS, Settings(clip=plan.clip_model))) for name in plan.metrics}
     lacking = {name: reason for name, reason in asked.items() if reason}
     if len(lacking) == len(plan.metrics):
         raise WeightsMissing("; ".join(f"{name}: {reason}" for name, reason in lacking.items()))
@@ -250,71 +264,18 @@ def _check_metrics(plan: Plan) -> None:
     from unsample.metrics.table import METRICS
 
     for name in plan.metrics:
-        asked = resolve(name, METRICS, Settings(clip=plan.clip))
-        if asked.facts.compute is None:
-            raise BadOption(
-                f"{name} is a metric of whole sets, and a cell is one picture; run without it and then "
-                "'unsample measure' on two folders of the run's pictures"
-            )
-
-
-def methods_of(plan: Plan) -> list[Named]:
-    """The methods of a plan in order, baselines last.
-
-    Raises:
-        UnknownName: no such method or setting. BadOption: a label that is none, or a setting that cannot be.
-    """
-    from unsample.methods import get_method, parse_settings
-
-    found = []
-    for label in plan.methods:
-        match = _LABEL.fullmatch(str(label).strip())
-        if match is None:
-            raise BadOption(f"a method of a plan is NAME or NAME[key=value,...]; got {label!r}")
-        name, inner = match[1], match[2] or ""
-        get_method(name)
-        pairs = [tuple(part.split("=", 1)) for part in split_outside(inner, ",") if part.strip()]
-        if any(len(pair) != 2 for pair in pairs):
-            raise BadOption(f"settings in {label!r} are key=value, separated by commas")
-        given = [(k.strip(), v.strip()) for k, v in pairs]  # type: ignore[misc]
-        own = dict(pair for pair in given if pair[0] in OF_A_METHOD)
-        settings = parse_settings(name, [("preset", "quick")] * plan.quick + [p for p in given if p[0] not in own])
-        get_method(name, dict(settings))
-        found.append(Named(str(label).strip(), name, settings, _guidance(own, str(label), plan)))
-    baselines = BASELINES if plan.edit else ()
-    return found + [Named(b, b, {}, plan.inversion_guidance, baseline=True) for b in baselines]
-
-
-def _guidance(own: Mapping[str, str], label: str, plan: Plan) -> float:
-    """The guidance that a method is inverted at: its own, else the plan's."""
-    from unsample.models.guidance import check_guidance
-
-    if "inversion_guidance" not in own:
-        return plan.inversion_guidance
-    try:
-        return check_guidance(float(own["inversion_guidance"]), "inversion_guidance")
-    except ValueError as error:
-        raise BadOption(
-            f"inversion_guidance in {label!r} must be a number; got {own['inversion_guidance']!r}"
-        ) from error
-
-
-def split_outside(text: str, separator: str) -> list[str]:
-    """Split at a separator that stands outside of brackets: `a,b[c,d]` gives `a` and `b[c,d]`."""
-    parts, depth, begin = [], 0, 0
-    for k, letter in enumerate(text):
-        depth += (letter in "[(") - (letter in "])")
-        if letter == separator and depth == 0:
-            parts.append(text[begin:k])
-            begin = k + 1
-    return [*parts, text[begin:]]
+        resolve(name, METRICS, Settings(clip=plan.clip_model))
+    if plan.set_metrics and all(stages == ("recovered",) for stages in plan.stages.values()):
+        raise BadOption(f"{plan.set_metrics[0]} is of pictures, and the stage recovered has none; name another stage")
 
 
 def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The keys in which two plans, as JSON, differ."""
-    return [k for k in sorted({*mine, *other}) if json.dumps(mine.get(k)) != json.dumps(other.get(k))]
+    keys = sorted({*mine, *other} - {"docs"})
+    return [k for k in keys if json.dumps(mine.get(k)) != json.dumps(other.get(k))]
 
 
 def plain(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON takes it."""
-    return {k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in asdict(plan).items()}
+    """A plan as JSON takes it; keys that say nothing are left out."""
+    found = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(plan).items()}
+    return {k: v for k, v in found.items() if v is not None and v != {}}

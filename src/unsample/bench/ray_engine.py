@@ -36,21 +36,20 @@ class RayActors:
         gpus = 1 if (place.device or "").startswith("cuda") else 0
         actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(_Actor)
         self._actors = [actor.remote(place) for _ in range(count)]
-        self._running: dict[Any, tuple[BatchTask, Any]] = {}
+        self._running: dict[Any, tuple[BatchTask, int]] = {}
 
-    def idle(self) -> bool:
-        """Whether a batch can be given."""
-        return len(self._running) < len(self._actors)
+    def idle(self) -> list[int]:
+        """Who has nothing to do."""
+        used = {number for _, number in self._running.values()}
+        return [k for k in range(len(self._actors)) if k not in used]
 
     def busy(self) -> bool:
         """Whether a batch is being done."""
         return bool(self._running)
 
-    def submit(self, task: BatchTask) -> None:
+    def submit(self, task: BatchTask, worker: int = 0) -> None:
         """Give a batch to an actor that has none."""
-        used = [actor for _, actor in self._running.values()]
-        actor = next(a for a in self._actors if a not in used)
-        self._running[actor.do.remote(task)] = (task, actor)
+        self._running[self._actors[worker].do.remote(task)] = (task, worker)
 
     def events(self) -> list[Event]:
         """Wait until a batch comes back or an actor dies."""

@@ -47,11 +47,16 @@ class Artefact(_Closed):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Row(_Open):
-    """A cell that has ended; a later version's row may have more columns."""
+class SetValue(Value):
+    """What a metric of whole sets gave."""
 
-    order: Count
-    item: Name
+    n: Count  # pictures of the method
+    details: dict[str, JsonValue]
+
+
+class PartRow(_Open):
+    """What a row says of its part of the plan; a later version's row may have more columns."""
+
     dataset: str
     model: Name
     method: Name  # the label
@@ -60,7 +65,22 @@ class Row(_Open):
     baseline: bool
     guidance: Amount
     inversion_guidance: Amount
+    strength: Amount | None = None  # as the plan has it; None: the method's own
     steps: Count
+
+
+class SetRow(PartRow):
+    """The metrics of whole sets of one part of the plan, by `stage.metric`."""
+
+    values: dict[str, SetValue]
+    of: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256 of what it was made of: names and hashes of pictures
+
+
+class Row(PartRow):
+    """A cell that has ended."""
+
+    order: Count
+    item: Name
     edit: bool
     status: Literal["ok", "not_converged", "diverged", "failed"]
     error: str | None
@@ -81,6 +101,7 @@ class Row(_Open):
     deaths: Count
     batch_size: Count
     threads: Count | None
+    device: str | None = None
     started: str | None
     finished: str | None
     engine: str = ""
@@ -89,19 +110,22 @@ class Row(_Open):
     out_of_domain: bool = False  # the model does not know such a picture, or such words
 
 
-CLOSED = Row.model_fields.keys() - {"settings", "nonfinite_at"}  # columns of which no part is of any kind
+OPEN = ("settings", "nonfinite_at", "values")  # columns of which a part may be JSON of any kind
 
 
 class PlanKeys(_Open):
     """The plan itself, as far as it is read without making a `Plan` of it."""
 
     dataset: str = ""
+    datasets: dict[str, str] = {}
     models: list[str] = []
     methods: list[str] = []
     metrics: list[str] = []
     guidance: list[Amount] = []
+    steps: list[Count] | Count = []
     edit: bool = False
     quick: bool = False
+    docs: dict[str, JsonValue] = {}
 
 
 class PlanFile(_Open):
@@ -120,9 +144,7 @@ def read_row(text: str) -> dict[str, Any]:
     Raises:
         BadInput: which column is wrong, and how.
     """
-    row = _read(text, Row)
-    for name in row.keys() - CLOSED:
-        _check_finite(name, row[name])
+    row = _finite(_read(text, Row))
     for number, artefact in enumerate(row["artefacts"]):
         try:
             parts = name_parts(artefact["path"])
@@ -131,6 +153,15 @@ def read_row(text: str) -> dict[str, Any]:
         if parts[0] != ARTEFACTS or len(parts) < 2:
             raise BadInput(f"column artefacts.{number}.path: {artefact['path'][:100]!r} is not in {ARTEFACTS}/")
     return row
+
+
+def read_set(text: str) -> dict[str, Any]:
+    """A row of whole sets from its JSON, as it stands there.
+
+    Raises:
+        BadInput: which column is wrong, and how.
+    """
+    return _finite(_read(text, SetRow))
 
 
 def read_plan(text: str) -> dict[str, Any]:
@@ -159,6 +190,12 @@ def _read(text: str, kind: type[BaseModel]) -> dict[str, Any]:
     except ValueError as error:
         raise BadInput(f"it is not JSON as unsample writes it: {error}") from error
     return dict(found)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    for name in row.keys() - (Row.model_fields.keys() - {*OPEN}):
+        _check_finite(name, row[name])
+    return row
 
 
 def _check_finite(name: str, value: Any) -> None:

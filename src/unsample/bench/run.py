@@ -11,22 +11,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+from unsample.bench import sets
 from unsample.bench.cells import BatchTask, base_row, tasks_of
 from unsample.bench.coverage import Counts
+from unsample.bench.entries import methods_of
 from unsample.bench.ledger import (
     FILE,
     PLAN,
-    STOPPED,
-    Apart,
+    Broken,
+    Items,
     Ledger,
-    Part,
     Standing,
     read_plan_file,
-    read_standing,
+    read_run,
 )
 from unsample.bench.local import Event, InProcess, Processes, Workplace
-from unsample.bench.plan import FORMAT, Plan, differing, methods_of, plain
-from unsample.errors import BadInput
+from unsample.bench.parts import STOPPED, Apart, Examined, Part, examine, part_of
+from unsample.bench.plan import FORMAT, Plan, differing, plain
+from unsample.errors import BadInput, unknown_name
 from unsample.media.files import atomic_write, check_writable_folder
 from unsample.models.loading import locate
 
@@ -37,9 +39,9 @@ STOP_AFTER = 3  # first cells of a model, method and guidance that all fail for 
 class Engine(Protocol):
     """What does batches."""
 
-    def idle(self) -> bool: ...
+    def idle(self) -> list[int]: ...  # numbers of the workers that have nothing to do
     def busy(self) -> bool: ...
-    def submit(self, task: BatchTask) -> None: ...
+    def submit(self, task: BatchTask, worker: int) -> None: ...
     def events(self) -> list[Event]: ...
     def close(self) -> None: ...
 
@@ -53,6 +55,7 @@ class How:
     batch_size: int = 0  # 0: auto, which begins at 8 and halves when memory is short
     threads: int | None = None  # of each worker; None: the cores shared out
     shard: tuple[int, int] = (1, 1)
+    only: Sequence[str] = ()  # labels of methods; the others are left for later
     artefacts: str = "pictures"
     device: str | None = None
     ray_address: str | None = None
@@ -78,7 +81,7 @@ class Summary:
     before: dict[str, int] = field(default_factory=dict)  # statuses of what was done before
     statuses: dict[str, int] = field(default_factory=dict)  # of what was done now
     left_out: int = 0  # cells whose item cannot be used
-    broken: dict[str, str] = field(default_factory=dict)  # those items, and why
+    broken: Broken = field(default_factory=dict)  # those items, and why
     apart: list[Apart] = field(default_factory=list)  # what is not run: stopped now, or not applicable
 
     @property
@@ -109,7 +112,7 @@ class Summary:
 
 def run_plan(
     plan: Plan, folder: Path, how: How, observe: Callable[[Summary], None] = lambda summary: None,
-    engine: Callable[[Workplace], Engine] | None = None, apart: Sequence[Apart] = (),
+    engine: Callable[[Workplace], Engine] | None = None,
 ) -> Summary:  # fmt: skip
     """Run what is not done yet.
 
@@ -119,41 +122,62 @@ def run_plan(
         how: engine, workers, batch size.
         observe: called after every batch.
         engine: in place of the one that `how` names.
-        apart: what is known to be not applicable, and is not tried.
 
     Raises:
         BadInput: the folder holds another plan, another process writes it, the data cannot be opened, or the disk is
             full; what was committed stays, and the same call goes on.
         WeightsMissing: a model is not here and cannot be fetched; nothing was run.
+        Incompatible: a method, or a model, is left without a cell that could be.
     """
     from unsample.datasets import open_dataset
 
-    data = open_dataset(plan.dataset)
-    ids, broken = list(data.ids), dict(data.broken)
-    tasks = list(tasks_of(plan, ids, how.batch_size or AUTO, how.shard))
+    sets.check_kept(plan, how.artefacts)
+    opened = {spec: open_dataset(spec) for spec in plan.stages}
+    items = {spec: list(data.ids) for spec, data in opened.items()}
+    broken = {(spec, item): reason for spec, data in opened.items() for item, reason in data.broken}
+    examined = examine(plan)
+    tasks = chosen(plan, how, items, examined)
     if os.path.lexists(folder / PLAN) and os.path.lexists(folder / FILE):
-        _check_plan(plan, folder)
-        standing = read_standing(folder)
-        summary, waiting, _ = _left(tasks, standing, broken, apart)
-        if not waiting and standing.items == ids:  # nothing to write: the folder may be read-only
+        there, run = _check_plan(plan, folder), read_run(folder)
+        summary, waiting, _ = _left(tasks, run.standing, broken, examined.apart)
+        same = run.items == items and there["plan"].get("docs", {}) == plan.docs
+        if not waiting and same and not sets.lacking(plan, run):  # nothing to write: the folder may be read-only
             return summary
     for name in plan.models:
         locate(name)
+    examined = examine(plan)  # of a model that was fetched just now more is known
+    tasks = chosen(plan, how, items, examined)
     check_writable_folder(folder)
     with Ledger(folder) as ledger:
         _claim(plan, folder, how.command)
         ledger.take_up()
-        ledger.note(ids, broken.items(), apart)
-        summary, waiting, ended = _left(tasks, ledger.standing, broken, apart)
+        ledger.note(items, broken, examined.apart)
+        summary, waiting, ended = _left(tasks, ledger.standing, broken, examined.apart)
         if waiting:
             place = Workplace(plan, folder, how.artefacts, how.device, how.threads_each, how.running)
             driver = _Driver(plan, ledger, how, summary, observe, waiting, ended)
             driver.drive(engine(place) if engine else _engine(place, how))
+        sets.finish(plan, ledger)
     return summary
 
 
+def chosen(plan: Plan, how: How, items: Items, examined: Examined) -> list[BatchTask]:
+    """The batches of this shard and of those methods that are wanted, without what is not applicable.
+
+    Raises:
+        UnknownName: a method that the plan has not.
+    """
+    labels = [named.label for named in methods_of(plan)]
+    for label in how.only:
+        if label not in labels:
+            raise unknown_name("method of the plan", label, labels)
+    tasks = tasks_of(plan, items, how.batch_size or AUTO, how.shard, examined.unguided)
+    never = {a.part for a in examined.apart}
+    return [task for task in tasks if task.method in (how.only or labels) and task.part not in never]
+
+
 def _left(
-    tasks: Sequence[BatchTask], standing: Standing, broken: dict[str, str], apart: Sequence[Apart]
+    tasks: Sequence[BatchTask], standing: Standing, broken: Broken, apart: Sequence[Apart]
 ) -> tuple[Summary, deque[BatchTask], set[Part]]:
     """What was done before, what is still to be done, and the parts of which a cell has ended without an error.
 
@@ -162,10 +186,8 @@ def _left(
     summary, waiting = Summary(broken=standing.broken | broken, apart=list(apart)), deque[BatchTask]()
     ended: set[Part] = set()
     again = {a.part for a in standing.apart if a.kind == STOPPED}
-    never, before = {a.part for a in apart}, Counter[str]()
+    before = Counter[str]()
     for task in tasks:
-        if task.part in never:
-            continue
         summary.cells += len(task.ids)
         left = []
         for k, (cell, id) in enumerate(zip(task.cells(), task.ids, strict=True)):
@@ -173,7 +195,7 @@ def _left(
             if status is not None and not (status == "failed" and task.part in again):
                 before[status] += 1
                 ended |= {task.part} if status != "failed" else set()
-            elif id in summary.broken:
+            elif (task.part.dataset, id) in summary.broken:
                 summary.left_out += 1
             else:
                 left.append(k)
@@ -193,31 +215,37 @@ class _Driver:
         self.most: dict[str, int] = {}  # method to the largest batch that fits
         self.ended = set(ended)  # parts of the plan of which a cell has ended otherwise than by an error
         self.errors: dict[Part, list[str]] = {}  # what the others' cells failed with
+        self.doing: dict[int, object] = {}  # worker to the items (`BatchTask.group`) that it does, or did last
 
     def drive(self, engine: Engine) -> None:
         """Until nothing waits and nobody is busy."""
         self.observe(self.summary)
         try:
             while self.waiting or engine.busy():
-                while self.waiting and engine.idle():
-                    self._submit(engine)
+                while self.waiting and (idle := engine.idle()):
+                    engine.submit(self._next(idle[0]), idle[0])
                 for event in engine.events():
                     self._take(event)
                     self.observe(self.summary)
         finally:
             engine.close()
 
-    def _submit(self, engine: Engine) -> None:
-        task = self.waiting.popleft()
+    def _next(self, worker: int) -> BatchTask:
+        """What a worker does next: the items that it has just done, else some that nobody has, else the first."""
+        mine, others = self.doing.get(worker), {g for w, g in self.doing.items() if w != worker}
+        task = next((t for t in self.waiting if t.group == mine), None)
+        task = task or next((t for t in self.waiting if t.group not in others), self.waiting[0])
+        self.waiting.remove(task)
+        self.doing[worker] = task.group
         while len(task.ids) > self.most.get(task.method, len(task.ids)):
             task, rest = task.halves()
             self.waiting.appendleft(rest)
-        engine.submit(task)
+        return task
 
     def _take(self, event: Event) -> None:
         task, found = event.task, event.found
         if found is not None and "rows" in found:
-            self._commit(found["rows"], found["broken"])
+            self._commit(found["rows"], {(task.part.dataset, item): reason for item, reason in found["broken"]})
         elif any(a.part == task.part for a in self.summary.stopped):
             return  # it was with a worker when its part was stopped; a resumed run tries it again
         elif found is None:
@@ -244,23 +272,22 @@ class _Driver:
         else:
             self._fail(task, found["error"], found["traceback"])
 
-    def _commit(self, rows: list[dict[str, Any]], broken: Sequence[tuple[str, str]] = ()) -> None:
+    def _commit(self, rows: list[dict[str, Any]], broken: Broken | None = None) -> None:
         self.ledger.add(rows, broken)
-        self.summary.broken.update(broken)
-        self.summary.left_out += len(broken)
+        self.summary.broken |= broken or {}
+        self.summary.left_out += len(broken or {})
         for row in rows:
             self.summary.statuses[row["status"]] = self.summary.statuses.get(row["status"], 0) + 1
-            part = (row["model"], row["method"], row["guidance"])
+            part = part_of(row)
             if row["status"] == "failed":
                 self.errors.setdefault(part, []).append(str(row["error"]))
             else:
                 self.ended.add(part)
 
     def _fail(self, task: BatchTask, error: str, traceback: str) -> None:
-        named = next(m for m in methods_of(self.plan) if m.label == task.method)
         ended = {"status": "failed", "error": error, "traceback": traceback, **self.how.running}
         places = zip(task.items, task.ids, strict=True)
-        self._commit([base_row(self.plan, named, task, place, id) | ended for place, id in places])
+        self._commit([base_row(self.plan, task, place, id) | ended for place, id in places])
         errors = self.errors[task.part]
         all_failed = task.part not in self.ended and len(errors) >= STOP_AFTER and len(set(errors)) == 1
         if all_failed and any(t.part == task.part for t in self.waiting):
@@ -268,7 +295,7 @@ class _Driver:
 
     def _stop(self, parts: Sequence[Part], reason: str) -> None:
         """Try no more of some parts of the plan in this run."""
-        apart = [Apart(*part, STOPPED, reason) for part in dict.fromkeys(parts)]
+        apart = [Apart(part, STOPPED, reason) for part in dict.fromkeys(parts)]
         self.ledger.stop(apart)
         self.summary.apart += apart
         self.waiting = deque(t for t in self.waiting if t.part not in {a.part for a in apart})
@@ -282,21 +309,36 @@ def _engine(place: Workplace, how: How) -> Engine:
     return InProcess(place) if how.workers == 1 else Processes(place, how.workers)
 
 
-def _check_plan(plan: Plan, folder: Path) -> None:
-    """Refuse a folder that holds another plan."""
+def _check_plan(plan: Plan, folder: Path) -> dict[str, Any]:
+    """What plan.json of a folder holds; another plan is refused, and so is a run that an earlier version made."""
     there = read_plan_file(folder)
+    if (made := there.get("format", FORMAT)) < FORMAT:
+        raise BadInput(
+            f"{str(folder)!r} holds the run of an earlier version (format {made}; this unsample writes {FORMAT}): "
+            "report, verify, merge and export read it, but it cannot be gone on with; choose another -o"
+        )
     if there.get("fingerprint") != plan.fingerprint():
         keys = differing(plain(plan), there["plan"])
-        what = "; ".join(f"{k}: {there['plan'].get(k)!r} there, {plain(plan).get(k)!r} asked" for k in keys[:4])
+        what = "; ".join(
+            f"{k}: {_short(there['plan'].get(k))} there, {_short(plain(plan).get(k))} asked" for k in keys[:4]
+        )
         raise BadInput(f"{str(folder)!r} holds the run of another plan ({what or 'another format'}); choose another -o")
+    return there
+
+
+def _short(value: Any) -> str:
+    return repr(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
 def _claim(plan: Plan, folder: Path, command: Sequence[str]) -> None:
-    """Write the plan into a new folder; refuse a folder that holds another one."""
-    if os.path.lexists(folder / PLAN):
-        return _check_plan(plan, folder)
+    """Write the plan into a new folder; refuse a folder that holds another one. What it says of docs may change."""
     kept = {"format": FORMAT, "fingerprint": plan.fingerprint(), "plan": plain(plan)}
     kept |= {"versions": versions(), "command": list(command)}
+    if os.path.lexists(folder / PLAN):
+        there = _check_plan(plan, folder)
+        if there["plan"].get("docs", {}) == plan.docs:
+            return
+        kept = there | {"plan": kept["plan"]}
     text = json.dumps(kept, indent=1) + "\n"
     atomic_write(folder / PLAN, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

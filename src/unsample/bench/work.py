@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.bench.artefacts import CannotKeep, cell_folder, item_folder, write_inversion, write_picture
 from unsample.bench.cells import BatchTask, base_row
-from unsample.bench.plan import FORMAT, Named, Plan, digest, methods_of
+from unsample.bench.plan import FORMAT, Plan, digest
 from unsample.errors import BadInput, UnsampleError, first_line, out_of_memory
 from unsample.experiment.setup import Setup
 
@@ -42,7 +42,7 @@ class Worker:
     threads: int | None = None
     running: Mapping[str, Any] = field(default_factory=dict)  # how it runs: engine, workers
     _models: dict[str, Any] = field(default_factory=dict)
-    _data: dict[int, Dataset] = field(default_factory=dict)
+    _data: dict[tuple[str, int], Dataset] = field(default_factory=dict)
 
     def model(self, name: str) -> Any:
         """A loaded model.
@@ -63,14 +63,14 @@ class Worker:
                 raise _NoModel(str(error)) from error
         return self._models[name]
 
-    def data(self, model: Any) -> Dataset:
-        """The data set at a model's size."""
+    def data(self, spec: str, model: Any) -> Dataset:
+        """A data set at a model's size."""
         from unsample.datasets import open_dataset
 
-        size = int(model.picture_size[0])
-        if size not in self._data:
-            self._data[size] = open_dataset(self.plan.dataset, size=size)
-        return self._data[size]
+        key = spec, int(model.picture_size[0])
+        if key not in self._data:
+            self._data[key] = open_dataset(spec, size=key[1])
+        return self._data[key]
 
     def do(self, task: BatchTask) -> dict[str, Any]:
         """Rows and broken items of a batch; or what went wrong: `error`, `traceback`, `kind`."""
@@ -87,21 +87,24 @@ class Worker:
             return {"kind": kind, "error": said, "traceback": traceback.format_exc()}
 
 
-def setup_of(plan: Plan, named: Named, task: BatchTask) -> Setup:
+def setup_of(plan: Plan, task: BatchTask) -> Setup:
     """What a task asks of the experiment: all that is said of plans there is said here."""
     from unsample.methods import get_method
 
+    named, stages = task.named, plan.stages[task.part.dataset]
     return Setup(
         method=named.name if named.baseline else get_method(named.name, dict(named.settings)),
-        metrics=plan.metrics,
-        guidance=task.guidance,
+        metrics=tuple(name for name in plan.metrics if name not in plan.set_metrics),
+        guidance=task.part.guidance,
         inversion_guidance=named.inversion_guidance,
-        steps=plan.steps,
-        edit=plan.edit,
-        edit_guidance=task.guidance,
+        steps=task.part.steps,
+        strength=named.strength,
+        only=stages,
+        edit="edit" in stages,
+        edit_guidance=task.part.guidance,
         seed=plan.seed,
         fit=plan.fit,
-        clip_model=plan.clip,
+        clip_model=plan.clip_model,
     )
 
 
@@ -110,7 +113,7 @@ def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
     from unsample.experiment.findings import item_seeds
 
     plan, model = worker.plan, worker.model(task.model)
-    data, items, places, broken = worker.data(model), [], [], []
+    data, items, places, broken = worker.data(task.part.dataset, model), [], [], []
     for place, id in zip(task.items, task.ids, strict=True):
         try:
             items.append(data[place])
@@ -119,16 +122,15 @@ def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
             broken.append((id, str(error)))
     if not items:
         return {"rows": [], "broken": broken}
-    named = next(m for m in methods_of(plan) if m.label == task.method)
     started = _now()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a cell has to say stands in its row
-        found = run_cells(model, items, setup_of(plan, named, task))
+        found = run_cells(model, items, setup_of(plan, task))
     digests = [item.digest() for item in items]
     seeds, rows = item_seeds(plan.seed, digests), []
     for n, (place, row) in enumerate(zip(places, found.rows, strict=True)):
-        about = base_row(plan, named, task, place, items[n].id)
-        about |= {"key": _key(worker, named, task, digests[n]), "seed": seeds[n]} | _machine(model)
+        about = base_row(plan, task, place, items[n].id)
+        about |= {"key": _key(worker, task, digests[n]), "seed": seeds[n]} | _machine(model)
         about |= (
             row | dict(worker.running) | {"seconds": found.seconds / len(items), "started": started, "finished": _now()}
         )
@@ -136,17 +138,20 @@ def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
     return {"rows": rows, "broken": broken}
 
 
-def _key(worker: Worker, named: Named, task: BatchTask, item: str) -> str:
+def _key(worker: Worker, task: BatchTask, item: str) -> str:
     """What a row is a result of, as a hash; `item` is the item's own."""
-    plan = worker.plan
-    of_plan = {k: getattr(plan, k) for k in ("steps", "edit", "seed", "dtype", "fit", "clip")}
+    plan, named, part = worker.plan, task.named, task.part
+    of_plan = {k: getattr(plan, k) for k in ("seed", "dtype", "fit", "clip_model")}
+    of_plan |= {"stages": plan.stages[part.dataset], "inversion_guidance": named.inversion_guidance}
     what = {
         "item": item,
         "model": worker.model(task.model).weights_sha256(),
         "method": named.name,
         "settings": dict(named.settings),
-        "guidance": task.guidance,
-        "plan": of_plan | {"inversion_guidance": named.inversion_guidance},
+        "guidance": part.guidance,
+        "steps": part.steps,
+        "strength": named.strength,
+        "plan": of_plan,
         "metrics": list(plan.metrics),
         "format": FORMAT,
     }
@@ -158,7 +163,7 @@ def _kept(worker: Worker, task: BatchTask, found: Findings, n: int) -> list[dict
     if worker.artefacts == "none":
         return []
     item = found.items[n]
-    home, own = item_folder(task.model, item.id), cell_folder(task.model, item.id, task.method, task.guidance)
+    home, own = item_folder(task.part, item.id), cell_folder(task.part, item.id)
     pictures = [("source", home / "source.png", found.source[n])]
     pictures += [] if found.truth is None else [("truth", home / "truth.png", found.truth[n])]
     inversion = found.inversion
@@ -174,10 +179,11 @@ def _kept(worker: Worker, task: BatchTask, found: Findings, n: int) -> list[dict
 
 
 def _machine(model: Any) -> dict[str, Any]:
-    """Threads, and the peak memory of the device, or of this process so far."""
+    """The accelerator by its name, or cpu; threads; and the peak memory of the device, or of this process so far."""
     import torch
 
-    return {"threads": torch.get_num_threads(), "peak_memory_mb": _peak(model)}
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else str(model.device.type)
+    return {"device": device, "threads": torch.get_num_threads(), "peak_memory_mb": _peak(model)}
 
 
 def _peak(model: Any) -> float:

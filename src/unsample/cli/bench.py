@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,12 +15,11 @@ from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
 from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, Placement, examples
-from unsample.errors import BadOption, Incompatible
+from unsample.errors import BadOption
 from unsample.media.files import check_writable_folder
-from unsample.preflight.known import KnownModel, known_model
 
 if TYPE_CHECKING:
-    from unsample.bench.ledger import Apart
+    from unsample.bench.parts import Apart, Examined
     from unsample.bench.plan import Plan
     from unsample.bench.run import How, Summary
 
@@ -110,11 +109,11 @@ def run(
         ),
     ] = None,
     steps: Annotated[
-        int | None,
+        str | None,
         Option(
             *options.STEPS,
-            metavar="N",
-            help="Steps each way.",
+            metavar="N[,N...]",
+            help="Steps each way; several multiply.",
             rich_help_panel=INVERSION,
             show_default="the plan's, else 50",
         ),
@@ -152,6 +151,13 @@ def run(
     shard: Annotated[
         str, Option(metavar="I/N", help="Run one part of N; 'bench merge' puts them together.", rich_help_panel=RUNNING)
     ] = "1/1",
+    only: Annotated[
+        str | None,
+        Option(
+            metavar="METHOD[,METHOD...]", help="Run these methods of the plan now, named as it names them.",
+            rich_help_panel=RUNNING, show_default="all",
+        ),
+    ] = None,
     artefacts: Annotated[
         Artefacts,
         Option(metavar="NAME", help="What to keep: pictures, all (inversions too), none.", rich_help_panel=OUTPUT),
@@ -172,29 +178,33 @@ def run(
     engine or order. Exit code 1: some cells failed; 130: stopped, and whole.
     """
     changes: dict[str, Any] = {"dataset": dataset, "dtype": dtype, "inversion_guidance": inversion_guidance}
-    changes |= {"steps": steps, "seed": seed, "edit": edit or None, "quick": quick or None}
+    changes |= {"seed": seed, "edit": edit or None, "quick": quick or None}
     changes |= {"models": _names(model), "methods": _names(methods), "metrics": _names(metrics)}
-    changes["guidance"] = None if guidance is None else [_number(part) for part in guidance.split(",")]
+    changes["guidance"] = _numbers("--guidance", guidance, float)
+    changes["steps"] = _numbers("--steps", steps, int)
     asked = _plan(plan, {k: v for k, v in changes.items() if v is not None})
-    known = {name: known_model(name) for name in asked.models}
-    apart = not_applicable(asked, known)
+    from unsample.bench.parts import examine
+    from unsample.bench.run import How
+    from unsample.bench.sets import check_kept
+
+    examined = examine(asked)
+    check_kept(asked, artefacts)
     for part in (device or "").split(","):
         checks.place(Placement(part or None, asked.dtype))
     checks.at_least("--workers", workers, highest=1024)
     if threads is not None:
         checks.at_least("--threads", threads, highest=1024)
-    from unsample.bench.run import How
-
     how = How(
         engine=engine, workers=workers, batch_size=_batch_size(batch_size), threads=threads, shard=_shard(shard),
+        only=_names(only) or (),
         artefacts=artefacts, device=device, ray_address=ray_address, command=["unsample", *sys.argv[1:]],
     )  # fmt: skip
     if engine == "ray":
         from unsample.bench.ray_engine import import_ray
 
         import_ray()
-    _say_before(asked, apart)
-    return _tell(asked, apart, how, json) if dry_run else _run(asked, apart, Path(output), how, json)
+    _say_before(asked, examined.apart)
+    return _tell(asked, examined, how, json) if dry_run else _run(asked, Path(output), how, json)
 
 
 def verify(run: RunFolder, json: options.Json = False, debug: options.Debug = False) -> int:
@@ -208,16 +218,17 @@ def verify(run: RunFolder, json: options.Json = False, debug: options.Debug = Fa
     found = check(Path(run))
     for what in [*found.damaged, *(f"{cell}: no cell of this plan" for cell in found.strange)][:20]:
         talk.error(what)
-    text = f"{found.rows:,} of {found.cells:,} cells, {found.artefacts:,} files: "
+    whole_sets = f"{found.sets:,} whole sets, " if found.sets else ""
+    text = f"{found.rows:,} of {found.cells:,} cells, {whole_sets}{found.artefacts:,} files: "
     text += "all as written" if found.sound else f"{len(found.damaged) + len(found.strange)} damaged"
     for part in found.apart:
-        talk.note(f"{part.kind}: {part.told()}")
+        talk.note(f"{part.kind}: {part.told(found.several)}")
     if json:
         lists = {"lost": found.lost, "damaged": found.damaged, "strange": found.strange}
         lists |= {part.kind.replace(" ", "_"): [] for part in found.apart}
         for part in found.apart:
-            lists[part.kind.replace(" ", "_")].append(part.told())
-        about = {"run": run, "cells": found.cells, "rows": found.rows, "files": found.artefacts}
+            lists[part.kind.replace(" ", "_")].append(part.told(found.several))
+        about = {"run": run, "cells": found.cells, "rows": found.rows, "sets": found.sets, "files": found.artefacts}
         talk.document(about | found.counts.plain() | lists)
     else:
         talk.answer(f"{text}; {found.counts.told()}")
@@ -241,7 +252,10 @@ def merge(
     said = f"; {counts.told()}" if counts.planned else ""
     talk.say(f"wrote {len(found.rows):,} cells of {len(runs)} runs to {output}{said}")
     if json:
-        talk.document({"run": output, "rows": len(found.rows), "broken": len(found.broken)} | counts.plain())
+        talk.document(
+            {"run": output, "rows": len(found.rows), "sets": len(found.sets), "broken": len(found.broken)}
+            | counts.plain()
+        )
     return 0
 
 
@@ -282,7 +296,7 @@ def export(
         places.check_free([path], overwrite, [str(Path(run) / name) for name in (FILE, LOCK, PLAN)])
     found = read_run(run)
     counts = total(part.counts for part in coverage(found))
-    if counts.missing:
+    if counts.missing or counts.sets_missing:
         talk.warn(f"the run is not complete: {counts.told()}")
     if output is None and not parquet:
         print(as_text(found, forms[0], raw_csv), end="", flush=True)
@@ -305,16 +319,17 @@ def _plan(name: str | None, changes: dict[str, Any]) -> Plan:
 
 
 def _names(text: str | None) -> list[str] | None:
-    from unsample.bench.plan import split_outside
+    from unsample.bench.entries import split_outside
 
     return None if text is None else [part.strip() for part in split_outside(text, ",") if part.strip()]
 
 
-def _number(text: str) -> float:
+def _numbers(option: str, text: str | None, kind: type) -> list[Any] | None:
     try:
-        return float(text)
+        return None if text is None else [kind(part) for part in text.split(",")]
     except ValueError as error:
-        raise BadOption(f"--guidance takes numbers, separated by commas; got {text!r}") from error
+        what = "numbers" if kind is float else "whole numbers"
+        raise BadOption(f"{option} takes {what}, separated by commas; got {text!r}") from error
 
 
 def _batch_size(text: str) -> int:
@@ -332,95 +347,66 @@ def _shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def not_applicable(plan: Plan, known: Mapping[str, KnownModel]) -> list[Apart]:
-    """The parts of a plan that a model does not take; a method or a model that is left with none is refused.
-
-    Raises:
-        Incompatible: with the reason.
-    """
-    from unsample.bench.ledger import NOT_APPLICABLE, Apart
-    from unsample.bench.plan import methods_of
-    from unsample.methods import get_method
-
-    for model in known.values():
-        model.check(plan.steps)
-    found: list[Apart] = []
-    named = methods_of(plan)
-    for model, w, method in product(known.values(), plan.guidance, named):
-        try:
-            model.check(scales=(w, method.inversion_guidance))
-            if not method.baseline:
-                model.check_method(get_method(method.name, dict(method.settings)), "a prompt")
-        except Incompatible as error:
-            found.append(Apart(model.name, method.label, w, NOT_APPLICABLE, str(error)))
-    for kind, names, times in (
-        ("method", [m.label for m in named], len(known)), ("model", list(known), len(named)),
-    ):  # fmt: skip
-        for name in names:
-            lost = [a for a in found if getattr(a, kind) == name]
-            if len(lost) == times * len(plan.guidance):
-                raise Incompatible(f"{name}: {lost[0].reason}")
-    return found
-
-
 def _say_before(plan: Plan, apart: Sequence[Apart]) -> None:
     """What is known of a run before it begins, once."""
-    from unsample.bench.plan import drifting, without_weights
+    from unsample.bench.entries import drifting
+    from unsample.bench.parts import Several
+    from unsample.bench.plan import without_weights
 
     for said in dict.fromkeys(drifting(plan).values()):
         talk.warn(said)
     for part in apart[:MOST]:
-        talk.note(f"not run: {part.told()}")
+        talk.note(f"not run: {part.told(Several.of(plan))}")
     if len(apart) > MOST:
         talk.note(f"not run: {len(apart) - MOST:,} more")
     for metric, reason in without_weights(plan).items():
         talk.warn(f"{metric} will not be measured: {reason}")
 
 
-def _tell(plan: Plan, apart: Sequence[Apart], how: How, as_json: bool) -> int:
+def _tell(plan: Plan, examined: Examined, how: How, as_json: bool) -> int:
     """What a run would do."""
-    from unsample.bench.cells import estimated_nfe, tasks_of
-    from unsample.bench.run import AUTO
+    from unsample.bench.cells import estimated_nfe
+    from unsample.bench.run import chosen
     from unsample.datasets import open_dataset
 
-    data = open_dataset(plan.dataset)
-    never = {a.part for a in apart}
-    every, mine = (
-        [t for t in tasks_of(plan, data.ids, how.batch_size or AUTO, shard) if t.part not in never]
-        for shard in ((1, 1), how.shard)
-    )
-    nfe = estimated_nfe(plan, len(data.ids))
+    opened = {spec: open_dataset(spec) for spec in plan.stages}
+    ids = {spec: list(data.ids) for spec, data in opened.items()}
+    every, mine = (chosen(plan, h, ids, examined) for h in (replace(how, shard=(1, 1)), how))
+    nfe, items = estimated_nfe(every), sum(map(len, ids.values()))
     cells, here = (sum(len(t.ids) for t in tasks) for tasks in (every, mine))
     if as_json:
         about = {"cells": cells, "cells_of_this_shard": here, "batches": len(mine), "estimated_nfe": nfe}
-        talk.document(about | {"items": len(data.ids), "broken": len(data.broken)})
+        talk.document(about | {"items": items, "broken": sum(len(data.broken) for data in opened.values())})
     else:
         talk.answer(
-            f"{len(data.ids):,} items, {cells:,} cells ({here:,} in this shard, {len(mine):,} batches); inverting "
+            f"{items:,} items, {cells:,} cells ({here:,} in this shard, {len(mine):,} batches); inverting "
             f"takes about {nfe:,} network evaluations, playing back and editing come on top"
         )
     return 0
 
 
-def _run(plan: Plan, apart: Sequence[Apart], folder: Path, how: How, as_json: bool) -> int:
+def _run(plan: Plan, folder: Path, how: How, as_json: bool) -> int:
     from unsample.bench.coverage import outside
     from unsample.bench.ledger import read_run
+    from unsample.bench.parts import NOT_APPLICABLE, Several
     from unsample.bench.run import run_plan
 
     begin = time.perf_counter()
     with _Progress() as progress:
         try:
-            summary = run_plan(plan, folder, how, progress.show, apart=apart)
+            summary = run_plan(plan, folder, how, progress.show)
         except BaseException:  # Ctrl-C, a full disk
             if progress.last is not None:
                 talk.say(f"{progress.last.counts.told()}; {GO_ON}")
             raise
-    for item, reason in list(summary.broken.items())[:3]:
+    broken = [[item, reason] for (_, item), reason in summary.broken.items()]
+    for item, reason in broken[:3]:
         talk.warn(f"{item} was left out: {reason}")
     for said in outside(read_run(folder).rows):
         talk.warn(said)
+    several = Several.of(plan)
     for part in summary.stopped[:MOST]:
-        talk.error(f"stopped: {part.told()}")
+        talk.error(f"stopped: {part.told(several)}")
     counts, now = summary.counts, sum(summary.statuses.values())
     done = "nothing was left to do" if not now and not counts.missing else f"{now:,} of them now"
     end = f"; {GO_ON}" if counts.missing else ""
@@ -429,9 +415,9 @@ def _run(plan: Plan, apart: Sequence[Apart], folder: Path, how: How, as_json: bo
     )
     if as_json:
         about = {"run": str(folder), "cells": summary.cells, "done": summary.done, "statuses": summary.statuses}
-        about |= counts.plain() | {"broken": [list(b) for b in summary.broken.items()], "failed": summary.failed}
-        kinds = {"stopped": summary.stopped, "not_applicable": apart}
-        talk.document(about | {kind: [part.told() for part in parts] for kind, parts in kinds.items()})
+        about |= counts.plain() | {"broken": broken, "failed": summary.failed}
+        kinds = {"stopped": summary.stopped, "not_applicable": [a for a in summary.apart if a.kind == NOT_APPLICABLE]}
+        talk.document(about | {kind: [part.told(several) for part in parts] for kind, parts in kinds.items()})
     return 1 if summary.failed or summary.stopped else 0
 
 

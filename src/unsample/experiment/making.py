@@ -96,6 +96,7 @@ def _inverted(found: Findings, method: Method, sampled: Images | None, progress:
         num_inference_steps=setup.steps,
         guidance_scale=setup.inversion_guidance,
         sampling_guidance_scale=setup.guidance,
+        strength=setup.strength,
         guidance_schedule=setup.guidance_schedule,
         generator=_generators(found),
         fit=setup.fit,

@@ -41,6 +41,8 @@ class Setup:
     guidance_schedule: str = "constant"  # of sampling
     inversion_guidance: float | None = None  # None: the method's own, else 1
     steps: int = 50
+    strength: float | None = None  # None: the method's own
+    only: tuple[str, ...] | None = None  # stages that are measured; None: all
     edit: bool = False  # whether the target prompts are edited to
     edit_guidance: float | None = None  # None: the method's own for edits, else 5
     editor: str = "none"  # what shares attention between source and edit
@@ -71,4 +73,5 @@ class Setup:
         """What is measured."""
         if self.baseline:
             return [BASELINES[self.baseline]]
-        return [stage for stage in STAGES if self.edit or stage != "edit"]
+        wanted = STAGES if self.only is None else self.only
+        return [stage for stage in STAGES if stage in wanted and (self.edit or stage != "edit")]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.bench.coverage import Counts, Covered, listed, outside, total
-from unsample.bench.ledger import NOT_APPLICABLE
+from unsample.bench.parts import NOT_APPLICABLE
 from unsample.report import words
 from unsample.report.columns import Column
 from unsample.report.table import Block
@@ -97,8 +97,8 @@ def counts_of(run: RunData, parts: Sequence[Covered]) -> Counts:
 
 
 def _summary(run: RunData, plan: Mapping[str, Any], parts: Sequence[Covered]) -> str:
-    items = len(run.items) or len({row["item"] for row in run.rows})
-    methods = len({part.method for part in parts if not part.baseline and part.counts.planned})
+    items = sum(map(len, run.items.values())) or len({row["item"] for row in run.rows})
+    methods = len({part.part.method for part in parts if not part.baseline and part.counts.planned})
     methods = methods or len({row["method"] for row in run.rows if not row.get("baseline")})
     data = words.line(plan.get("dataset") or "no data set named", 300)
     ends = counts_of(run, parts).told()
@@ -115,7 +115,7 @@ def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block], pa
     for part in parts:
         if part.apart is not None:
             what = "Not applicable, and not run" if part.apart.kind == NOT_APPLICABLE else "Stopped"
-            found.append(words.line(f"{what}: {part.apart.told()}", 1000))
+            found.append(words.line(f"{what}: {part.where}: {part.apart.reason}", 1000))
     for label, said in {(m.label, m.drift): None for b in blocks for m in b.methods if m.drift}:
         found.append(f"{words.line(label, 200)} drifts by guidance: {said}.")
     found += [f"{words.line(said, 400)}." for said in outside(run.rows)]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unsample.bench.coverage import Covered
+from unsample.bench.entries import Named, drift_of
 from unsample.bench.ledger import FINISHED
-from unsample.bench.plan import Named, drift_of
 from unsample.errors import UnsampleError
 from unsample.numeric import is_real
 from unsample.report import statistics, words
@@ -155,7 +155,7 @@ def blocks(rows: Sequence[Row], metrics: Sequence[str] = (), parts: Sequence[Cov
     rows = sorted(rows, key=lambda row: str(row["item"]))
     parts = [part for part in parts if part.counts.planned]
     pairs = dict.fromkeys((row["model"], row.get("guidance")) for row in rows if not row.get("baseline"))
-    pairs |= dict.fromkeys((part.model, part.guidance) for part in parts)
+    pairs |= dict.fromkeys((part.part.model, part.part.guidance) for part in parts)
     pairs = pairs or dict.fromkeys((row["model"], row.get("guidance")) for row in rows)
     order = sorted(pairs, key=lambda pair: (str(pair[0]), pair[1] is not None, pair[1] or 0))
     return [_block(model, guidance, rows, metrics, parts) for model, guidance in order]
@@ -167,7 +167,7 @@ def _block(
     of_model = [row for row in rows if row["model"] == model]
     here = [r for r in of_model if r.get("guidance") == guidance or (r.get("baseline") and r.get("guidance") is None)]
     found = columns(here, metrics)
-    everyone = _methods(here, [p for p in parts if (p.model, p.guidance) == (model, guidance)])
+    everyone = _methods(here, [p for p in parts if (p.part.model, p.part.guidance) == (model, guidance)])
     tried = [{row["item"] for row in m.rows} for m in everyone if m.rows and not m.baseline]
     everywhere = frozenset(set.intersection(*tried)) if tried else frozenset[str]()
     shared: dict[str, int] = {}
@@ -184,7 +184,7 @@ def _block(
 
 def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[MethodRow]:
     """Every method that has a row, or shall have one, in the order of the rows and then of the plan."""
-    planned = {(part.baseline, part.method): part for part in parts}
+    planned = {(part.baseline, part.part.method): part for part in parts}
     items, found = {row["item"] for row in rows}, []
     for baseline, label in dict.fromkeys([*((bool(r.get("baseline")), r["method"]) for r in rows), *planned]):
         own = [row for row in rows if row["method"] == label and bool(row.get("baseline")) == baseline]
