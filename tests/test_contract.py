@@ -24,7 +24,16 @@ from torch import Tensor
 import unsample
 from tests.problems import PROMPTS, mixture, normal, rms, smooth_network
 from unsample.errors import BadOption, Diverged, Incompatible, UnknownName
-from unsample.methods import METHODS, Method, MethodFacts, Walked, get_method, parse_setting, setting_defaults
+from unsample.methods import (
+    METHODS,
+    Method,
+    MethodFacts,
+    Walked,
+    declarations,
+    get_method,
+    parse_setting,
+    setting_defaults,
+)
 from unsample.methods.citations import arxiv_ids, bibtex
 from unsample.models.guidance import guidance_scales
 from unsample.numbers.grid import grid_from_scheduler
@@ -141,6 +150,22 @@ def test_every_setting_can_be_written_as_text(name: str) -> None:
         parse_setting(factory, "num_itres", "5")
     with pytest.raises(UnknownName, match=f"setting of {name}"):
         get_method(name, {"num_itres": 5})
+
+
+@EVERY
+def test_a_setting_that_is_not_as_declared_is_refused_by_name(name: str) -> None:
+    factory = METHODS[name].factory
+    for declared in declarations(factory):
+        assert declared.setting.text.strip().endswith(".")
+        if declared.spelling == "Base":
+            continue
+        wrong: list[Any] = [object(), [], *([] if declared.optional else [None])]
+        if declared.kind in (int, float):
+            bounds = declared.setting.among or (declared.setting.low, declared.setting.high)
+            wrong += [True, "5", min(bounds) - 1, max(bounds) + 1]  # above no bound: infinity
+        for value in wrong:
+            with pytest.raises(BadOption, match=f"^{name}: {declared.name} must be "):
+                factory(**{declared.name: value})
 
 
 @EVERY

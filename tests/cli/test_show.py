@@ -95,8 +95,16 @@ def test_the_methods_are_listed_and_each_has_a_page(run: Run) -> None:
         assert f"\n{name} " in listed
         page = run("methods", name).out
         assert facts.reference in page
-        assert all(f"--set {s['name']}={s['default']}" in page for s in rows[name]["settings"])
-    assert rows["fixed_point"]["settings"][0] == {"name": "num_iters", "default": 10, "type": "int"}
+        flat = " ".join(page.split())
+        for s in rows[name]["settings"]:
+            assert f"--set {s['name']}={s['default']} ({s['type']}) {' '.join(s['what'].split())}" in flat
+    first = {
+        "name": "num_iters",
+        "default": 10,
+        "type": "int",
+        "what": "iterations a step, one network evaluation each.",
+    }
+    assert rows["fixed_point"]["settings"][0] == first
 
 
 def test_the_bundled_models_are_listed(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -73,12 +73,12 @@ def cite(
 
 def row(name: str) -> dict[str, Any]:
     """All that the table knows of a method."""
-    from unsample.methods import METHODS, get_method
+    from unsample.methods import METHODS, declarations, get_method
 
     facts, method = METHODS[name], get_method(name)
     settings = [
-        {"name": n, "default": p.default, "type": p.annotation if isinstance(p.annotation, str) else str(p.annotation)}
-        for n, p in inspect.signature(facts.factory).parameters.items()
+        {"name": d.name, "default": d.default, "type": d.spelling, "what": d.setting.text}
+        for d in declarations(facts.factory)
     ]
     kept = ("summary", "family", "equation", "cost", "year", "reference")
     return {
@@ -106,7 +106,14 @@ def row(name: str) -> dict[str, Any]:
 def page(method: dict[str, Any]) -> str:
     """One method, for reading."""
     facts = ("family", "stores", "cost", "gradients", "exact", "models", "reference")
-    settings = [f"  --set {s['name']}={s['default']}   ({s['type']})" for s in method["settings"]]
+    settings = [
+        line
+        for s in method["settings"]
+        for line in (
+            f"  --set {s['name']}={s['default']}   ({s['type']})",
+            textwrap.indent(_wrapped(s["what"]), 6 * " "),
+        )
+    ]
     presets = [
         f"  --set preset={name}   ({', '.join(f'{k}={v}' for k, v in values.items()) or 'the defaults'})"
         for name, values in method["presets"].items()
@@ -135,6 +142,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns, padded."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
 def _short(value: object) -> str:

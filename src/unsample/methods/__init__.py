@@ -7,7 +7,7 @@ from typing import Any
 
 from unsample.errors import BadOption, unknown_name
 from unsample.methods.aidi import aidi_a, aidi_e
-from unsample.methods.base import INNER, Method, MethodFacts, Task, Walked, parse_setting, setting_defaults
+from unsample.methods.base import Method, MethodFacts, Task, Walked
 from unsample.methods.bdia import bdia
 from unsample.methods.belm import belm
 from unsample.methods.ddim import ddim
@@ -21,6 +21,7 @@ from unsample.methods.forward_first import forward_first
 from unsample.methods.gnri import gnri
 from unsample.methods.gradient import gradient
 from unsample.methods.hybrid import hybrid
+from unsample.methods.inner import INNER
 from unsample.methods.negative_prompt import negative_prompt
 from unsample.methods.null_text import null_text
 from unsample.methods.oracle import oracle
@@ -30,6 +31,7 @@ from unsample.methods.proximal import proximal
 from unsample.methods.random_noise import random_noise
 from unsample.methods.renoise import renoise
 from unsample.methods.sdedit import sdedit
+from unsample.methods.settings import declarations, parse_setting, setting_defaults
 from unsample.methods.uni_inv import uni_inv
 
 METHODS: dict[str, MethodFacts] = {
@@ -364,6 +366,7 @@ __all__ = [
     "MethodFacts",
     "Task",
     "Walked",
+    "declarations",
     "get_method",
     "parse_setting",
     "parse_settings",

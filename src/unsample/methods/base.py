@@ -8,16 +8,14 @@ under another prompt) walks down. Most methods have only the two steps.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Number
-from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption, Incompatible, unknown_name
+from unsample.errors import Incompatible
 from unsample.numbers.solvers.ddim import ddim_invert_at_target, ddim_sample
 from unsample.numbers.walk import State, Step
-from unsample.numeric import is_real, is_whole
 
 if TYPE_CHECKING:
     import torch
@@ -118,8 +116,8 @@ class Kept:
 class Method:
     """A configured method. The facts beside the steps are checked by the contract test."""
 
-    name: str
-    settings: Mapping[str, Any]
+    name: str = ""  # a factory's own, with its settings: `settings.configured` puts them in
+    settings: Mapping[str, Any] = field(default_factory=dict)
     invert_step: Step = ddim_invert_at_target
     sample_step: Step = ddim_sample
     passes: Callable[[Walked], int] = lambda walked: walked.steps * walked.pair  # without early stopping
@@ -230,144 +228,3 @@ class MethodFacts:
     def named_settings(self) -> dict[str, Mapping[str, Any]]:
         """Every preset, `quick` among them."""
         return {"quick": self.quick, **self.presets}
-
-
-Base: TypeAlias = str | Mapping[str, Any] | Method  # no text, so that `get_type_hints` can read it anywhere
-"""Another method inside a setting: a name, a configured method, or `{"name": ..., "settings": {...}}`."""
-
-INNER = ("base", "rest")  # the settings that are such methods
-
-
-MAX_DEPTH = 16  # of bases within bases; a file may claim anything
-
-
-def as_base(base: Base, wrapper: str, *, needs_grad: bool = True, goes_on: bool = False) -> Method:
-    """The method inside another's setting `base`.
-
-    Args:
-        base: a name, a configured method, or its JSON form.
-        wrapper: the name of the method around it.
-        needs_grad: False to refuse a base that differentiates through the network.
-        goes_on: whether the base goes on from where the wrapper's own first steps lead.
-
-    Raises:
-        BadOption: not a method, or bases within bases without end. Incompatible: a base that is not a way up alone.
-    """
-    from unsample.methods import METHODS, get_method, setting_defaults
-
-    if isinstance(base, Mapping):
-        if not set(base) <= {"name", "settings"} or "name" not in base:
-            raise BadOption(f"{wrapper}: base must have name and settings; got {sorted(map(str, base))}")
-        settings = base.get("settings", {})
-        if not isinstance(settings, Mapping):
-            raise BadOption(f"{wrapper}: the settings of base must be named; got {settings!r}")
-        if _depth(base) > MAX_DEPTH:
-            raise BadOption(f"{wrapper}: at most {MAX_DEPTH} methods may stand within each other")
-        method = get_method(base["name"], dict(settings))
-    else:
-        method = get_method(base)
-    if not method.stepwise:
-        record = f"keeps more than the noise ({method.stores})" if method.keeps else "has a playback of its own"
-        around = (
-            f", or {method.name}(base={wrapper})" if "base" in setting_defaults(METHODS[method.name].factory) else ""
-        )
-        raise Incompatible(
-            f"{wrapper}(base={method.name}) makes no sense: a base brings the noise up and leaves the rest to "
-            f"{wrapper}, and {method.name} {record}; use a base that keeps the noise alone, such as ddim{around}"
-        )
-    if METHODS[method.name].family == "baseline":
-        raise Incompatible(
-            f"{wrapper}(base={method.name}) makes no sense: {method.name} brings nothing up from the picture; use a "
-            "base such as ddim or fixed_point"
-        )
-    if method.needs_grad and not needs_grad:
-        raise Incompatible(
-            f"{wrapper}(base={method.name}) makes no sense: {method.name} differentiates the network's own equation, "
-            f"which {wrapper} changes; use a base such as ddim or fixed_point"
-        )
-    if method.starts_at_picture and goes_on:
-        raise Incompatible(
-            f"{wrapper}(base={method.name}) makes no sense: both say what the first steps are; use a base that goes on "
-            "from any point, such as ddim or fixed_point"
-        )
-    return method
-
-
-def _depth(base: Any) -> int:
-    """How many methods stand within each other in the JSON form, counted without recursion."""
-    deepest, level = 0, [base]
-    while level and deepest <= MAX_DEPTH:
-        settings = [b.get("settings") for b in level if isinstance(b, Mapping)]
-        level = [s[name] for s in settings if isinstance(s, Mapping) for name in INNER if name in s]
-        deepest += 1
-    return deepest
-
-
-def holds(method: Method, kind: Callable[[Method], bool]) -> bool:
-    """Whether a method, or one of the bases within it, is of a kind."""
-    inner = method.settings.get("base")
-    return kind(method) or (inner is not None and holds(as_base(inner, method.name), kind))
-
-
-def base_setting(base: Base, method: Method) -> Any:
-    """What is recorded of a base: the name as it was given, or name and settings."""
-    return base if isinstance(base, str) else {"name": method.name, "settings": dict(method.settings)}
-
-
-def whole(method: str, name: str, value: object, lowest: int = 1) -> int:
-    """A setting that is a whole number of at least `lowest` (and of 63 bits: torch's seeds), or `BadOption`."""
-    if not is_whole(value) or not lowest <= value < 2**63:
-        raise BadOption(f"{method}: {name} must be a whole number of at least {lowest}; got {value!r}")
-    return int(value)
-
-
-def number(method: str, name: str, value: object, low: float = 0.0, high: float = float("inf")) -> float:
-    """A setting that is a finite number from `low` to `high`, or `BadOption`."""
-    import math
-    import sys
-
-    if not is_real(value) or not low <= value <= min(high, sys.float_info.max):
-        limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
-        raise BadOption(f"{method}: {name} must be a finite number {limits}; got {value!r}")
-    return float(value)
-
-
-def choice(method: str, name: str, value: object, known: Iterable[str]) -> str:
-    """A setting that is one of some words, or `BadOption`."""
-    words = list(known)
-    if value not in words:
-        raise BadOption(f"{method}: {name} must be one of {', '.join(words)}; got {value!r}")
-    return str(value)
-
-
-def setting_defaults(factory: Callable[..., Method]) -> dict[str, Any]:
-    """Names and defaults of a method's settings."""
-    return {name: p.default for name, p in inspect.signature(factory).parameters.items()}
-
-
-def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
-    """A setting written as text (`--set num_iters=5`) as the type that the factory declares.
-
-    Raises:
-        UnknownName: the method has no such setting.
-        BadOption: the text is not of that type.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    defaults = setting_defaults(factory)
-    if name not in defaults:
-        raise unknown_name("setting", name, defaults)
-    hint = str if name in INNER else get_type_hints(factory)[name]
-    try:
-        if text.lower() in ("none", "null"):
-            return _none(hint)
-        return TypeAdapter(hint).validate_strings(text)
-    except (ValidationError, TypeError) as error:
-        kind = getattr(hint, "__name__", str(hint))
-        shown = defaults[name] if defaults[name] is not None else 5
-        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={shown}") from error
-
-
-def _none(hint: Any) -> None:
-    if type(None) not in getattr(hint, "__args__", ()):
-        raise TypeError("not optional")

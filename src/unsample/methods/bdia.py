@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from unsample.errors import BadOption
-from unsample.methods.base import Kept, Method, Task, number
+from unsample.methods.base import Kept, Method, Task
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.bdia import bdia_weights
 from unsample.numbers.solvers.reversible import check_reversible, two_point_steps
 
@@ -26,17 +27,23 @@ def _begin(task: Task) -> State:
     return {"cleaner": task.x0}
 
 
-def bdia(gamma: float = 1.0) -> Method:
+@configured
+def bdia(
+    gamma: Annotated[
+        float,
+        Setting(
+            "in (0, 1], how much of the step just made is taken again from its other end; near 0 it is DDIM. The "
+            "authors use 0.5 for 10 steps and for editing, 1 for 40 steps.",
+            high=1.0,
+        ),
+    ] = 1.0,
+) -> Method:
     """BDIA-DDIM: a reversible sampler that keeps the point before the last.
 
     The round trip needs the guidance of inversion and of sampling to be the same, and by default they are.
 
-    Args:
-        gamma: in (0, 1], how much of the step just made is taken again from its other end; near 0 it is DDIM. The
-            authors use 0.5 for 10 steps and for editing, 1 for 40 steps.
-
     Raises:
-        BadOption: gamma out of range; at 0 it is DDIM, which has no exact inverse.
+        BadOption: gamma of 0: that is DDIM, which has no exact inverse.
         Incompatible: when inverting, a grid that ends at alpha = 0, or `clip`.
 
     Warns:
@@ -52,20 +59,18 @@ def bdia(gamma: float = 1.0) -> Method:
         >>> list(unsample.methods.bdia().keeps)
         ['cleaner', 'rest']
     """
-    if number("bdia", "gamma", gamma, 0.0, 1.0) == 0:
+    if gamma == 0:
         raise BadOption("bdia: gamma must be above 0; at 0 it is ddim, which cannot be undone exactly")
     if gamma < SAFE:
         warnings.warn(
             f"bdia: gamma={gamma:g} magnifies every error by {1 / gamma:.3g} at every step of the inversion; the noise "
             "will be useless and the round trip not exact in float32; use gamma from 0.9 to 1",
-            stacklevel=2,
+            stacklevel=3,
         )
     up, down = two_point_steps(bdia_weights(gamma))
     return Method(
-        "bdia",
-        {"gamma": gamma},
-        up,
-        down,
+        invert_step=up,
+        sample_step=down,
         check_grid=partial(check_reversible, "bdia"),
         begin=_begin,
         fresh=lambda x: {},  # the first step is DDIM

@@ -8,18 +8,17 @@ of that first step, hence `linspace`, whose first step has no length and is pass
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from unsample.errors import Incompatible
-from unsample.methods.base import Kept, Method, Task, Walked, choice
+from unsample.methods.base import Kept, Method, Task, Walked
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.grid import MOST_LEAP, Grid, end_of, leap
 from unsample.numbers.solvers.belm import belm_weights, first_step_stays
 from unsample.numbers.solvers.reversible import check_reversible, two_point_steps
 
 if TYPE_CHECKING:
     from unsample.numbers.walk import State
-
-SPACINGS = ("leading", "linspace", "trailing")
 
 
 def _check_grid(grid: Grid, stop: int) -> None:
@@ -35,7 +34,13 @@ def _begin(task: Task) -> State:
     return {"cleaner": task.x0}
 
 
-def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "linspace") -> Method:
+@configured
+def belm(
+    timestep_spacing: Annotated[
+        Literal["leading", "linspace", "trailing"] | None,
+        Setting("in place of the scheduler's own; None keeps that."),
+    ] = "linspace",
+) -> Method:
     """O-BELM: a reversible sampler of two points, of second order.
 
     The round trip needs the guidance of inversion and of sampling to be the same, and by default they are.
@@ -45,11 +50,7 @@ def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "
     recursion starts above it. Elsewhere the first step is DDIM, and if it is much shorter than the second the
     recovered noise may be far too large; `invert` warns of its standard deviation.
 
-    Args:
-        timestep_spacing: in place of the scheduler's own; None keeps that.
-
     Raises:
-        BadOption: another spacing.
         Incompatible: when inverting, a grid that ends at alpha = 0 or nearly so (a cosine schedule under "linspace" or
             "trailing"), or `clip`.
 
@@ -63,8 +64,6 @@ def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "
         >>> unsample.methods.belm(timestep_spacing="trailing").timestep_spacing
         'trailing'
     """
-    if timestep_spacing is not None:
-        choice("belm", "timestep_spacing", timestep_spacing, SPACINGS)
 
     def passes(walked: Walked) -> int:
         first = walked.timesteps[0] if walked.timesteps else 0 if timestep_spacing == "linspace" else 1
@@ -72,10 +71,8 @@ def belm(timestep_spacing: Literal["leading", "linspace", "trailing"] | None = "
 
     up, down = two_point_steps(belm_weights, first_step_stays)
     return Method(
-        "belm",
-        {"timestep_spacing": timestep_spacing},
-        up,
-        down,
+        invert_step=up,
+        sample_step=down,
         passes=passes,
         check_grid=_check_grid,
         begin=_begin,

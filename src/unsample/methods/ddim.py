@@ -7,25 +7,25 @@ uses both under the one name.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from unsample.methods.base import Method, choice
+from unsample.methods.base import Method
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.ddim import INVERT_AT
 
 
-def ddim(eps_at: Literal["target", "source"] = "target") -> Method:
+@configured
+def ddim(
+    eps_at: Annotated[
+        Literal["target", "source"],
+        Setting("the level at which the network is asked: `target`, the noisier end of the step, or `source`."),
+    ] = "target",
+) -> Method:
     """DDIM inversion.
-
-    Args:
-        eps_at: the level at which the network is asked: "target" (the noisier end of the step) or "source".
-
-    Raises:
-        BadOption: another value of `eps_at`.
 
     Example:
         >>> import unsample
         >>> unsample.methods.ddim(eps_at="source").settings["eps_at"]
         'source'
     """
-    choice("ddim", "eps_at", eps_at, INVERT_AT)
-    return Method("ddim", {"eps_at": eps_at}, INVERT_AT[eps_at], handles_guidance=False)
+    return Method(invert_step=INVERT_AT[eps_at], handles_guidance=False)

@@ -8,9 +8,11 @@ method is for editors with two branches, which add the offsets to the source's b
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unsample.methods.base import STEPS, Base, Kept, Method, Task, as_base, base_setting, number, whole
+from unsample.methods.base import STEPS, Kept, Method, Task
+from unsample.methods.inner import as_base
+from unsample.methods.settings import Setting, WayUp, configured
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.walk import State
 
@@ -20,19 +22,27 @@ if TYPE_CHECKING:
     from unsample.numbers.grid import Grid
 
 
-def direct(base: Base = "ddim", scale: float = 1.0, every: int = 1) -> Method:
+@configured
+def direct(
+    base: WayUp = "ddim",
+    scale: Annotated[
+        float, Setting("what part of an offset is stored and added; the paper tried .4 and .8.", high=1)
+    ] = 1.0,
+    every: Annotated[
+        int,
+        Setting(
+            "an offset at the noisiest step and at every so many after it, none between; the paper tried 2 to 49.",
+            low=1,
+        ),
+    ] = 1,
+) -> Method:
     """Direct inversion: the offsets of guided sampling from the way up, stored.
 
     They hold under the sampling guidance that they were made with (7.5). The settings are the paper's ablations: with
     either of them, x goes on from where the corrected step leads.
 
-    Args:
-        base: the way up, a method that keeps the noise alone.
-        scale: what part of an offset is stored and added; the paper tried .4 and .8.
-        every: an offset at the noisiest step and at every so many after it, none between; the paper tried 2 to 49.
-
     Raises:
-        BadOption: settings out of range. Incompatible: a base that keeps more than the noise.
+        Incompatible: a base that keeps more than the noise.
 
     Reference:
         Ju et al., 2023, arXiv:2310.01506.
@@ -43,8 +53,6 @@ def direct(base: Base = "ddim", scale: float = 1.0, every: int = 1) -> Method:
         150
     """
     way_up = as_base(base, "direct")
-    part = number("direct", "scale", scale, 0, 1)
-    whole("direct", "every", every)
 
     def fit(task: Task, pivots: list[Tensor], state: State) -> State:
         import torch
@@ -53,22 +61,20 @@ def direct(base: Base = "ddim", scale: float = 1.0, every: int = 1) -> Method:
         for k in task.progress(range(task.stop), "store offsets"):
             i = task.stop - k
             x, _ = ddim_sample(task.playback, x, task.grid, i, i - 1, {})
-            offset = part * (pivots[i - 1] - x) if k % every == 0 else torch.zeros_like(x)
+            offset = scale * (pivots[i - 1] - x) if k % every == 0 else torch.zeros_like(x)
             x = x + offset
             offsets.append(offset)
         return {**state, "offsets": torch.stack(offsets[::-1], 1)}
 
     return replace(
         way_up,
-        name="direct",
-        settings={"base": base_setting(base, way_up), "scale": scale, "every": every},
         sample_step=_sample_with_offsets,
         passes=lambda walked: way_up.passes(walked) + walked.steps * walked.sampling_pair,
         fit=fit,
         keeps={"offsets": Kept("an offset a step, the last step's first", STEPS)},
         stores="noise and an offset a step",
         fitted=True,
-        exact=part == 1 and every == 1,
+        exact=scale == 1 and every == 1,
         needs_prompt=True,
         sampling_guidance_scale=7.5,
         guidance_bound=True,

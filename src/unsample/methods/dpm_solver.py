@@ -8,48 +8,57 @@ with c is fixed at anchors from a fine naive run. Running the sampler on the rev
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from unsample.errors import BadOption
-from unsample.methods.base import Method, Task, Walked, number, whole
+from unsample.methods.base import Method, Task, Walked
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
-    from unsample.numbers.solvers.dpm_exact import Correction
+    pass
 
 FINE_STEP = 10  # the authors' code
 
 
+@configured
 def dpm_solver(
-    order: int = 2,
-    exact: bool = True,
-    max_iters: int = 500,
-    tol: float | None = 6e-8,
-    step_size: float | None = 0.5,
-    warmup: int = 20,
-    patience: int = 20,
-    fine_step: int = FINE_STEP,
+    order: Annotated[int, Setting("1 (DDIM) or 2 (multistep, midpoint).", among=(1, 2))] = 2,
+    exact: Annotated[
+        bool,
+        Setting(
+            "true solves each sampling step for its input; false runs the sampler on the reversed grid, one pass a "
+            "step; the settings below are then refused."
+        ),
+    ] = True,
+    max_iters: Annotated[int, Setting("iterations a step at most.", low=1)] = 500,
+    tol: Annotated[
+        float | None,
+        Setting(
+            "a picture's step ends at this mean squared residual an element (the authors' sum of squares of 1e-3 over "
+            "16,384); None runs all iterations."
+        ),
+    ] = 6e-8,
+    step_size: Annotated[
+        float | None,
+        Setting(
+            "rho of `x_j <- x_j - rho (f(x_j) - x_i)`; at 0.5 the first step of order 2 takes 1, as in the authors' "
+            "code; None is that code's own course for order 2, 10 / timestep (0.5 at most)."
+        ),
+    ] = 0.5,
+    warmup: Annotated[int, Setting("iterations over which rho grows to its value.")] = 20,
+    patience: Annotated[int, Setting("iterations without progress after which rho is halved.")] = 20,
+    fine_step: Annotated[
+        int, Setting("timesteps between the points of the fine run to the anchors; of order 2 only.", low=1)
+    ] = FINE_STEP,
 ) -> Method:
     """Inversion of DPM-Solver++ 1 or 2M, played back by DPM-Solver++.
 
     The record is the noise alone, but it belongs to this sampler: plain DDIM from the same noise makes another picture.
     The first and the last sampling step are of order 1.
 
-    Args:
-        order: 1 (DDIM) or 2 (multistep, midpoint).
-        exact: True solves each sampling step for its input; False runs the sampler on the reversed grid, one pass a
-            step; the settings below are then refused.
-        max_iters: iterations a step at most.
-        tol: a picture's step ends at this mean squared residual an element (the authors' sum of squares of 1e-3 over
-            16,384); None runs all iterations.
-        step_size: rho of `x_j <- x_j - rho (f(x_j) - x_i)`; at 0.5 the first step of order 2 takes 1, as in the
-            authors' code; None is that code's own course for order 2, 10 / timestep (0.5 at most).
-        warmup: iterations over which rho grows to its value.
-        patience: iterations without progress after which rho is halved.
-        fine_step: timesteps between the points of the fine run to the anchors; of order 2 only.
-
     Raises:
-        BadOption: settings out of range, or of the exact inversion when `exact` is false.
+        BadOption: settings of the exact inversion when `exact` is false.
 
     Reference:
         Lu et al., 2022, arXiv:2211.01095, Algorithm 2; Hong et al., 2024, arXiv:2311.18387, Algorithms 1 and 2.
@@ -62,36 +71,19 @@ def dpm_solver(
     from unsample.numbers.solvers.dpm_exact import Correction, dpm_exact
     from unsample.numbers.solvers.dpm_solver import dpm_reverse, dpm_sample
 
-    if order not in (1, 2) or isinstance(order, bool):
-        raise BadOption(f"dpm_solver: order must be 1 or 2; got {order!r}")
-    if not isinstance(exact, bool):
-        raise BadOption(f"dpm_solver: exact must be true or false; got {exact!r}")
     how = Correction(max_iters, tol, step_size, warmup, patience)
-    _check(how, fine_step)
+    if step_size == 0:
+        raise BadOption("dpm_solver: step_size must be more than 0; got 0")
     if not exact and (how, fine_step) != (Correction(), FINE_STEP):
         raise BadOption("dpm_solver: exact=False iterates nothing; leave the settings of the iteration out")
-    settings = {"max_iters": max_iters, "tol": tol, "step_size": step_size, "warmup": warmup, "patience": patience}
     return Method(
-        "dpm_solver",
-        {"order": order, "exact": exact, **settings, "fine_step": fine_step},
-        dpm_exact(order, how, fine_step) if exact else dpm_reverse(order),
-        dpm_sample(order),
+        invert_step=dpm_exact(order, how, fine_step) if exact else dpm_reverse(order),
+        sample_step=dpm_sample(order),
         passes=lambda walked: _passes(walked, order, max_iters, fine_step) if exact else walked.steps * walked.pair,
         begin=_stop if exact else None,
         fresh=lambda x: {},
         handles_guidance=exact,
     )
-
-
-def _check(how: Correction, fine_step: int) -> None:
-    whole("dpm_solver", "max_iters", how.max_iters)
-    if how.tol is not None:
-        number("dpm_solver", "tol", how.tol)
-    if how.step_size is not None and number("dpm_solver", "step_size", how.step_size) == 0:
-        raise BadOption("dpm_solver: step_size must be more than 0; got 0")
-    whole("dpm_solver", "warmup", how.warmup, 0)
-    whole("dpm_solver", "patience", how.patience, 0)
-    whole("dpm_solver", "fine_step", fine_step)
 
 
 def _stop(task: Task) -> State:

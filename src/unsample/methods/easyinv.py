@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, holds, number
+from unsample.methods.base import Method, Task
+from unsample.methods.inner import Base, as_base, holds
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
@@ -21,28 +23,28 @@ if TYPE_CHECKING:
     from unsample.numbers.grid import Grid
 
 
+@configured
 def easyinv(
-    base: Base = "ddim",
-    eta: float = 0.5,
-    start: float = 0.05,
-    stop: float = 0.25,
-    variant: Literal["after", "before"] = "after",
+    base: Annotated[Base, Setting("the inversion step that is blended; any that is a way up alone.")] = "ddim",
+    eta: Annotated[float, Setting("weight of the new latent, from 0 to 1; 1 is the base alone.", high=1.0)] = 0.5,
+    start: Annotated[
+        float, Setting("where the window begins, as a part of the number of steps; strict.", high=1.0)
+    ] = 0.05,
+    stop: Annotated[float, Setting("where it ends, likewise; strict.", high=1.0)] = 0.25,
+    variant: Annotated[
+        Literal["after", "before"],
+        Setting(
+            "`after` blends the step's result with its start (Eq. 16, example.py); `before` blends the step's start "
+            "with the start before it, after eps was computed (utilsV14.py, EasyInv_SDXL)."
+        ),
+    ] = "after",
 ) -> Method:
     """EasyInv: aggregation of neighbouring latents, for no further network evaluation.
 
     At the defaults (the authors' for SD 1.4) and 50 steps the window is i = 3 .. 12. The paper says that eta is
     "typically at least 0.7" and uses 0.5.
 
-    Args:
-        base: the inversion step that is blended; any that is a way up alone.
-        eta: weight of the new latent, from 0 to 1; 1 is the base alone.
-        start: where the window begins, as a part of the number of steps; strict.
-        stop: where it ends, likewise; strict.
-        variant: "after" blends the step's result with its start (Eq. 16, example.py); "before" blends the step's start
-            with the start before it, after eps was computed (utilsV14.py, EasyInv_SDXL).
-
     Raises:
-        BadOption: settings out of range.
         Incompatible: a base that keeps more than the noise, or blends already; "before" with a clamp of x0.
 
     Reference:
@@ -53,12 +55,8 @@ def easyinv(
         >>> unsample.methods.easyinv(base="fixed_point", eta=0.8).settings["base"]
         'fixed_point'
     """
-    number("easyinv", "eta", eta, high=1.0)
-    number("easyinv", "start", start, high=1.0)
-    number("easyinv", "stop", stop, high=1.0)
     if start >= stop:
         raise BadOption(f"easyinv: start must be below stop; got {start} and {stop}, a window without steps")
-    choice("easyinv", "variant", variant, ("after", "before"))
     inner = as_base(base, "easyinv")
     if holds(inner, lambda method: method.name == "easyinv"):
         raise Incompatible(f"easyinv(base={inner.name}) makes no sense: its latents are blended already")
@@ -91,14 +89,6 @@ def easyinv(
 
     return replace(
         inner,
-        name="easyinv",
-        settings={
-            "base": base_setting(base, inner),
-            "eta": eta,
-            "start": start,
-            "stop": stop,
-            "variant": variant,
-        },
         invert_step=after if variant == "after" else before,
         begin=begin,
     )

@@ -8,10 +8,11 @@ mixing magnifies the difference of the two by 1 / p^2 a step; hence float64 betw
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from unsample.errors import BadOption
-from unsample.methods.base import Kept, Method, Task, number
+from unsample.methods.base import Kept, Method, Task
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.edict import edict_steps
 from unsample.numbers.solvers.reversible import check_reversible
 
@@ -27,23 +28,33 @@ def _begin(task: Task) -> State:
     return {"second": task.x0}  # both start as the picture
 
 
-def edict(p: float = 0.93, leapfrog: bool = True) -> Method:
+@configured
+def edict(
+    p: Annotated[
+        float,
+        Setting(
+            "the mixing weight, in (0, 1]; 1 does not mix. The authors use 0.93, and 1 in their reconstruction script. "
+            "It is tuned to 50 steps: inverting magnifies the gap between the two latents by p^(-2T), 1e3 at 50 steps "
+            "and 1e31 at 500, so take it nearer to 1 for many more (0.93^(50 / T)).",
+            high=1.0,
+        ),
+    ] = 0.93,
+    leapfrog: Annotated[
+        bool,
+        Setting(
+            "which latent moves first alternates from step to step. The authors count the steps from the noisiest "
+            "point reached, here the parity of the grid index decides: the same for an even number of steps, and with "
+            "the two latents' parts exchanged for an odd one."
+        ),
+    ] = True,
+) -> Method:
     """EDICT: a reversible sampler of two coupled latents.
 
     The round trip needs the guidance of inversion and of sampling to be the same, and by default they are. The
     authors' editing script is `invert(..., guidance_scale=3, strength=0.8)` and `edit` at guidance 3, which is the
     default here; inverting goes all the way to the noise by default, as in their reconstructions.
 
-    Args:
-        p: the mixing weight, in (0, 1]; 1 does not mix. The authors use 0.93, and 1 in their reconstruction script. It
-            is tuned to 50 steps: inverting magnifies the gap between the two latents by p^(-2T), 1e3 at 50 steps and
-            1e31 at 500, so take it nearer to 1 for many more (0.93^(50 / T)).
-        leapfrog: which latent moves first alternates from step to step. The authors count the steps from the noisiest
-            point reached, here the parity of the grid index decides: the same for an even number of steps, and with
-            the two latents' parts exchanged for an odd one.
-
     Raises:
-        BadOption: settings out of range.
         Incompatible: when inverting, a grid that ends at alpha = 0, or `clip`.
 
     Warns:
@@ -59,15 +70,13 @@ def edict(p: float = 0.93, leapfrog: bool = True) -> Method:
         >>> unsample.methods.edict().passes(unsample.methods.Walked(steps=50))
         100
     """
-    if number("edict", "p", p, 0.0, 1.0) == 0:
+    if p == 0:
         raise BadOption("edict: p must be above 0; at 0 the mixing keeps one of the two latents only")
-    if not isinstance(leapfrog, bool):
-        raise BadOption(f"edict: leapfrog must be true or false; got {leapfrog!r}")
     if p < SAFE:
         warnings.warn(
             f"edict: p={p:g} magnifies the difference of the two latents by {1 / p**2:.3g} at every step of the "
             "inversion; the noise will be useless and the round trip not exact; use p from 0.9 to 1",
-            stacklevel=2,
+            stacklevel=3,
         )
 
     def check_grid(grid: Grid, stop: int) -> None:
@@ -81,10 +90,8 @@ def edict(p: float = 0.93, leapfrog: bool = True) -> Method:
 
     up, down = edict_steps(p, leapfrog)
     return Method(
-        "edict",
-        {"p": p, "leapfrog": leapfrog},
-        up,
-        down,
+        invert_step=up,
+        sample_step=down,
         passes=lambda walked: 2 * walked.steps * walked.pair,
         check_grid=check_grid,
         begin=_begin,

@@ -7,10 +7,11 @@ The maps are neither white nor of unit variance: they hold the picture. mu is of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unsample.errors import BadOption
-from unsample.methods.base import STEPS, Kept, Method, Task, number
+from unsample.methods.base import STEPS, Kept, Method, Task
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.ddpm_maps import ddpm_mean, ddpm_sample, forward_noised
 
 if TYPE_CHECKING:
@@ -42,21 +43,29 @@ def noise_maps(task: Task, pivots: list[Tensor], eta: float, zero_last: bool) ->
     return torch.stack(maps[::-1], 1)
 
 
-def edit_friendly(eta: float = 1.0, skip: float = 0.36, zero_last: bool = False) -> Method:
+@configured
+def edit_friendly(
+    eta: Annotated[float, Setting("in (0, 1], the noise of the sampler; 1 is DDPM.", high=1.0)] = 1.0,
+    skip: Annotated[
+        float,
+        Setting(
+            "in [0, 1), the part of the steps, noisiest first, that is neither inverted nor sampled: the authors' 36 "
+            "of 100 (12 with prompt-to-prompt). `strength` in `invert` goes before it, as 1 - skip.",
+            high=1.0,
+        ),
+    ] = 0.36,
+    zero_last: Annotated[
+        bool,
+        Setting(
+            "the authors' code: the last map is 0, and the reconstruction is not exact. Otherwise what the last step "
+            "lacks, x_0 - mu, is stored in its place."
+        ),
+    ] = False,
+) -> Method:
     """Edit-friendly DDPM inversion: the noise of every step of a stochastic sampler, such that it makes the picture.
 
     The guidance of inversion plays no part; the maps hold under the guidance of sampling they were made with (3.5 by
     default), and a reconstruction is bound to it. Edits play the maps under another prompt, by default at guidance 15.
-
-    Args:
-        eta: in (0, 1], the noise of the sampler; 1 is DDPM.
-        skip: in [0, 1), the part of the steps, noisiest first, that is neither inverted nor sampled: the authors' 36
-            of 100 (12 with prompt-to-prompt). `strength` in `invert` goes before it, as 1 - skip.
-        zero_last: the authors' code: the last map is 0, and the reconstruction is not exact. Otherwise what the last
-            step lacks, x_0 - mu, is stored in its place.
-
-    Raises:
-        BadOption: settings out of range.
 
     Reference:
         Huberman-Spiegelglas, Kulikov and Michaeli, 2024, arXiv:2304.06140, Eq. 5 and 6, Algorithm 1. The authors' code
@@ -69,21 +78,17 @@ def edit_friendly(eta: float = 1.0, skip: float = 0.36, zero_last: bool = False)
         >>> unsample.methods.edit_friendly(skip=0.2).strength
         0.8
     """
-    if number("edit_friendly", "eta", eta, 0.0, 1.0) == 0:
+    if eta == 0:
         raise BadOption("edit_friendly: eta must be above 0; at 0 the sampler has no noise to find")
-    if number("edit_friendly", "skip", skip, 0.0, 1.0) == 1:
+    if skip == 1:
         raise BadOption("edit_friendly: skip must be below 1; at 1 no step is left")
-    if not isinstance(zero_last, bool):
-        raise BadOption(f"edit_friendly: zero_last must be true or false; got {zero_last!r}")
 
     def fit(task: Task, pivots: list[Tensor], state: State) -> State:
         return {"noise_maps": noise_maps(task, pivots, eta, zero_last)}  # the drawn noises have done their part
 
     return Method(
-        "edit_friendly",
-        {"eta": eta, "skip": skip, "zero_last": zero_last},
-        _up,
-        ddpm_sample(eta),
+        invert_step=_up,
+        sample_step=ddpm_sample(eta),
         passes=lambda walked: walked.steps * walked.sampling_pair,
         begin=_begin,
         fit=fit,

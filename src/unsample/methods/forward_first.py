@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unsample.methods.base import Base, Method, Task, Walked, as_base, base_setting, number, whole
+from unsample.methods.base import Method, Task, Walked
+from unsample.methods.inner import Base, as_base
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.ddpm_maps import forward_noised
 from unsample.numbers.solvers.start import handed_on
 from unsample.numbers.walk import State
@@ -23,19 +25,28 @@ if TYPE_CHECKING:
     from unsample.numbers.grid import Grid
 
 
-def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int | None = None) -> Method:
+@configured
+def forward_first(
+    base: Annotated[Base, Setting("the inversion that goes on from there; any that is a way up alone.")] = "ddim",
+    fraction: Annotated[
+        float,
+        Setting(
+            "of the steps walked, from 0 to 1; at least one step is replaced. 1 is forward diffusion alone.", high=1.0
+        ),
+    ] = 0.04,
+    shared_noise: Annotated[
+        int | None,
+        Setting(
+            "None draws one noise a picture; a number is the seed of one noise that all pictures share, as the "
+            "authors' `forward_seed`. A shared one hides in correlations that are taken across pictures."
+        ),
+    ] = None,
+) -> Method:
     """Forward diffusion for the first fraction of the steps, then an inversion.
 
     The record's `forward_steps` and `forward_timestep` say how far the forward diffusion went.
 
-    Args:
-        base: the inversion that goes on from there; any that is a way up alone.
-        fraction: of the steps walked, from 0 to 1; at least one step is replaced. 1 is forward diffusion alone.
-        shared_noise: None draws one noise a picture; a number is the seed of one noise that all pictures share, as the
-            authors' `forward_seed`. A shared one hides in correlations that are taken across pictures.
-
     Raises:
-        BadOption: settings out of range.
         Incompatible: a base that keeps more than the noise, or that says itself what the first steps are.
 
     Reference:
@@ -46,9 +57,6 @@ def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int
         >>> unsample.methods.forward_first(base="fixed_point").passes(unsample.methods.Walked(steps=50))
         480
     """
-    number("forward_first", "fraction", fraction, high=1.0)
-    if shared_noise is not None:
-        whole("forward_first", "shared_noise", shared_noise, 0)
     inner = as_base(base, "forward_first", goes_on=True)
 
     def begin(task: Task) -> State:
@@ -76,8 +84,6 @@ def forward_first(base: Base = "ddim", fraction: float = 0.04, shared_noise: int
 
     return replace(
         inner,
-        name="forward_first",
-        settings={"base": base_setting(base, inner), "fraction": fraction, "shared_noise": shared_noise},
         invert_step=step,
         passes=lambda walked: beyond(inner.passes, walked, forward_steps(fraction, walked.steps)),
         backward=lambda walked: beyond(inner.backward, walked, forward_steps(fraction, walked.steps)),

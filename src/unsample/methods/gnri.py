@@ -8,24 +8,35 @@ the two made the published numbers is not said.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 from unsample.errors import BadOption
-from unsample.methods.base import Method, Task, choice, number, whole
+from unsample.methods.base import Method, Task
 from unsample.methods.gradient import saving_memory
-from unsample.numbers.solvers.start import Start, asked, starting
+from unsample.methods.settings import Setting, Started, configured
+from unsample.numbers.solvers.start import asked, starting
 from unsample.numbers.walk import State
 
 ETA = 1e-6  # "a small constant for numerical stability": the paper gives no number
 
 
+@configured
 def gnri(
-    variant: Literal["paper", "code"] = "paper",
-    num_iters: int = 2,
-    prior_weight: float = 0.1,
-    eta: float | None = None,
-    gradient_checkpointing: bool = False,
-    start: Start = "source",
+    variant: Annotated[
+        Literal["paper", "code"],
+        Setting(
+            "`paper`: G(y) = || y - sqrt(1 - beta) x_i || / beta with beta = 1 - alpha_j^2 / alpha_i^2 of the step "
+            "walked, and the slope runs through the network; `code`: G(y) = 1/2 || (f(y) - alpha_j x_0) / sigma_j ||^2 "
+            "and y <- y + F / D sign(f(y) - y), no backward pass."
+        ),
+    ] = "paper",
+    num_iters: Annotated[int, Setting("iterations a step.", low=1)] = 2,
+    prior_weight: Annotated[float, Setting("lambda, the weight of G; 0 for none.")] = 0.1,
+    eta: Annotated[float | None, Setting("what is added to the slope, of `paper` only; None is 1e-6.")] = None,
+    gradient_checkpointing: Annotated[
+        bool, Setting("less memory for one more forward pass an iteration; of `paper` only.")
+    ] = False,
+    start: Started = "source",
 ) -> Method:
     """Guided Newton-Raphson inversion, the paper's or the one that the authors' code runs.
 
@@ -33,18 +44,8 @@ def gnri(
     carries the mean residual as sign noise), so `num_iters=1` is `ddim`,
     or with `start="previous"` `uni_inv`.
 
-    Args:
-        variant: "paper": G(y) = || y - sqrt(1 - beta) x_i || / beta with beta = 1 - alpha_j^2 / alpha_i^2 of the step
-            walked, and the slope runs through the network; "code": G(y) = 1/2 || (f(y) - alpha_j x_0) / sigma_j ||^2
-            and y <- y + F / D sign(f(y) - y), no backward pass.
-        num_iters: iterations a step.
-        prior_weight: lambda, the weight of G; 0 for none.
-        eta: what is added to the slope, of "paper" only; None is 1e-6.
-        gradient_checkpointing: less memory for one more forward pass an iteration; of "paper" only.
-        start: of the iteration, as in `fixed_point`.
-
     Raises:
-        BadOption: settings out of range, or of the other variant. Incompatible (while inverting): a network that gives
+        BadOption: settings of the other variant. Incompatible (while inverting): a network that gives
             no gradient.
 
     Reference:
@@ -58,14 +59,6 @@ def gnri(
     """
     from unsample.numbers.solvers.newton import newton_invert, sign_invert
 
-    choice("gnri", "variant", variant, ("paper", "code"))
-    whole("gnri", "num_iters", num_iters)
-    number("gnri", "prior_weight", prior_weight)
-    if eta is not None:
-        number("gnri", "eta", eta)
-    if not isinstance(gradient_checkpointing, bool):
-        raise BadOption(f"gnri: gradient_checkpointing must be true or false; got {gradient_checkpointing!r}")
-    choice("gnri", "start", start, get_args(Start))
     paper = variant == "paper"
     if not paper and (eta is not None or gradient_checkpointing):
         raise BadOption("gnri: eta and gradient_checkpointing belong to variant='paper'; 'code' takes no slope")
@@ -78,16 +71,7 @@ def gnri(
     if gradient_checkpointing:
         step = saving_memory(step, "gnri")
     return Method(
-        "gnri",
-        {
-            "variant": variant,
-            "num_iters": num_iters,
-            "prior_weight": prior_weight,
-            "eta": eta,
-            "gradient_checkpointing": gradient_checkpointing,
-            "start": start,
-        },
-        step,
+        invert_step=step,
         passes=lambda walked: (num_iters * walked.steps + asked(start, walked.steps)) * walked.pair,
         backward=lambda walked: num_iters * walked.steps * walked.pair if paper else 0,
         begin=_remember,

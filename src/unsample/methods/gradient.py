@@ -7,11 +7,13 @@ the fixed point; it states neither optimiser nor learning rate. Gradients run th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unsample.errors import BadOption
-from unsample.methods.base import Base, Method, Walked, as_base, base_setting, choice, number, whole
+from unsample.methods.base import Method, Walked
 from unsample.methods.forward_first import beyond
+from unsample.methods.inner import Base, as_base
+from unsample.methods.settings import Checkpointing, Optimizer, Rate, Setting, configured
 from unsample.numbers.solvers.start import handed_on
 from unsample.numbers.walk import State, Step
 
@@ -23,28 +25,27 @@ if TYPE_CHECKING:
 LEARNING_RATES = {"adam": 1e-3, "sgd": 0.1, "lbfgs": 1.0}  # of a sum of squares; ours, the paper states none
 
 
+@configured
 def gradient(
-    num_iters: int = 1000,
-    lr: float | None = None,
-    optimizer: Literal["adam", "sgd", "lbfgs"] = "adam",
-    first_steps: int | None = None,
-    rest: Base = "ddim",
-    tol: float | None = None,
-    gradient_checkpointing: bool = False,
+    num_iters: Annotated[
+        int, Setting("updates a step, each one pass forward and one backward; the paper's 1,000.", low=1)
+    ] = 1000,
+    lr: Rate = None,
+    optimizer: Optimizer = "adam",
+    first_steps: Annotated[
+        int | None, Setting("how many of the steps, from the clean end, are optimised; None for all.")
+    ] = None,
+    rest: Annotated[Base, Setting("the method of the steps after those.")] = "ddim",
+    tol: Annotated[
+        float | None,
+        Setting("a picture's step ends when RMS(x_i - f(y)) is at most tol * RMS(y); None runs all updates."),
+    ] = None,
+    gradient_checkpointing: Checkpointing = False,
 ) -> Method:
     """Inversion by gradient descent on each step's own equation.
 
-    Args:
-        num_iters: updates a step, each one pass forward and one backward; the paper's 1,000.
-        lr: learning rate; None is 1e-3 for "adam", 0.1 for "sgd" and 1 for "lbfgs".
-        optimizer: "adam", "sgd" (no momentum) or "lbfgs" (10 pairs, no line search); each picture has its own.
-        first_steps: how many of the steps, from the clean end, are optimised; None for all.
-        rest: the method of the steps after those.
-        tol: a picture's step ends when RMS(x_i - f(y)) is at most tol * RMS(y); None runs all updates.
-        gradient_checkpointing: less memory for one more forward pass an update (not counted); diffusers networks only.
-
     Raises:
-        BadOption: settings out of range. Incompatible: a `rest` that keeps more than the noise or says itself what the
+        Incompatible: a `rest` that keeps more than the noise or says itself what the
             first steps are, or (while inverting) a network that gives no gradient or cannot checkpoint.
 
     Reference:
@@ -55,35 +56,17 @@ def gradient(
         >>> unsample.methods.gradient(num_iters=20, first_steps=2).passes(unsample.methods.Walked(steps=10))
         48
     """
-    from unsample.numbers.solvers.gradient import OPTIMIZERS, gradient_invert
+    from unsample.numbers.solvers.gradient import gradient_invert
 
-    whole("gradient", "num_iters", num_iters)
-    choice("gradient", "optimizer", optimizer, OPTIMIZERS)
-    if lr is not None and number("gradient", "lr", lr) == 0:
+    if lr == 0:
         raise BadOption("gradient: lr must be more than 0; got 0")
-    if first_steps is not None:
-        whole("gradient", "first_steps", first_steps, 0)
-    if tol is not None:
-        number("gradient", "tol", tol)
-    if not isinstance(gradient_checkpointing, bool):
-        raise BadOption(f"gradient: gradient_checkpointing must be true or false; got {gradient_checkpointing!r}")
     rate = LEARNING_RATES[optimizer] if lr is None else lr
     after = as_base(rest, "gradient", goes_on=True)
     descent = gradient_invert(num_iters, rate, optimizer, tol)
     if gradient_checkpointing:
         descent = saving_memory(descent, "gradient")
     return Method(
-        "gradient",
-        {
-            "num_iters": num_iters,
-            "lr": lr,
-            "optimizer": optimizer,
-            "first_steps": first_steps,
-            "rest": base_setting(rest, after),
-            "tol": tol,
-            "gradient_checkpointing": gradient_checkpointing,
-        },
-        descent if first_steps is None else then(descent, first_steps, after.invert_step),
+        invert_step=descent if first_steps is None else then(descent, first_steps, after.invert_step),
         passes=lambda walked: (
             num_iters * _own(walked, first_steps) * walked.pair
             + beyond(after.passes, walked, _own(walked, first_steps))

@@ -8,28 +8,36 @@ A reconstruction (c = source) is sampling at guidance 1 whatever w, with all its
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from unsample.methods.base import Base, Method, as_base, base_setting, number
+from unsample.methods.base import Method
+from unsample.methods.inner import as_base
+from unsample.methods.settings import Setting, WayUp, configured
 
 if TYPE_CHECKING:
     from unsample.models.base import Condition
     from unsample.models.guidance import Predict
 
 
-def negative_prompt(base: Base = "ddim", lerp: float = 0.0) -> Method:
+@configured
+def negative_prompt(
+    base: WayUp = "ddim",
+    lerp: Annotated[
+        float,
+        Setting(
+            "from 0, the source prompt, to 1, the negative (or empty) prompt: their embeddings mixed linearly. Not in "
+            "the paper; ProxEdit's code has it as `npi_interp`, along a circle instead of a line.",
+            high=1,
+        ),
+    ] = 0.0,
+) -> Method:
     """Negative-prompt inversion: the source prompt stands in for the negative one when the noise is played back.
 
     A reconstruction under `lerp=0` therefore costs one pass a step. The source prompt takes the place of a
     `negative_prompt` that is given to an edit.
 
-    Args:
-        base: the way up, a method that keeps the noise alone.
-        lerp: from 0, the source prompt, to 1, the negative (or empty) prompt: their embeddings mixed linearly. Not in
-            the paper; ProxEdit's code has it as `npi_interp`, along a circle instead of a line.
-
     Raises:
-        BadOption: settings out of range. Incompatible: a base that keeps more than the noise.
+        Incompatible: a base that keeps more than the noise.
 
     Reference:
         Miyake et al., 2023, arXiv:2305.16807.
@@ -40,17 +48,14 @@ def negative_prompt(base: Base = "ddim", lerp: float = 0.0) -> Method:
         50
     """
     way_up = as_base(base, "negative_prompt")
-    share = number("negative_prompt", "lerp", lerp, 0, 1)
 
     def playback(predict: Predict, source: Condition) -> Predict:
-        if predict.condition is source and share == 0:
+        if predict.condition is source and lerp == 0:
             return predict.with_condition(source, source).on(predict.grid, 1.0)  # the same digits, half the passes
-        return predict.with_condition(predict.condition, _mixed(source, predict.unconditional, share))
+        return predict.with_condition(predict.condition, _mixed(source, predict.unconditional, lerp))
 
     return replace(
         way_up,
-        name="negative_prompt",
-        settings={"base": base_setting(base, way_up), "lerp": lerp},
         playback=playback,
         stores="noise, to be played back against the source prompt",
         needs_prompt=True,

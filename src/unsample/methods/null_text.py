@@ -7,12 +7,14 @@ from where the fitted step leads. The record therefore holds under that guidance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import STEPS, Axis, Base, Kept, Method, Task, as_base, base_setting, number, whole
+from unsample.errors import Incompatible
+from unsample.methods.base import STEPS, Axis, Kept, Method, Task
+from unsample.methods.inner import as_base
+from unsample.methods.settings import Setting, WayUp, configured
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.solvers.embeddings import Descent, Half, fit_each_step, fit_one_for_all, matters, with_embeds
 from unsample.numbers.walk import State, Step
@@ -23,13 +25,27 @@ if TYPE_CHECKING:
     from unsample.numbers.grid import Grid
 
 
+InnerSteps = Annotated[int, Setting("updates a step, at most.", low=1)]
+TwiceForward = Annotated[bool, Setting("less memory for a second forward pass in each backward one (not counted).")]
+
+
+@configured
 def null_text(
-    base: Base = "ddim",
-    num_inner_steps: int = 10,
-    learning_rate: float = 1e-2,
-    early_stop: float | None = 1e-5,
-    global_embedding: bool = False,
-    gradient_checkpointing: bool = False,
+    base: WayUp = "ddim",
+    num_inner_steps: InnerSteps = 10,
+    learning_rate: Annotated[float, Setting("of Adam, at the noisiest step.", low=1e-8)] = 1e-2,
+    early_stop: Annotated[
+        float | None, Setting("the loss at which the noisiest step stops; None makes every update.")
+    ] = 1e-5,
+    global_embedding: Annotated[
+        bool,
+        Setting(
+            'one embedding for all steps instead, for comparison (the paper\'s "global null-text inversion"): '
+            "num_inner_steps sweeps over the steps, each started at its own point of the way up, with one update a "
+            "step at `learning_rate`."
+        ),
+    ] = False,
+    gradient_checkpointing: TwiceForward = False,
 ) -> Method:
     """Null-text inversion: an unconditional embedding a step, fitted so that guided sampling goes back the way up.
 
@@ -41,19 +57,9 @@ def null_text(
     The residual reported is the largest relative distance of the fitted walk from the way up (the base's own, if it
     reports one).
 
-    Args:
-        base: the way up, a method that keeps the noise alone.
-        num_inner_steps: updates a step, at most.
-        learning_rate: of Adam, at the noisiest step.
-        early_stop: the loss at which the noisiest step stops; None makes every update.
-        global_embedding: one embedding for all steps instead, for comparison (the paper's "global null-text
-            inversion"): num_inner_steps sweeps over the steps, each started at its own point of the way up, with one
-            update a step at `learning_rate`.
-        gradient_checkpointing: less memory for a second forward pass in each backward one (not counted).
-
     Raises:
-        BadOption: settings out of range. Incompatible: a base that keeps more than the noise; when it is used: a
-            sampling guidance of 0, or gradient checkpointing of a network that cannot.
+        Incompatible: a base that keeps more than the noise; when it is used: a sampling guidance of 0, or gradient
+            checkpointing of a network that cannot.
 
     Reference:
         Mokady et al., 2023, arXiv:2211.09794, Eq. 3.
@@ -65,17 +71,8 @@ def null_text(
         400
     """
     way_up = as_base(base, "null_text")
-    descent = make_descent("null_text", num_inner_steps, learning_rate, early_stop)
-    check_flags("null_text", global_embedding=global_embedding, gradient_checkpointing=gradient_checkpointing)
-    settings = {
-        "base": base_setting(base, way_up),
-        "num_inner_steps": num_inner_steps,
-        "learning_rate": learning_rate,
-        "early_stop": early_stop,
-        "global_embedding": global_embedding,
-        "gradient_checkpointing": gradient_checkpointing,
-    }
-    made = embedding_method("null_text", settings, way_up, "unconditional", descent)
+    descent = Descent(num_inner_steps, learning_rate, early_stop)
+    made = embedding_method("null_text", way_up, "unconditional", descent, gradient_checkpointing, global_embedding)
     many = "one for all steps" if global_embedding else "one a step"
     asked = num_inner_steps + (1 if global_embedding else 2)
     return replace(
@@ -88,17 +85,18 @@ def null_text(
     )
 
 
-def embedding_method(name: str, settings: Mapping[str, Any], way_up: Method, half: Half, descent: Descent) -> Method:
+def embedding_method(
+    name: str, way_up: Method, half: Half, descent: Descent, gradient_checkpointing: bool, one_for_all: bool = False
+) -> Method:
     """A method that fits the embeddings of one half of the guided prediction; its cost is left to the caller."""
-    checkpointing: bool = settings["gradient_checkpointing"]
-    axis = Axis("1 or T", lambda timesteps, stop: (1, stop)) if settings.get("global_embedding") else STEPS
+    axis = Axis("1 or T", lambda timesteps, stop: (1, stop)) if one_for_all else STEPS
 
     def begin(task: Task) -> State:
         from unsample.models.checkpointing import check_checkpointing
 
         if all(task.playback.scales[i] == 0 for i in range(1, task.stop + 1)):
             raise Incompatible(f"{name}: with a sampling guidance of 0 the prompt has no part; use 1 or more")
-        if checkpointing:
+        if gradient_checkpointing:
             check_checkpointing(task.playback.model, name)
         return {} if way_up.begin is None else way_up.begin(task)
 
@@ -110,17 +108,14 @@ def embedding_method(name: str, settings: Mapping[str, Any], way_up: Method, hal
         assert start is not None
         if not any(matters(predict, half, i) for i in range(1, task.stop + 1)):
             return {**state, half: start.float()[:, None].repeat(1, task.stop, *[1] * (start.ndim - 1))}
-        one_for_all = settings.get("global_embedding", False)
         fitting = fit_one_for_all if one_for_all else fit_each_step
         rounds = range(descent.num_inner_steps if one_for_all else task.stop)
-        with checkpointed(predict.model, checkpointing):
+        with checkpointed(predict.model, gradient_checkpointing):
             fitted, missed = fitting(predict, pivots, half, start, descent, task.progress(rounds, "fit embeddings"))
         return {"residual": missed, **state, half: fitted}  # a base that reports residuals keeps its own
 
     return replace(
         way_up,
-        name=name,
-        settings=settings,
         begin=begin,
         fit=fit,
         sample_step=sample_with(half),
@@ -147,19 +142,3 @@ def sample_with(half: Half, joined: Callable[[Tensor, Tensor], Tensor] = lambda 
         return ddim_sample(with_embeds(predict, half, joined(embeds, given)), x, grid, i, j, state)
 
     return step
-
-
-def make_descent(name: str, num_inner_steps: int, learning_rate: float, early_stop: float | None) -> Descent:
-    """The settings of the descent, checked."""
-    whole(name, "num_inner_steps", num_inner_steps)
-    number(name, "learning_rate", learning_rate, 1e-8)
-    if early_stop is not None:
-        number(name, "early_stop", early_stop)
-    return Descent(num_inner_steps, learning_rate, early_stop)
-
-
-def check_flags(name: str, **flags: object) -> None:
-    """Settings that are true or false, or `BadOption`."""
-    for flag, value in flags.items():
-        if not isinstance(value, bool):
-            raise BadOption(f"{name}: {flag} must be true or false; got {value!r}")

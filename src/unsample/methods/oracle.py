@@ -9,11 +9,13 @@ what mending the first steps can do, for generated pictures only.
 from __future__ import annotations
 
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unsample.errors import Incompatible
-from unsample.methods.base import Base, Method, Task, as_base, base_setting, choice, whole
+from unsample.methods.base import Method, Task
 from unsample.methods.forward_first import beyond
+from unsample.methods.inner import Base, as_base
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.ddim import carry
 from unsample.numbers.solvers.start import handed_on
 from unsample.numbers.solvers.stochastic import joining
@@ -25,19 +27,27 @@ if TYPE_CHECKING:
     from unsample.numbers.grid import Grid
 
 
-def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"] = "eps") -> Method:
+@configured
+def oracle(
+    base: Annotated[Base, Setting("the inversion that goes on from there; any that is a way up alone.")] = "ddim",
+    num_steps: Annotated[
+        int,
+        Setting("k, how many of the first inversion steps are replaced; all of them if there are fewer.", low=1),
+    ] = 1,
+    replace: Annotated[
+        Literal["eps", "x"],
+        Setting(
+            "`eps` replaces the prediction and carries the picture that was given; `x` replaces the whole latent, "
+            "which undoes the rounding of the picture too."
+        ),
+    ] = "eps",
+) -> Method:
     """Inversion whose first steps use the recorded sampling run.
 
     `invert(..., trajectory=sample(..., keep_trajectory=True).trajectory)`: of the same model, steps and condition.
 
-    Args:
-        base: the inversion that goes on from there; any that is a way up alone.
-        num_steps: k, how many of the first inversion steps are replaced; all of them if there are fewer.
-        replace: "eps" replaces the prediction and carries the picture that was given; "x" replaces the whole latent,
-            which undoes the rounding of the picture too.
-
     Raises:
-        BadOption: settings out of range; at `invert`, no recorded trajectory.
+        BadOption: at `invert`, no recorded trajectory.
         Incompatible: a base that keeps more than the noise, or that says itself what the first steps are.
 
     Reference:
@@ -48,8 +58,6 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
         >>> unsample.methods.oracle(num_steps=5).passes(unsample.methods.Walked(steps=50))
         45
     """
-    whole("oracle", "num_steps", num_steps)
-    choice("oracle", "replace", replace, ("eps", "x"))
     inner = as_base(base, "oracle", goes_on=True)
 
     def begin(task: Task) -> State:
@@ -72,8 +80,6 @@ def oracle(base: Base = "ddim", num_steps: int = 1, replace: Literal["eps", "x"]
 
     return changed(
         inner,
-        name="oracle",
-        settings={"base": base_setting(base, inner), "num_steps": num_steps, "replace": replace},
         invert_step=step,
         passes=lambda walked: beyond(inner.passes, walked, num_steps),
         backward=lambda walked: beyond(inner.backward, walked, num_steps),

@@ -9,11 +9,13 @@ the last timestep (48 of 50); here all T steps run.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import Base, Method, Task, as_base, base_setting, holds, number, whole
+from unsample.errors import Incompatible
+from unsample.methods.base import Method, Task
 from unsample.methods.ddim import ddim
+from unsample.methods.inner import Base, as_base, holds
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
@@ -23,32 +25,38 @@ if TYPE_CHECKING:
     from unsample.numbers.prediction import Prediction
 
 
+@configured
 def pix2pix_zero(
-    base: Base = "ddim",
-    lambda_ac: float = 20.0,
-    lambda_kl: float = 20.0,
-    num_reg_steps: int = 5,
-    num_ac_rolls: int = 5,
-    lowest_roll: int = 1,
+    base: Annotated[
+        Base,
+        Setting(
+            "the step whose eps is regularised: any that is a way up alone and needs no gradients. The bare name "
+            "`ddim` is DDIM as the authors pair it, asked at the source level; a configured one, `ddim()` or "
+            "`base.eps_at=target`, is taken as it is."
+        ),
+    ] = "ddim",
+    lambda_ac: Annotated[float, Setting("weight of the autocorrelation, at least 0.")] = 20.0,
+    lambda_kl: Annotated[float, Setting("weight of the divergence from N(0, 1), at least 0.")] = 20.0,
+    num_reg_steps: Annotated[int, Setting("rounds of regularisation a prediction.", low=1)] = 5,
+    num_ac_rolls: Annotated[
+        int,
+        Setting("autocorrelation steps a round, each with fresh seeded rolls for every channel and level.", low=1),
+    ] = 5,
+    lowest_roll: Annotated[
+        int,
+        Setting(
+            "1 draws rolls from [1, side / 2); 0 from [0, side / 2), as both the authors' code (`randrange`) and "
+            "diffusers do, though a roll of 0 compares eps with itself and asks it to vanish.",
+            among=(0, 1),
+        ),
+    ] = 1,
 ) -> Method:
     """Inversion with autocorrelation and KL regularisation of eps.
 
     A step that would raise the loss it descends is not taken (`solvers.regularise` says why); one step's predictions
     share their rolls, so that an implicit base solves one equation.
 
-    Args:
-        base: the step whose eps is regularised: any that is a way up alone and needs no gradients. The bare name
-            "ddim" is DDIM as the authors pair it, asked at the source level; a configured one, `ddim()` or
-            `base.eps_at=target`, is taken as it is.
-        lambda_ac: weight of the autocorrelation, at least 0.
-        lambda_kl: weight of the divergence from N(0, 1), at least 0.
-        num_reg_steps: rounds of regularisation a prediction.
-        num_ac_rolls: autocorrelation steps a round, each with fresh seeded rolls for every channel and level.
-        lowest_roll: 1 draws rolls from [1, side / 2); 0 from [0, side / 2), as both the authors' code (`randrange`)
-            and diffusers do, though a roll of 0 compares eps with itself and asks it to vanish.
-
     Raises:
-        BadOption: settings out of range.
         Incompatible: a base that keeps more than the noise, differentiates, or regularises eps already.
 
     Reference:
@@ -60,25 +68,10 @@ def pix2pix_zero(
         >>> method.passes(unsample.methods.Walked(steps=50)), method.needs_grad
         (250, False)
     """
-    name = "pix2pix_zero"
-    number(name, "lambda_ac", lambda_ac)
-    number(name, "lambda_kl", lambda_kl)
-    for setting, value in (("num_reg_steps", num_reg_steps), ("num_ac_rolls", num_ac_rolls)):
-        whole(name, setting, value)
-    if whole(name, "lowest_roll", lowest_roll, 0) > 1:
-        raise BadOption(f"{name}: lowest_roll must be 0 or 1; got {lowest_roll}")
-    inner = ddim(eps_at="source") if base == "ddim" else as_base(base, name, needs_grad=False)
+    inner = ddim(eps_at="source") if base == "ddim" else as_base(base, "pix2pix_zero", needs_grad=False)
     if holds(inner, _regularises):
-        raise Incompatible(f"{name}(base={inner.name}) makes no sense: its eps is regularised already")
+        raise Incompatible(f"pix2pix_zero(base={inner.name}) makes no sense: its eps is regularised already")
     rates = (lambda_ac / num_ac_rolls, lambda_kl)
-    settings = {
-        "base": base_setting(base, inner),
-        "lambda_ac": lambda_ac,
-        "lambda_kl": lambda_kl,
-        "num_reg_steps": num_reg_steps,
-        "num_ac_rolls": num_ac_rolls,
-        "lowest_roll": lowest_roll,
-    }
 
     def begin(task: Task) -> State:
         return _rolls(task, inner, (num_reg_steps, num_ac_rolls), lowest_roll)
@@ -91,7 +84,7 @@ def pix2pix_zero(
         told = {} if inner.notes is None else inner.notes(grid, stop)
         return {**told, "regularised": {"name": inner.name, "settings": dict(inner.settings)}}  # which "ddim" it was
 
-    return replace(inner, name=name, settings=settings, invert_step=step, begin=begin, notes=notes)
+    return replace(inner, invert_step=step, begin=begin, notes=notes)
 
 
 class Regularised:

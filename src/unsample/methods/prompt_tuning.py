@@ -8,22 +8,38 @@ learning rate and s are in dispute, and a fitted embedding leaves what the text 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from unsample.methods.base import Base, Method, Walked, as_base, base_setting, number
-from unsample.methods.null_text import check_flags, embedding_method, make_descent, sample_with
+from unsample.methods.base import Method, Walked
+from unsample.methods.inner import as_base
+from unsample.methods.null_text import InnerSteps, TwiceForward, embedding_method, sample_with
+from unsample.methods.settings import Setting, WayUp, configured
+from unsample.numbers.solvers.embeddings import Descent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@configured
 def prompt_tuning(
-    base: Base = "ddim",
-    num_inner_steps: int = 10,
-    learning_rate: float = 1e-2,
-    early_stop: float | None = None,
-    interpolation: float = 0.8,
-    gradient_checkpointing: bool = False,
+    base: WayUp = "ddim",
+    num_inner_steps: InnerSteps = 10,
+    learning_rate: Annotated[
+        float, Setting("of Adam, at the noisiest step. Code of others has 0.01 and 0.005.", low=1e-8)
+    ] = 1e-2,
+    early_stop: Annotated[
+        float | None,
+        Setting("the loss at which the noisiest step stops, as in `null_text`; None makes every update."),
+    ] = None,
+    interpolation: Annotated[
+        float,
+        Setting(
+            "s, the share of the target's embedding in an edit: 0 reconstructs, 1 forgets the fit. The default is "
+            "ours.",
+            high=1,
+        ),
+    ] = 0.8,
+    gradient_checkpointing: TwiceForward = False,
 ) -> Method:
     """Prompt tuning inversion: a conditional embedding a step, fitted so that sampling goes back the way up.
 
@@ -33,18 +49,9 @@ def prompt_tuning(
     `sampling_guidance_scale=1` the conditional embedding is still fitted, without an unconditional pass.
     The residual reported is as in `null_text`.
 
-    Args:
-        base: the way up, a method that keeps the noise alone.
-        num_inner_steps: updates a step, at most.
-        learning_rate: of Adam, at the noisiest step. Code of others has 0.01 and 0.005.
-        early_stop: the loss at which the noisiest step stops, as in `null_text`; None makes every update.
-        interpolation: s, the share of the target's embedding in an edit: 0 reconstructs, 1 forgets the fit. The
-            default is ours.
-        gradient_checkpointing: less memory for a second forward pass in each backward one (not counted).
-
     Raises:
-        BadOption: settings out of range. Incompatible: a base that keeps more than the noise; when it is used: a
-            sampling guidance of 0, or gradient checkpointing of a network that cannot.
+        Incompatible: a base that keeps more than the noise; when it is used: a sampling guidance of 0, or gradient
+            checkpointing of a network that cannot.
 
     Reference:
         Dong et al., 2023, arXiv:2305.04441.
@@ -55,18 +62,8 @@ def prompt_tuning(
         500
     """
     way_up = as_base(base, "prompt_tuning")
-    descent = make_descent("prompt_tuning", num_inner_steps, learning_rate, early_stop)
-    number("prompt_tuning", "interpolation", interpolation, 0, 1)
-    check_flags("prompt_tuning", gradient_checkpointing=gradient_checkpointing)
-    settings = {
-        "base": base_setting(base, way_up),
-        "num_inner_steps": num_inner_steps,
-        "learning_rate": learning_rate,
-        "early_stop": early_stop,
-        "interpolation": interpolation,
-        "gradient_checkpointing": gradient_checkpointing,
-    }
-    made = embedding_method("prompt_tuning", settings, way_up, "condition", descent)
+    descent = Descent(num_inner_steps, learning_rate, early_stop)
+    made = embedding_method("prompt_tuning", way_up, "condition", descent, gradient_checkpointing)
 
     def towards(fitted: Tensor, target: Tensor) -> Tensor:
         return fitted.lerp(target.to(fitted), interpolation)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from unsample.methods.base import Axis, Base, Kept, Method, Task, as_base, base_setting, choice, number, whole
+from unsample.methods.base import Axis, Kept, Method, Task
+from unsample.methods.inner import as_base
+from unsample.methods.settings import Setting, WayUp, configured
 from unsample.numbers.solvers.proximal import Proximal
 from unsample.numbers.walk import State
 
@@ -23,13 +25,34 @@ if TYPE_CHECKING:
     from unsample.models.guidance import Predict
 
 
+@configured
 def proximal(
-    base: Base = "ddim",
-    prox: Literal["l0", "l1"] = "l0",
-    quantile: float = 0.7,
-    recon_t: int = 400,
-    recon_lr: float = 1.0,
-    dilate_mask: int = 1,
+    base: WayUp = "ddim",
+    prox: Annotated[
+        Literal["l0", "l1"],
+        Setting(
+            "`l0` keeps the difference where it is large and drops the rest, `l1` also shortens it by the threshold."
+        ),
+    ] = "l0",
+    quantile: Annotated[
+        float,
+        Setting(
+            "of the difference's size over a picture, the threshold; 0 with `l0` is plain guidance. The authors' code "
+            "takes it over the batch.",
+            high=1,
+        ),
+    ] = 0.7,
+    recon_t: Annotated[
+        int, Setting("timesteps below it have inversion guidance; 0 has none, and then only the noise is kept.")
+    ] = 400,
+    recon_lr: Annotated[
+        float,
+        Setting(
+            "how far x moves; 0 is as `recon_t=0`. The authors' examples have 1, .5 and .1, PnPInversion's copy .1.",
+            high=1,
+        ),
+    ] = 1.0,
+    dilate_mask: Annotated[int, Setting("how many latent pixels around what was kept are left alone too.")] = 1,
 ) -> Method:
     """ProxEdit on negative-prompt inversion.
 
@@ -37,17 +60,8 @@ def proximal(
     Inversion guidance: at steps from timesteps below `recon_t`, x moves by `recon_lr` of its distance to the point
     of the way up, except where the difference was kept.
 
-    Args:
-        base: the way up, a method that keeps the noise alone.
-        prox: "l0" keeps the difference where it is large and drops the rest, "l1" also shortens it by the threshold.
-        quantile: of the difference's size over a picture, the threshold; 0 with "l0" is plain guidance. The authors'
-            code takes it over the batch.
-        recon_t: timesteps below it have inversion guidance; 0 has none, and then only the noise is kept.
-        recon_lr: how far x moves; 0 is as `recon_t=0`. The authors' examples have 1, .5 and .1, PnPInversion's copy .1.
-        dilate_mask: how many latent pixels around what was kept are left alone too.
-
     Raises:
-        BadOption: settings out of range. Incompatible: a base that keeps more than the noise.
+        Incompatible: a base that keeps more than the noise.
 
     Reference:
         Han et al., 2023, arXiv:2306.05414.
@@ -58,22 +72,8 @@ def proximal(
         400
     """
     way_up = as_base(base, "proximal")
-    guided = whole("proximal", "recon_t", recon_t, 0) > 0 and number("proximal", "recon_lr", recon_lr, 0, 1) > 0
-    step = Proximal(
-        number("proximal", "quantile", quantile, 0, 1),
-        choice("proximal", "prox", prox, ("l0", "l1")) == "l1",
-        recon_t if guided else 0,  # there are no points to be pulled to
-        recon_lr,
-        whole("proximal", "dilate_mask", dilate_mask, 0),
-    )
-    settings = {
-        "base": base_setting(base, way_up),
-        "prox": prox,
-        "quantile": quantile,
-        "recon_t": recon_t,
-        "recon_lr": recon_lr,
-        "dilate_mask": dilate_mask,
-    }
+    guided = recon_t > 0 and recon_lr > 0
+    step = Proximal(quantile, prox == "l1", recon_t if guided else 0, recon_lr, dilate_mask)  # 0: no points to pull to
 
     def below(timesteps: Sequence[int], stop: int) -> int:
         return sum(t < recon_t for t in timesteps[1 : stop + 1])
@@ -97,8 +97,6 @@ def proximal(
 
     return replace(
         way_up,
-        name="proximal",
-        settings=settings,
         sample_step=step,
         fit=fit if guided else None,
         playback=playback,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unsample.methods.base import Method, Task, nothing
+from unsample.methods.settings import configured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,7 @@ def _up(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tu
     return state["fresh"], state
 
 
+@configured
 def random_noise() -> Method:
     """Noise that knows nothing of the picture; the floor. It reconstructs some other picture.
 
@@ -36,4 +38,4 @@ def random_noise() -> Method:
         >>> unsample.methods.random_noise().passes(unsample.methods.Walked(steps=50))
         0
     """
-    return Method("random_noise", {}, _up, passes=nothing, begin=_begin, stores="fresh noise")
+    return Method(invert_step=_up, passes=nothing, begin=_begin, stores="fresh noise")

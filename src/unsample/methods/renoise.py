@@ -8,10 +8,11 @@ black pictures of plain white ones from the authors' code; here overshooting ste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from unsample.errors import BadOption, Incompatible
-from unsample.methods.base import STEPS, Kept, Method, Task, Walked, choice, number, whole
+from unsample.methods.base import STEPS, Kept, Method, Task, Walked
+from unsample.methods.settings import Setting, Started, configured
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.solvers.renoise import RenoisePlan, renoise_invert
 from unsample.numbers.solvers.start import Start, asked, starting
@@ -21,27 +22,51 @@ from unsample.numbers.walk import State
 if TYPE_CHECKING:
     from torch import Tensor
 
-CORRECTIONS = ("exact", "optimised")
 CORRECTION_STEPS, CORRECTION_RATE = 10, 1.8  # the authors' descent on |n - n*|
 
 
+@configured
 def renoise(
-    num_renoise_steps: int = 1,
-    early_renoise_steps: int = 5,
-    early_timestep: int = 250,
-    average: bool = True,
-    early_from: int = 0,
-    early_to: int = 5,
-    late_from: int = 8,
-    late_to: int = 10,
-    lambda_ac: float = 20.0,
-    lambda_kl: float = 0.065,
-    num_reg_steps: int = 4,
-    num_ac_rolls: int = 5,
-    lowest_roll: int = 0,
-    eta: float = 0.0,
-    noise_correction: Literal["exact", "optimised"] | None = None,
-    start: Start = "source",
+    num_renoise_steps: Annotated[int, Setting("K; each step makes K + 1 predictions.")] = 1,
+    early_renoise_steps: Annotated[int, Setting("at most so many where the timestep is below `early_timestep`.")] = 5,
+    early_timestep: Annotated[int, Setting("the first timestep that is not early (250 of 1000).")] = 250,
+    average: Annotated[bool, Setting("whether the final step takes the mean of a window of predictions.")] = True,
+    early_from: Annotated[int, Setting("the first prediction of that window at early steps.")] = 0,
+    early_to: Annotated[int, Setting("the first one after it.", low=1)] = 5,
+    late_from: Annotated[int, Setting("the first prediction of the window at the other steps.")] = 8,
+    late_to: Annotated[int, Setting("the first one after it.", low=1)] = 10,
+    lambda_ac: Annotated[float, Setting("weight of the autocorrelation of eps.")] = 20.0,
+    lambda_kl: Annotated[
+        float,
+        Setting(
+            "weight of the divergence of its 4 x 4 patches from those of the eps that the network predicts for the "
+            "picture with forward noise; that prediction is one more evaluation of each step that regularises."
+        ),
+    ] = 0.065,
+    num_reg_steps: Annotated[int, Setting("rounds of regularisation, 0 for none.")] = 4,
+    num_ac_rolls: Annotated[int, Setting("autocorrelation steps a round.", low=1)] = 5,
+    lowest_roll: Annotated[
+        int,
+        Setting(
+            "rolls are drawn from [0, side / 2) as in the authors' code, or with 1 from [1, side / 2).", among=(0, 1)
+        ),
+    ] = 0,
+    eta: Annotated[
+        float,
+        Setting(
+            "of the sampler, as in DDIM, from 0 (deterministic) to 1 (ancestral: Euler's, in the frame x / alpha).",
+            high=1.0,
+        ),
+    ] = 0.0,
+    noise_correction: Annotated[
+        Literal["exact", "optimised"] | None,
+        Setting(
+            "None replays the drawn noises; `exact` stores n*, which is not Gaussian; `optimised` (the authors' "
+            "default) takes 10 gradient steps of rate 1.8 from the drawn noise on |n - n*|. One evaluation a step, "
+            "under the guidance of sampling. Needs eta above 0."
+        ),
+    ] = None,
+    start: Started = "source",
 ) -> Method:
     """ReNoise inversion.
 
@@ -50,28 +75,7 @@ def renoise(
     timesteps below 250 only. With eta = 0 the noise alone is kept; otherwise the sampler's noises are kept with it, and
     played back.
 
-    Args:
-        num_renoise_steps: K; each step makes K + 1 predictions.
-        early_renoise_steps: at most so many where the timestep is below `early_timestep`.
-        early_timestep: the first timestep that is not early (250 of 1000).
-        average: whether the final step takes the mean of a window of predictions.
-        early_from, early_to: that window at early steps: predictions k with early_from <= k < early_to.
-            (early_from: default 0; early_to: default 5.)
-        late_from, late_to: the window at the others. (late_from: default 8; late_to: default 10.)
-        lambda_ac: weight of the autocorrelation of eps.
-        lambda_kl: weight of the divergence of its 4 x 4 patches from those of the eps that the network predicts for the
-            picture with forward noise; that prediction is one more evaluation of each step that regularises.
-        num_reg_steps: rounds of regularisation, 0 for none.
-        num_ac_rolls: autocorrelation steps a round.
-        lowest_roll: rolls are drawn from [0, side / 2) as in the authors' code, or with 1 from [1, side / 2).
-        eta: of the sampler, as in DDIM, from 0 (deterministic) to 1 (ancestral: Euler's, in the frame x / alpha).
-        noise_correction: None replays the drawn noises; "exact" stores n*, which is not Gaussian; "optimised" (the
-            authors' default) takes 10 gradient steps of rate 1.8 from the drawn noise on |n - n*|. One evaluation a
-            step, under the guidance of sampling. Needs eta above 0.
-        start: of the iterates of a step, as in `fixed_point`; with eta above 0 under the step's own noise.
-
     Raises:
-        BadOption: settings out of range.
         Incompatible: while inverting, latents smaller than a patch.
 
     Reference:
@@ -83,7 +87,11 @@ def renoise(
         >>> few.passes(unsample.methods.Walked(steps=4, timesteps=(249, 499, 749, 999)))
         44
     """
-    _check(locals())
+    for name, low, high in (("early", early_from, early_to), ("late", late_from, late_to)):
+        if low >= high:
+            raise BadOption(f"renoise: {name}_from must be below {name}_to; got {low} and {high}, an empty window")
+    if noise_correction is not None and eta == 0:
+        raise BadOption("renoise: noise_correction corrects a stochastic sampler's noises; eta=0 has none, use eta=1")
     plan = RenoisePlan(
         num_renoise_steps=num_renoise_steps,
         early_renoise_steps=early_renoise_steps,
@@ -97,30 +105,10 @@ def renoise(
         num_ac_rolls=num_ac_rolls,
         eta=eta,
     )
-    settings = {
-        "num_renoise_steps": num_renoise_steps,
-        "early_renoise_steps": early_renoise_steps,
-        "early_timestep": early_timestep,
-        "average": average,
-        "early_from": early_from,
-        "early_to": early_to,
-        "late_from": late_from,
-        "late_to": late_to,
-        "lambda_ac": lambda_ac,
-        "lambda_kl": lambda_kl,
-        "num_reg_steps": num_reg_steps,
-        "num_ac_rolls": num_ac_rolls,
-        "lowest_roll": lowest_roll,
-        "eta": eta,
-        "noise_correction": noise_correction,
-        "start": start,
-    }
     corrected, stochastic = noise_correction is not None, eta > 0
     return Method(
-        "renoise",
-        settings,
-        starting(renoise_invert(plan), start, eta),
-        noisy_sample(eta) if stochastic else ddim_sample,
+        invert_step=starting(renoise_invert(plan), start, eta),
+        sample_step=noisy_sample(eta) if stochastic else ddim_sample,
         passes=lambda walked: _passes(plan, walked, start) + (walked.steps * walked.sampling_pair if corrected else 0),
         begin=lambda task: _draws(task, plan, lowest_roll),
         fit=(lambda task, pivots, state: _corrected(task, pivots, state, eta, noise_correction == "exact"))
@@ -133,32 +121,6 @@ def renoise(
         guidance_bound=noise_correction == "exact",
         handles_guidance=noise_correction == "exact",  # the authors invert and reconstruct at 0 or 1
     )
-
-
-def _check(given: dict[str, Any]) -> None:
-    """Refuse settings out of range."""
-    for name in ("num_renoise_steps", "early_renoise_steps", "early_timestep", "early_from", "late_from"):
-        whole("renoise", name, given[name], 0)
-    for name in ("num_reg_steps", "lowest_roll"):
-        whole("renoise", name, given[name], 0)
-    for name in ("early_to", "late_to", "num_ac_rolls"):
-        whole("renoise", name, given[name])
-    for name in ("lambda_ac", "lambda_kl"):
-        number("renoise", name, given[name])
-    number("renoise", "eta", given["eta"], high=1.0)
-    choice("renoise", "start", given["start"], get_args(Start))
-    if given["noise_correction"] is not None:
-        choice("renoise", "noise_correction", given["noise_correction"], CORRECTIONS)
-    if not isinstance(given["average"], bool):
-        raise BadOption(f"renoise: average must be true or false; got {given['average']!r}")
-    if given["lowest_roll"] > 1:
-        raise BadOption(f"renoise: lowest_roll must be 0 or 1; got {given['lowest_roll']}")
-    for name in ("early", "late"):
-        low, high = given[f"{name}_from"], given[f"{name}_to"]
-        if low >= high:
-            raise BadOption(f"renoise: {name}_from must be below {name}_to; got {low} and {high}, an empty window")
-    if given["noise_correction"] is not None and given["eta"] == 0:
-        raise BadOption("renoise: noise_correction corrects a stochastic sampler's noises; eta=0 has none, use eta=1")
 
 
 def _passes(plan: RenoisePlan, walked: Walked, start: Start) -> int:

@@ -6,9 +6,10 @@ a baseline that costs no network call. Its record knows of the picture what the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unsample.methods.base import STEPS, Kept, Method, Task, nothing, number
+from unsample.methods.base import STEPS, Kept, Method, Task, nothing
+from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.solvers.ddpm_maps import ddpm_sample, forward_noised
 
@@ -23,15 +24,18 @@ def _up(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tu
     return forward_noised(state["x0"], state["forward_noise"], grid, j), state
 
 
-def sdedit(eta: float = 0.0) -> Method:
+@configured
+def sdedit(
+    eta: Annotated[
+        float,
+        Setting(
+            "in [0, 1], the noise of sampling: 0 is DDIM, what `img2img` pipelines use; 1 is the ancestral sampler, "
+            "the discrete form of the paper's reverse SDE. Its noises are drawn with the record, seeded, and kept.",
+            high=1.0,
+        ),
+    ] = 0.0,
+) -> Method:
     """SDEdit: the noised picture. How far it is noised is `strength` in `invert`, 0.8 by default.
-
-    Args:
-        eta: in [0, 1], the noise of sampling: 0 is DDIM, what `img2img` pipelines use; 1 is the ancestral sampler, the
-            discrete form of the paper's reverse SDE. Its noises are drawn with the record, seeded, and kept.
-
-    Raises:
-        BadOption: eta out of range.
 
     Reference:
         Meng et al., 2022, arXiv:2108.01073. The strength is that of diffusers; the paper takes 0.3 to 0.6.
@@ -41,7 +45,6 @@ def sdedit(eta: float = 0.0) -> Method:
         >>> unsample.methods.sdedit().strength
         0.8
     """
-    number("sdedit", "eta", eta, 0.0, 1.0)
 
     def begin(task: Task) -> State:
         drawn: dict[str, Tensor] = {"x0": task.x0, "forward_noise": task.noise()}
@@ -51,10 +54,8 @@ def sdedit(eta: float = 0.0) -> Method:
         return drawn
 
     return Method(
-        "sdedit",
-        {"eta": eta},
-        _up,
-        ddpm_sample(eta) if eta > 0 else ddim_sample,
+        invert_step=_up,
+        sample_step=ddpm_sample(eta) if eta > 0 else ddim_sample,
         passes=nothing,
         begin=begin,
         keeps={"noise_maps": Kept("the noise of each step of sampling, the last step's first", STEPS)}

@@ -8,12 +8,12 @@ there: `fixed_point(num_iters, start="previous")`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from unsample.methods.base import Method
 from unsample.methods.fixed_point import fixed_point
+from unsample.methods.settings import configured
 
 
+@configured
 def uni_inv() -> Method:
     """Uni-Inv: a predictor without cost, and one evaluation of the network to correct it.
 
@@ -28,4 +28,4 @@ def uni_inv() -> Method:
         >>> unsample.methods.uni_inv().passes(unsample.methods.Walked(steps=50))
         51
     """
-    return replace(fixed_point(1, start="previous"), name="uni_inv", settings={})
+    return fixed_point(1, start="previous")

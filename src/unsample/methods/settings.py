@@ -1,0 +1,192 @@
+"""The settings of methods: declared once, in the signature of the factory, with type, bounds and text.
+
+`num_iters: Annotated[int, Setting("iterations a step.", low=1)] = 10` is what the factory checks, what `--set` parses
+and what `unsample methods NAME` and `help()` show. Conditions between two settings stand in the factory.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
+
+from unsample.errors import BadOption, unknown_name
+from unsample.methods.base import Method
+from unsample.methods.inner import INNER, Base, recorded
+from unsample.numbers.solvers.start import Start
+from unsample.numeric import is_real, is_whole
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is said of a setting beside its type."""
+
+    text: str
+    low: float = 0  # of a number, itself allowed
+    high: float = math.inf
+    among: tuple[int, ...] = ()  # the whole numbers that are allowed, in place of bounds
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A setting of a factory."""
+
+    name: str
+    hint: Any  # its type
+    default: Any
+    setting: Setting
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be None."""
+        return self.hint != Base and type(None) in get_args(self.hint)
+
+    @property
+    def kind(self) -> Any:
+        """Its type without None."""
+        return next(k for k in get_args(self.hint) if k is not type(None)) if self.optional else self.hint
+
+    @property
+    def spelling(self) -> str:
+        """Its type as one writes it."""
+        if self.kind == Base:
+            return "Base"
+        words = f"Literal[{', '.join(map(repr, get_args(self.kind)))}]" if get_origin(self.kind) is Literal else ""
+        return (words or self.kind.__name__) + " | None" * self.optional
+
+    def check(self, method: str, value: object) -> None:
+        """Refuse a value that is not of the type, or out of bounds.
+
+        Raises:
+            BadOption: it says what was expected.
+        """
+        if self.kind == Base or (value is None and self.optional):
+            return
+        expected = self._expected(value)
+        if expected is not None:
+            raise BadOption(f"{method}: {self.name} must be {expected}; got {value!r}")
+
+    def _expected(self, value: Any) -> str | None:
+        """What the value must be, where it is not."""
+        low, high, among = self.setting.low, self.setting.high, self.setting.among
+        if self.kind is bool:
+            return None if isinstance(value, bool) else "true or false"
+        if self.kind is int and among:
+            return None if is_whole(value) and value in among else " or ".join(map(str, among))
+        if self.kind is int:  # of 63 bits: torch's seeds
+            return None if is_whole(value) and low <= value < 2**63 else f"a whole number of at least {low}"
+        if self.kind is float:
+            limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
+            fits = is_real(value) and low <= value <= min(high, sys.float_info.max)
+            return None if fits else f"a finite number {limits}"
+        words = get_args(self.kind)
+        return None if value in words else f"one of {', '.join(words)}"
+
+
+def configured(factory: Callable[P, Method]) -> Callable[P, Method]:
+    """A factory whose settings are checked as its signature declares them, and stand in the method that it returns.
+
+    The method gets the factory's name, and its docstring the text of the settings.
+    """
+    signature, name = inspect.signature(factory), factory.__name__
+
+    @functools.wraps(factory)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Method:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        for declared in declarations(made):
+            declared.check(name, given.arguments[declared.name])
+        method = factory(*args, **kwargs)
+        settings = {k: recorded(v, name) if k in INNER else v for k, v in given.arguments.items()}
+        return replace(method, name=name, settings=settings)
+
+    made.__doc__ = _described(made)
+    plain = [signature.parameters[d.name].replace(annotation=d.hint) for d in declarations(made)]
+    made.__signature__ = signature.replace(parameters=plain)  # type: ignore[attr-defined]
+    return made
+
+
+@functools.cache
+def declarations(factory: Callable[..., Method]) -> tuple[Declared, ...]:
+    """The settings of a factory, in order."""
+    hints = get_type_hints(factory, include_extras=True)
+    defaults = {name: p.default for name, p in inspect.signature(factory).parameters.items()}
+    parts = {name: get_args(hints[name]) for name in defaults}  # of Annotated: the type, and what is said of it
+    return tuple(Declared(name, hint, defaults[name], setting) for name, (hint, setting) in parts.items())
+
+
+def setting_defaults(factory: Callable[..., Method]) -> dict[str, Any]:
+    """Names and defaults of a method's settings."""
+    return {d.name: d.default for d in declarations(factory)}
+
+
+def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
+    """A setting written as text (`--set num_iters=5`) as the type that the factory declares.
+
+    Raises:
+        UnknownName: the method has no such setting.
+        BadOption: the text is not of that type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {d.name: d for d in declarations(factory)}
+    if name not in known:
+        raise unknown_name("setting", name, known)
+    hint = str if known[name].hint == Base else known[name].hint
+    try:
+        if text.lower() not in ("none", "null"):
+            return TypeAdapter(hint).validate_strings(text)
+        if not known[name].optional:
+            raise TypeError("not optional")
+    except (ValidationError, TypeError) as error:
+        shown, kind = known[name].default, getattr(hint, "__name__", str(hint))
+        shown = 5 if shown is None else shown
+        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={shown}") from error
+    return None
+
+
+def _described(factory: Callable[..., Method]) -> str:
+    """The docstring with what is declared: a section of the settings, and that others are refused."""
+    written = inspect.cleandoc(factory.__doc__ or "")
+    lines = [textwrap.fill(f"{d.name}: {d.setting.text}", 112, subsequent_indent="    ") for d in declarations(factory)]
+    if not lines:
+        return written
+    settings = "Args:\n" + textwrap.indent("\n".join(lines), "    ")
+    refused = "Raises:\n    BadOption: a setting out of its bounds.\n"
+    if "Raises:\n" in written:
+        return written.replace("Raises:\n", f"{settings}\n\n{refused}", 1)
+    return re.sub(r"^(?=(Reference|Example):)", lambda _: f"{settings}\n\n{refused}\n", written, count=1, flags=re.M)
+
+
+# ---------------------------------------------------------------- what several methods declare alike
+
+Tolerance = Annotated[
+    float | None, Setting("a picture stops when its residual is at most tol * RMS(x_k); None runs all iterations.")
+]
+Started = Annotated[
+    Start,
+    Setting(
+        "where the iteration of a step starts: at the point x_i itself (`source`), or at x_i carried along the eps of "
+        "the step before (`previous`, as in `uni_inv`), for one network evaluation more in the first step."
+    ),
+]
+WayUp = Annotated[Base, Setting("the way up, a method that keeps the noise alone.")]
+Checkpointing = Annotated[
+    bool, Setting("less memory for one more forward pass an update (not counted); diffusers networks only.")
+]
+Optimizer = Annotated[
+    Literal["adam", "sgd", "lbfgs"],
+    Setting("`sgd` has no momentum, `lbfgs` 10 pairs and no line search; each picture has its own."),
+]
+Rate = Annotated[
+    float | None,
+    Setting("learning rate; None is 1e-3 for `adam`, 0.1 for `sgd` and 1 for `lbfgs`. The paper states none."),
+]
