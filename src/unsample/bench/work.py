@@ -21,6 +21,7 @@ from unsample.bench.cells import BatchTask, base_row
 from unsample.bench.plan import FORMAT, Plan, digest
 from unsample.errors import BadInput, UnsampleError, first_line, out_of_memory
 from unsample.experiment.setup import Setup
+from unsample.experiment.shared import Shared
 
 if TYPE_CHECKING:
     from unsample.datasets.item import Dataset
@@ -41,6 +42,7 @@ class Worker:
     device: str | None = None
     threads: int | None = None
     running: Mapping[str, Any] = field(default_factory=dict)  # how it runs: engine, workers
+    shared: Shared = field(default_factory=Shared)  # what its batches have in common
     _models: dict[str, Any] = field(default_factory=dict)
     _data: dict[tuple[str, int], Dataset] = field(default_factory=dict)
 
@@ -83,6 +85,7 @@ class Worker:
             return {"kind": "model", "error": str(raised), "traceback": traceback.format_exc(), "raised": raised}
         except Exception as error:
             kind = "memory" if out_of_memory(error) else "error"
+            self.shared.clear()  # room for the next attempt
             said = f"{type(error).__name__}: {first_line(error, 'no message')}"
             return {"kind": kind, "error": said, "traceback": traceback.format_exc()}
 
@@ -91,7 +94,7 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
     """What a task asks of the experiment: all that is said of plans there is said here."""
     from unsample.methods import get_method
 
-    named, stages = task.named, plan.stages[task.part.dataset]
+    named = task.named
     return Setup(
         method=named.name if named.baseline else get_method(named.name, dict(named.settings)),
         metrics=tuple(name for name in plan.metrics if name not in plan.set_metrics),
@@ -99,8 +102,7 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
         inversion_guidance=named.inversion_guidance,
         steps=task.part.steps,
         strength=named.strength,
-        only=stages,
-        edit="edit" in stages,
+        stages=tuple(plan.stages[task.part.dataset]),
         edit_guidance=task.part.guidance,
         seed=plan.seed,
         fit=plan.fit,
@@ -125,7 +127,7 @@ def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
     started = _now()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a cell has to say stands in its row
-        found = run_cells(model, items, setup_of(plan, task))
+        found = run_cells(model, items, setup_of(plan, task), worker.shared)
     digests = [item.digest() for item in items]
     seeds, rows = item_seeds(plan.seed, digests), []
     for n, (place, row) in enumerate(zip(places, found.rows, strict=True)):

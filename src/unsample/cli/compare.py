@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from unsample.cli.session import Figures
     from unsample.experiment.findings import Findings
     from unsample.experiment.setup import Setup
     from unsample.models.base import Model
+    from unsample.verbs.fidelity import Fidelity
     from unsample.verbs.results import Inversion
 
 COLUMNS = (
@@ -213,7 +213,7 @@ class Compared:
     source: Image | None = None  # as the model saw it
     alone: Image | None = None  # the encoder's own round trip
     noise: Tensor | None = None
-    figures: Figures | None = None
+    figures: Fidelity | None = None
     edit: Image | None = None
 
 
@@ -296,7 +296,7 @@ def _setup(job: InvertJob, walk: Walk, target: Target | None) -> Setup:
         guidance_schedule=walk.guidance_schedule,
         inversion_guidance=walk.guidance_scale,
         steps=walk.steps,
-        edit=target is not None,
+        stages=("record", "noise", *(["edit"] if target else [])),
         edit_guidance=target.guidance_scale if target else None,
         negative_prompt=job.negative_prompt,
         seed=walk.seed,
@@ -306,14 +306,14 @@ def _setup(job: InvertJob, walk: Walk, target: Target | None) -> Setup:
     )
 
 
-def _figures(found: Findings, stage: str) -> Figures:
-    """As `session.measured` has them."""
-    from unsample.cli.session import Figures
-    from unsample.metrics.pixels import eight_bit, psnr, ssim
+def _figures(found: Findings, stage: str) -> Fidelity:
+    """How near a stage's picture is to its source."""
+    from unsample.metrics.pixels import eight_bit, psnr
+    from unsample.verbs.fidelity import compared
 
     assert found.ceiling is not None
-    made, source, ceiling = (eight_bit(p) for p in (found.pictures[stage], found.source, found.ceiling))
-    return Figures(psnr(made, source)[0], ssim(made, source)[0], psnr(ceiling, source)[0])
+    ceiling = psnr(eight_bit(found.ceiling), eight_bit(found.source))
+    return compared(found.pictures[stage], found.source, ceiling)[0]
 
 
 def _edit(found: Findings, walk: Walk, row: dict[str, Any]) -> Image | None:
@@ -350,7 +350,7 @@ def _facts(inversion: Inversion) -> dict[str, Any]:
     }
 
 
-def _decibels(figures: Figures) -> float | str | None:
+def _decibels(figures: Fidelity) -> float | str | None:
     return "exact" if figures.psnr is not None and math.isinf(figures.psnr) else figures.psnr
 
 

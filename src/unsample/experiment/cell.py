@@ -11,18 +11,22 @@ from unsample.experiment.findings import Findings
 from unsample.experiment.making import make
 from unsample.experiment.scoring import score
 from unsample.experiment.setup import Setup
+from unsample.experiment.shared import Shared, SharedModel
 
 if TYPE_CHECKING:
     from unsample.datasets.item import Item
 
 
-def run_cells(model: Any, items: Sequence[Item], setup: Setup, *, progress: bool | None = False) -> Findings:
+def run_cells(
+    model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None = None, *, progress: bool | None = False
+) -> Findings:
     """Invert the items' pictures, reconstruct them, edit them, and measure all of it.
 
     Args:
         model: from `unsample.load`.
         items: of one batch; `image=None` where the model is to sample the picture from the item's `seed`.
         setup: the method, its guidance, the metrics.
+        shared: what was computed for other setups, to be used and added to; results are the same to the bit without.
         progress: show bars; None: on a terminal.
 
     Returns:
@@ -34,8 +38,9 @@ def run_cells(model: Any, items: Sequence[Item], setup: Setup, *, progress: bool
     """
     if not items:
         raise BadInput("no items were given; give at least one")
-    begin = time.perf_counter()
-    found = make(model, items, setup, progress)
-    found.seconds = time.perf_counter() - begin
+    begin, owed = time.perf_counter(), shared.owed if shared else 0.0
+    asked = SharedModel(model, shared) if shared else model
+    found = make(asked, items, setup, shared, progress)
+    found.seconds = time.perf_counter() - begin + (shared.owed - owed if shared else 0.0)
     found.values = score(found)
     return found

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unsample.experiment.setup import Setup
+from unsample.experiment.shared import Shared
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ class Findings:
     items: Sequence[Item]
     setup: Setup
     source: Tensor
+    shared: Shared | None = None
+    progress: bool | None = False
     truth: Tensor | None = None
     status: list[str] = field(default_factory=list)
     nonfinite_at: Sequence[dict[str, Any] | None] = ()  # where the network failed the inversion; () without one
@@ -46,7 +49,7 @@ class Findings:
     start: Tensor | None = None  # the latents whose noise is known: where the inversion began
     between: Tensor | None = None  # latents from halfway between the true noise and the estimate
     values: Entries = field(default_factory=dict)
-    seconds: float = 0.0  # of all but the metrics, for all items
+    seconds: float = 0.0  # of all but the metrics, for all items, with what shared work took when it was done
 
     @cached_property
     def ceiling(self) -> Tensor | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Diverged, Incompatible
 from unsample.experiment.findings import Findings, every, fitted, item_seeds, seeded
 from unsample.experiment.setup import STAGES, Setup
+from unsample.experiment.shared import Shared, key_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from unsample.verbs.results import Images, Inversion
 
 
-def make(model: Any, items: Sequence[Item], setup: Setup, progress: bool | None) -> Findings:
+def make(model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None, progress: bool | None) -> Findings:
     """Everything that metrics look at; `values` are left empty."""
     sampled = None
     if items[0].image is None:
@@ -25,23 +27,23 @@ def make(model: Any, items: Sequence[Item], setup: Setup, progress: bool | None)
         source = sampled.images.cpu()
     else:
         source = fitted(model, [item.image for item in items], setup.fit)
-    found = Findings(model, items, setup, source, status=["ok"] * len(items))
+    found = Findings(model, items, setup, source, shared, progress, status=["ok"] * len(items))
     if sampled is not None:
         found.true_noise, found.start = sampled.noise, sampled.latents
     truths = every(items, "truth") if setup.edit else None
     found.truth = None if truths is None else fitted(model, truths, setup.fit)
     if isinstance(setup.method, str):
-        _baseline(found, progress)
+        _baseline(found)
         return found
     try:
-        found.inversion = _inverted(found, setup.method, sampled, progress)
+        found.inversion = _inverted(found, setup.method, sampled)
     except Diverged as error:
         found.status, found.nonfinite_at = ["diverged"] * len(items), error.nonfinite_at
         found.failures = dict.fromkeys(STAGES, error)
         return found
     found.status, found.nonfinite_at = list(found.inversion.status), found.inversion.nonfinite_at
     found.noise = found.inversion.noise
-    _play(found, found.inversion, setup.method, progress)
+    _play(found, found.inversion, setup.method)
     return found
 
 
@@ -78,7 +80,7 @@ def _sampled(model: Any, items: Sequence[Item], setup: Setup, progress: bool | N
     )
 
 
-def _inverted(found: Findings, method: Method, sampled: Images | None, progress: bool | None) -> Inversion:
+def _inverted(found: Findings, method: Method, sampled: Images | None) -> Inversion:
     import unsample
 
     setup, items = found.setup, found.items
@@ -89,23 +91,41 @@ def _inverted(found: Findings, method: Method, sampled: Images | None, progress:
         given = {"images": [item.image for item in items]}
     if setup.negative_prompt is not None:
         given["negative_prompt"] = [setup.negative_prompt] * len(items)
-    return unsample.invert(
-        found.model,
-        prompt=_prompts(found),
-        method=method,
-        num_inference_steps=setup.steps,
-        guidance_scale=setup.inversion_guidance,
-        sampling_guidance_scale=setup.guidance,
-        strength=setup.strength,
-        guidance_schedule=setup.guidance_schedule,
-        generator=_generators(found),
-        fit=setup.fit,
-        progress=progress,
-        **given,
-    )
+    given |= {"prompt": _prompts(found), "num_inference_steps": setup.steps, "strength": setup.strength}
+    given |= {"guidance_scale": setup.inversion_guidance, "fit": setup.fit}
+
+    def invert() -> Inversion:
+        return unsample.invert(
+            found.model,
+            method=method,
+            sampling_guidance_scale=setup.guidance,
+            guidance_schedule=setup.guidance_schedule,
+            generator=_generators(found),
+            progress=found.progress,
+            **given,
+        )
+
+    # What is fitted may be fitted under the guidance of sampling; without a prompt some guidance is refused.
+    apart = method.fit is None and not method.guidance_bound and (found.model.takes_prompt or setup.guidance == 1)
+    if found.shared is None or not apart or setup.guidance is None or isinstance(given.get("images"), list):
+        return invert()
+    asked = (found.model.weights_sha256(), method, setup.seed, setup.seeding, [item.digest() for item in items])
+    inversion = found.shared.once(key_of("invert", *asked, *given, *given.values()), invert)
+    return _sampled_under(found, inversion, setup.guidance)
 
 
-def _play(found: Findings, inversion: Inversion, method: Method, progress: bool | None) -> None:
+def _sampled_under(found: Findings, inversion: Inversion, guidance: float) -> Inversion:
+    """An inversion that does not depend on the guidance of sampling, as it would have been made under another."""
+    from unsample.models.guidance import guidance_scales, schedule_name
+    from unsample.verbs.playing import grid_of
+
+    schedule = found.setup.guidance_schedule
+    scales = guidance_scales(guidance, schedule, grid_of(inversion, found.model))
+    about: dict[str, Any] = {"sampling_guidance_scale": float(guidance), "guidance_schedule": schedule_name(schedule)}
+    return replace(inversion, meta=inversion.meta | about | {"sampling_scales": list(scales)})
+
+
+def _play(found: Findings, inversion: Inversion, method: Method) -> None:
     """Reconstruct from the noise alone and from the record; edit."""
     import unsample
     from unsample.verbs.playing import edit_guidance
@@ -117,52 +137,56 @@ def _play(found: Findings, inversion: Inversion, method: Method, progress: bool 
             found.made[stage] = call()
         except (Diverged, Incompatible) as error:
             found.failures[stage] = error
-        else:
-            found.pictures[stage] = found.made[stage].images.cpu()
 
+    known = found.true_noise is not None
+    wanted = {"noise": setup.asks("noise", "e_recon", known), "record": setup.asks("record", "e_recon_record", known)}
     stop, steps = inversion.meta["stop_index"], inversion.meta["num_inference_steps"]
     if stop < steps and not setup.play_noised:  # its point still holds the picture, and would win every comparison
         found.failures["noise"] = f"the method stops at step {stop} of {steps}: it recovers a noised picture, not noise"
     else:
-        played("noise", lambda: unsample.reconstruct(model, inversion, use="noise", progress=progress))
-        _halfway(found, progress)
+        if wanted["noise"] or (method.stepwise and wanted["record"]):
+            played("noise", lambda: unsample.reconstruct(model, inversion, use="noise", progress=found.progress))
+        _halfway(found)
     if method.stepwise and "noise" in found.made:  # then the record is the noise, and both ways are one
-        found.made["record"], found.pictures["record"] = found.made["noise"], found.pictures["noise"]
-    else:
-        played("record", lambda: unsample.reconstruct(model, inversion, progress=progress))
+        found.made["record"] = found.made["noise"]
+    elif wanted["record"]:
+        played("record", lambda: unsample.reconstruct(model, inversion, progress=found.progress))
     if setup.edit:
         targets = every(found.items, "target_prompt")
         if targets is None:
             found.failures["edit"] = "the data set has no target prompt for every picture of the batch"
         else:
             scale = found.edit_guidance = edit_guidance(inversion, setup.edit_guidance)
-            played("edit", lambda: unsample.edit(model, inversion, targets, guidance_scale=scale, progress=progress))
+            played(
+                "edit", lambda: unsample.edit(model, inversion, targets, guidance_scale=scale, progress=found.progress)
+            )
+    found.pictures = {stage: made.images.cpu() for stage, made in found.made.items() if stage in setup.stages}
 
 
-def _halfway(found: Findings, progress: bool | None) -> None:
+def _halfway(found: Findings) -> None:
     """Sample from halfway between the true noise and the estimate, where `e_interp` asks for it."""
     from unsample.numbers.slerp import slerp
 
     setup, noise = found.setup, found.noise
     asked = any(name.partition("[")[0] == "e_interp" for name in setup.metrics)
-    if found.true_noise is None or noise is None or not asked:
+    if found.true_noise is None or noise is None or not asked or "recovered" not in setup.stages:
         return
     try:
-        found.between = _sample(found, slerp(found.true_noise.to(noise), noise, 0.5), progress).latents
+        found.between = _sample(found, slerp(found.true_noise.to(noise), noise, 0.5)).latents
     except Diverged:
         return
 
 
-def _sample(found: Findings, noise: Tensor, progress: bool | None) -> Images:
+def _sample(found: Findings, noise: Tensor) -> Images:
     """Plain sampling of the source prompts."""
     import unsample
 
     scale = 1.0 if found.setup.guidance is None else found.setup.guidance
     given: dict[str, Any] = {"noise": noise, "guidance_scale": scale, "num_inference_steps": found.setup.steps}
-    return unsample.sample(found.model, _prompts(found), progress=progress, **given)
+    return unsample.sample(found.model, _prompts(found), progress=found.progress, **given)
 
 
-def _baseline(found: Findings, progress: bool | None) -> None:
+def _baseline(found: Findings) -> None:
     """What methods are read against; nothing is inverted."""
     import torch
 
@@ -174,12 +198,14 @@ def _baseline(found: Findings, progress: bool | None) -> None:
         if found.true_noise is None:
             found.failures["recovered"] = "the pictures were not made by the model, so their noise is not known"
             return
+        if "recovered" not in setup.stages:
+            return
         found.noise = torch.zeros_like(found.true_noise)
         try:
-            found.made["noise"] = _sample(found, found.noise, progress)
+            found.made["noise"] = _sample(found, found.noise)
         except Diverged as error:
             found.failures["noise"] = error
-        _halfway(found, progress)
+        _halfway(found)
     elif name == "identity":
         found.pictures["edit"] = found.source
     elif name == "fresh":
@@ -189,7 +215,7 @@ def _baseline(found: Findings, progress: bool | None) -> None:
         scale = setup.guidance if setup.edit_guidance is None else setup.edit_guidance
         found.edit_guidance = 5.0 if scale is None else scale
         given: dict[str, Any] = {"guidance_scale": found.edit_guidance, "num_inference_steps": setup.steps}
-        given |= {"generator": _generators(found), "progress": progress}
+        given |= {"generator": _generators(found), "progress": found.progress}
         found.pictures["edit"] = unsample.sample(model, _prompts(found, "target_prompt"), **given).images.cpu()
     else:
         through = found.source if name == "vae(source)" else found.truth

@@ -25,7 +25,7 @@ def score(found: Findings) -> Entries:
     setup, count, settings = found.setup, len(found.items), Settings(clip=found.setup.clip_model)
     kinds = {name: resolve(name, METRICS, settings).facts.kind for name in setup.metrics}
     values: Entries = {}
-    for stage in setup.stages:
+    for stage in setup.measured:
         asked = {name: kind for name, kind in kinds.items() if kind in STAGES[stage]}
         reason = found.reason(stage)
         entries = null(asked, count, reason) if reason else _measured(found, stage, asked, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from unsample.errors import BadOption, unknown_name
+from unsample.errors import unknown_name
 from unsample.methods import Method, get_method
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Setup:
     """What is asked: by which method, at which guidance, measured by what.
 
     Raises:
-        UnknownName: no such method or baseline, no such editor. BadOption: a baseline of edits without an edit.
+        UnknownName: no such method or baseline, editor, stage.
     """
 
     method: Method | str  # configured, or the name of a method or of a baseline
@@ -41,9 +41,8 @@ class Setup:
     guidance_schedule: str = "constant"  # of sampling
     inversion_guidance: float | None = None  # None: the method's own, else 1
     steps: int = 50
-    strength: float | None = None  # None: the method's own
-    only: tuple[str, ...] | None = None  # stages that are measured; None: all
-    edit: bool = False  # whether the target prompts are edited to
+    strength: float | None = None  # None: the method's own, else 1
+    stages: tuple[str, ...] = ("record", "noise", "recovered")  # of STAGES: what is made and measured
     edit_guidance: float | None = None  # None: the method's own for edits, else 5
     editor: str = "none"  # what shares attention between source and edit
     negative_prompt: str | None = None
@@ -60,8 +59,9 @@ class Setup:
             object.__setattr__(self, "method", get_method(self.method))
         if self.seeding not in ("item", "picture"):
             raise unknown_name("seeding", self.seeding, ("item", "picture"))
-        if self.baseline and BASELINES[self.baseline] == "edit" and not self.edit:
-            raise BadOption(f"{self.baseline} is what edits are read against, and no edit is asked; set edit=True")
+        for stage in self.stages:
+            if stage not in STAGES:
+                raise unknown_name("stage", stage, STAGES)
 
     @property
     def baseline(self) -> str | None:
@@ -69,9 +69,17 @@ class Setup:
         return self.method if isinstance(self.method, str) else None
 
     @property
-    def stages(self) -> list[str]:
-        """What is measured."""
-        if self.baseline:
-            return [BASELINES[self.baseline]]
-        wanted = STAGES if self.only is None else self.only
-        return [stage for stage in STAGES if stage in wanted and (self.edit or stage != "edit")]
+    def edit(self) -> bool:
+        """Whether the target prompts are edited to."""
+        return "edit" in self.stages
+
+    @property
+    def measured(self) -> list[str]:
+        """The stages that are measured, in the order of `STAGES`: of a baseline the one that it fills."""
+        asked = [stage for stage in STAGES if stage in self.stages]
+        return [s for s in asked if self.baseline is None or s == BASELINES[self.baseline]]
+
+    def asks(self, stage: str, metric: str, known: bool) -> bool:
+        """Whether a stage is asked for, or a metric of recovered noise that needs what it makes and can be computed."""
+        named = {name.partition("[")[0] for name in self.metrics}
+        return stage in self.stages or ("recovered" in self.stages and known and metric in named)
