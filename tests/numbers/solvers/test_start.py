@@ -11,9 +11,20 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 import unsample
-from tests.problems import SD_TABLE, float64_tables, gaussian, gaussian_grid, mixture, normal, predictor, rms, slope
+from tests.problems import (
+    PROMPTS,
+    SD_TABLE,
+    float64_tables,
+    gaussian,
+    gaussian_grid,
+    mixture,
+    normal,
+    predictor,
+    rms,
+    slope,
+)
 from unsample.errors import BadOption
-from unsample.methods import Method, Walked, fixed_point, get_method, uni_inv
+from unsample.methods import METHODS, Method, Walked, fixed_point, get_method, setting_defaults, uni_inv
 from unsample.numbers.solvers.start import LAST_EPS
 from unsample.numbers.walk import walk
 
@@ -26,6 +37,7 @@ TABLES: dict[str, dict[str, Any]] = {
 STARTS = ("fixed_point", "aidi_e", "aidi_a", "renoise", "gnri")
 QUIET = pytest.mark.filterwarnings("ignore:invert. .* did not converge", "ignore:the noisiest of")
 T = 8
+BASE = {"num_iters": 2, "start": "previous"}
 
 
 def model_of(table: str) -> Any:
@@ -140,6 +152,23 @@ def test_after_the_first_steps_of_another_method_a_base_goes_on_along_them(wrapp
     guess = a[3] * (points[1] / a[2] + (h[3] - h[2]) * eps)
     expected = a[3] * (points[1] / a[2] + (h[3] - h[2]) * predict(guess, 3).eps)
     assert rms(points[2] - expected) < 1e-10
+
+
+@QUIET
+@pytest.mark.parametrize("name", [n for n, facts in METHODS.items() if "base" in setting_defaults(facts.factory)])
+def test_every_method_around_another_takes_it_and_keeps_nothing_of_it(name: str) -> None:
+    model = mixture()
+    noise = normal(2, *model.sample_shape, seed=11)
+    made = unsample.sample(model, list(PROMPTS), noise=noise, num_inference_steps=T, keep_trajectory=True)
+    method = get_method(name, {"preset": "quick", "base": {"name": "fixed_point", "settings": BASE}})
+    given = {"trajectory": made.trajectory} if method.needs_trajectory else {}
+    walk = {"num_inference_steps": T, "guidance_scale": 2, "sampling_guidance_scale": 2}
+    inversion = unsample.invert(model, latents=made.latents, prompt=list(PROMPTS), method=method, **walk, **given)
+    pairs = Walked(T, 2, 2, gaussian_grid(model, T).timesteps[1:])
+    assert max(inversion.nfe) <= method.passes(pairs)
+    assert method.needs_grad or inversion.nfe == [method.passes(pairs)] * 2
+    assert set(inversion.state) == set(method.keeps)
+    assert inversion.meta["method"]["settings"]["base"]["settings"]["start"] == "previous"
 
 
 @QUIET
