@@ -32,15 +32,16 @@ models-eval: setup
 	$(BIN)/python -m training.evaluate
 
 tables: setup
-	$(BIN)/python -m benchmarks.recovery
-	$(BIN)/python -m benchmarks.methods_on_scenes
+	set -e; for t in recovery mixture reconstruction editing whiteness; do \
+	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
+	  $(BIN)/unsample report out/tables/$$t --docs docs/methods.md; \
+	done
 
 bench: setup
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.method_cost
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.round_trip
-	$(BIN)/python -m benchmarks.editing
 	$(BIN)/python -m benchmarks.bench_survives
 
 clean:

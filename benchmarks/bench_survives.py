@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import show
+from benchmarks.tables import seconds, show
 from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.ledger import Ledger, raw_rows, read_run
 from unsample.bench.local import Processes, Workplace
@@ -34,26 +34,20 @@ from unsample.bench.run import How, run_plan
 from unsample.errors import BadInput
 
 Row = tuple[str, object]
+METHODS, METRICS = ["ddim", "fixed_point[num_iters=3]"], ["psnr", "ssim", "noise_std"]
 
 
 def plan(cells: int, steps: int, model: str = "scenes-mixture") -> Plan:
     """Two methods on scenes."""
-    given = {"dataset": f"scenes:{cells // 2},split=tune", "models": [model], "steps": steps}
-    return make_plan(
-        given | {"methods": ["ddim", "fixed_point[num_iters=3]"], "metrics": ["psnr", "ssim", "noise_std"]}
-    )
+    dataset = f"scenes:{cells // 2},split=tune"
+    return make_plan({"dataset": dataset, "models": [model], "steps": steps, "methods": METHODS, "metrics": METRICS})
 
 
 def killed(root: Path, engine: str) -> list[Row]:
     """Random workers killed while 200 cells run."""
-    asked, how = plan(200, 50, "scenes-sd"), How(engine=engine, workers=2, batch_size=4, threads=1)
-    begin = time.perf_counter()
-    run_plan(
-        plan(2, 2, "scenes-sd"),
-        root / f"{engine}-start",
-        How(engine=engine, workers=1 + (engine == "local"), threads=1),
-    )
-    every = max(5.0, 3 * (time.perf_counter() - begin))
+    workers = 1 + (engine == "local")
+    start = How(engine=engine, workers=workers, threads=1)
+    every = max(5.0, 3 * seconds(lambda: run_plan(plan(2, 2, "scenes-sd"), root / f"{engine}-start", start)))
     engines: list[Any] = []
     deaths, over = [0], threading.Event()
 
@@ -75,33 +69,28 @@ def killed(root: Path, engine: str) -> list[Row]:
 
     killer = threading.Thread(target=kill)
     killer.start()
+    how = How(engine=engine, workers=2, batch_size=4, threads=1)
     try:
-        summary = run_plan(asked, root / engine, how, engine=make)
+        summary = run_plan(plan(200, 50, "scenes-sd"), root / engine, how, engine=make)
     finally:
         over.set()
         killer.join()
     found = verify(root / engine)
+    lost = f"lost {len(found.lost)}, strange {len(found.strange)}, damaged {len(found.damaged)}"
     label = f"{engine}, 2 workers, killed {deaths[0]} times, one every {every:.0f} s"
-    result = (
-        f"lost {len(found.lost)}, strange {len(found.strange)}, damaged {len(found.damaged)}, failed {summary.failed}"
-    )
-    return [(label, f"{found.rows} rows: {result}")]
-
-
-def command(asked: Plan, folder: Path) -> list[str]:
-    """The run as a command."""
-    call = [sys.executable, "-m", "unsample", "bench", "run", "--dataset", asked.dataset, "-m", ",".join(asked.models)]
-    call += ["--methods", ",".join(asked.methods), "--metrics", ",".join(asked.metrics), "--steps", str(asked.steps)]
-    return [*call, "--batch-size", "2", "--threads", "1", "--workers", "2", "-o", str(folder)]
+    return [(label, f"{found.rows} rows: {lost}, failed {summary.failed}")]
 
 
 def parent(root: Path) -> list[Row]:
     """The driver killed at random moments, and gone on with until it ends."""
-    asked = plan(120, 60)
-    run_plan(asked, root / "undisturbed", How(workers=2, batch_size=2, threads=1))
+    run_plan(plan(120, 60), root / "undisturbed", How(workers=2, batch_size=2, threads=1))
     chooser, kills, folder = random.Random(1), 0, root / "parent"
+    command = [sys.executable, "-m", "unsample", "bench", "run", "--dataset", "scenes:60,split=tune", "--steps", "60"]
+    command += ["-m", "scenes-mixture", "--methods", ",".join(METHODS), "--metrics", ",".join(METRICS)]
+    command += ["--batch-size", "2", "--threads", "1", "--workers", "2", "-o", str(folder)]
+    quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     while kills < 20:
-        child = subprocess.Popen(command(asked, folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        child = subprocess.Popen(command, **quiet)
         try:
             child.wait(chooser.uniform(0.2, 9.0))
             shutil.rmtree(folder)  # it ended before 20 kills: from the start again
@@ -109,27 +98,25 @@ def parent(root: Path) -> list[Row]:
             child.send_signal(signal.SIGKILL)
             child.wait()
             kills += 1
-    code = subprocess.run(
-        command(asked, folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False
-    ).returncode
-    found = verify(folder)
+    code = subprocess.run(command, check=False, **quiet).returncode
     equal = same_table(folder, root / "undisturbed")
-    return [(f"driver killed {kills} times", f"exit {code}, sound {found.sound}, same table bit for bit: {equal}")]
+    said = f"exit {code}, sound {verify(folder).sound}, same table bit for bit: {equal}"
+    return [(f"driver killed {kills} times", said)]
 
 
 def alike(root: Path) -> list[Row]:
     """The same table, however it is made."""
     asked = plan(24, 20)
-    how = How(batch_size=8, threads=1)
-    run_plan(asked, root / "one", how)
+    run_plan(asked, root / "one", How(batch_size=8, threads=1))
     rows: list[Row] = []
-    for label, other in (("2 workers", {"workers": 2}), ("ray, 2 actors", {"workers": 2, "engine": "ray"})):
+    for label, engine in (("2 workers", "local"), ("ray, 2 actors", "ray")):
         with contextlib.suppress(ImportError):
-            run_plan(asked, root / label, How(batch_size=8, threads=1, **other))  # type: ignore[arg-type]
+            run_plan(asked, root / label, How(batch_size=8, threads=1, workers=2, engine=engine))
             rows.append((f"{label} against 1, batch 8", f"same bits: {same_table(root / label, root / 'one')}"))
-    for i in (1, 2, 3):
-        run_plan(asked, root / f"shard{i}", How(batch_size=8, threads=1, shard=(i, 3)))
-    merge([root / f"shard{i}" for i in (1, 2, 3)], root / "merged")
+    shards = [root / f"shard{i}" for i in (1, 2, 3)]
+    for i, shard in enumerate(shards, 1):
+        run_plan(asked, shard, How(batch_size=8, threads=1, shard=(i, 3)))
+    merge(shards, root / "merged")
     rows.append(("3 shards merged against 1, batch 8", f"same bits: {same_table(root / 'merged', root / 'one')}"))
     run_plan(asked, root / "singly", How(batch_size=1, threads=1))
     apart = 0.0
@@ -141,26 +128,20 @@ def alike(root: Path) -> list[Row]:
 
 def speed(root: Path) -> list[Row]:
     """Two workers over one from the first cell on, and what the ledger takes."""
-    asked, seconds = plan(80, 25, "scenes-sd"), {}
+    asked, took = plan(80, 25, "scenes-sd"), {}
     for workers in (1, 2):
         first: list[float] = []
         begin = time.perf_counter()
-        run_plan(
-            asked, root / f"speed{workers}", How(workers=workers, batch_size=4, threads=1),
-            lambda summary, first=first: first.append(time.perf_counter()),
-        )  # fmt: skip
-        seconds[workers] = (time.perf_counter() - first[0], time.perf_counter() - begin, len(first))
+        how = How(workers=workers, batch_size=4, threads=1)
+        run_plan(asked, root / f"speed{workers}", how, lambda summary, first=first: first.append(time.perf_counter()))
+        took[workers] = (time.perf_counter() - first[0], time.perf_counter() - begin)
     rows = read_run(root / "speed1").rows
-    begin = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=root) as folder, Ledger(Path(folder)) as ledger:
-        for k in range(0, len(rows), 4):
-            ledger.add(rows[k : k + 4])
-    each = (time.perf_counter() - begin) / len(rows)
-    cell = seconds[1][0] / len(rows)
+        kept = seconds(lambda: [ledger.add(rows[k : k + 4]) for k in range(0, len(rows), 4)])
     return [
-        ("2 workers over 1, from the first batch on (at least 1.7)", round(seconds[1][0] / seconds[2][0], 2)),
-        ("2 workers over 1, starts included", round(seconds[1][1] / seconds[2][1], 2)),
-        ("ledger, share of a cell's time (at most 2 %)", f"{100 * each / cell:.2f} % of {cell:.2f} s"),
+        ("2 workers over 1, from the first batch on (at least 1.7)", round(took[1][0] / took[2][0], 2)),
+        ("2 workers over 1, starts included", round(took[1][1] / took[2][1], 2)),
+        ("ledger, share of a cell's time (at most 2 %)", f"{kept / took[1][0]:.2%} of {took[1][0] / len(rows):.2f} s"),
     ]
 
 
@@ -168,26 +149,18 @@ def memory(root: Path) -> list[Row]:
     """The peak of a worker's memory along 2,000 cells."""
     run_plan(plan(2000, 2), root / "memory", How(batch_size=8, threads=1, artefacts="none"))
     peaks = [row["peak_memory_mb"] for row in sorted(read_run(root / "memory").rows, key=lambda r: r["finished"])]
-    return [
-        (
-            "peak memory after 200 / 1,000 / 2,000 cells, MB",
-            " / ".join(f"{peaks[k - 1]:.0f}" for k in (200, 1000, 2000)),
-        )
-    ]
+    said = " / ".join(f"{peaks[k - 1]:.0f}" for k in (200, 1000, 2000))
+    return [("peak memory after 200 / 1,000 / 2,000 cells, MB", said)]
 
 
 def disk(root: Path) -> list[Row]:
     """A file system of one megabyte."""
     place = root / "small"
     place.mkdir()
-    mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=False).returncode == 0
-    )
-    if not mounted:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=False).returncode:
         return [("full disk", "not run: no right to mount")]
-    asked, how = plan(120, 2), How(batch_size=2, threads=1)
+    asked, how, said = plan(120, 2), How(batch_size=2, threads=1), ""
     try:
-        said = ""
         try:
             run_plan(asked, place / "run", how)
         except BadInput as error:
@@ -196,11 +169,9 @@ def disk(root: Path) -> list[Row]:
         subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
         run_plan(asked, place / "run", how)
         found = verify(place / "run")
-        return [
-            ("full disk", f"{said[-90:]!r} after {rows} rows; gone on with: {found.rows} rows, sound {found.sound}")
-        ]
     finally:
         subprocess.run(["umount", str(place)], check=False)
+    return [("full disk", f"{said[-90:]!r} after {rows} rows; gone on with: {found.rows} rows, sound {found.sound}")]
 
 
 PARTS: dict[str, Callable[[Path], list[Row]]] = {

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import unsample
-from benchmarks.tables import show
+from benchmarks.tables import seconds, show
 from unsample.models.latent import LatentModel
 from unsample.models.loading import BUNDLED_FOLDER
 
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SCHEDULER = BETAS | {"set_alpha_to_one": False, "steps_offset": 1}
+TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
+TEXT_2 = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23}
 
 
 def build(version: str) -> LatentModel:
@@ -46,49 +43,37 @@ def build(version: str) -> LatentModel:
         scaling_factor=0.18215,
         sample_size=768 if two else 512,
     )
-    width = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23}
-    small = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
-    text = CLIPTextModel(CLIPTextConfig(**(width if two else small), projection_dim=512))
-    from transformers import CLIPTokenizer
-
+    text = CLIPTextModel(CLIPTextConfig(**(TEXT_2 if two else TEXT), projection_dim=512))
     tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_FOLDER / "scenes-sd" / "tokenizer")
     tokenizer.model_max_length = 77
-    if two:
-        scheduler = DDIMScheduler(**SCHEDULER, clip_sample=False, prediction_type="v_prediction")
-    else:
-        scheduler = PNDMScheduler(**SCHEDULER, skip_prk_steps=True)
+    predicts = {"clip_sample": False, "prediction_type": "v_prediction"}
+    scheduler = DDIMScheduler(**SCHEDULER, **predicts) if two else PNDMScheduler(**SCHEDULER, skip_prk_steps=True)
     for module in (unet, vae, text):
         module.eval().requires_grad_(False)
     return LatentModel(unet, vae, text, tokenizer, scheduler, f"stable-diffusion-{version}, random weights")
 
 
 def main(version: str) -> None:
-    model = build(version)
+    model, found = build(version), dict[str, Any]()
     side = model.picture_size[0]
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    begin = time.perf_counter()
-    inversion = unsample.invert(model, image, "a photograph", num_inference_steps=10, strength=0.2)
-    middle = time.perf_counter()
-    made = unsample.reconstruct(model, inversion, guidance_scale=2.0)
-    seconds = middle - begin, time.perf_counter() - middle
-    size = sum(p.numel() for m in (model.unet, model.vae, model.text_encoder) for p in m.parameters()) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rows = [
-        (model.id, f"{size:.0f} M", f"{side}x{side}", inversion.meta["stop_index"], *(f"{s:.0f}" for s in seconds),
-         f"{peak:.1f}", bool(made.images.isfinite().all()), inversion.meta["grid"]["meta"]["scheduler"])
-    ]  # fmt: skip
-    columns = (
-        "model",
-        "parameters",
-        "picture",
-        "steps",
-        "invert, s",
-        "reconstruct w=2, s",
-        "peak GB",
-        "finite",
-        "scheduler",
-    )
-    show("Full size, random weights", columns, rows)
+    given: dict[str, Any] = {"num_inference_steps": 10, "strength": 0.2}
+    up = seconds(lambda: found.update(up=unsample.invert(model, image, "a photograph", **given)))
+    down = seconds(lambda: found.update(down=unsample.reconstruct(model, found["up"], guidance_scale=2.0)))
+    meta = found["up"].meta
+    parts = (model.unet, model.vae, model.text_encoder)
+    row = {
+        "model": model.id,
+        "parameters": f"{sum(p.numel() for m in parts for p in m.parameters()):,}",
+        "picture": f"{side}x{side}",
+        "steps": meta["stop_index"],
+        "invert, s": f"{up:.0f}",
+        "reconstruct w=2, s": f"{down:.0f}",
+        "peak GB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f}",
+        "finite": bool(found["down"].images.isfinite().all()),
+        "scheduler": meta["grid"]["meta"]["scheduler"],
+    }
+    show("Full size, random weights", [*row], [[*row.values()]])
 
 
 if __name__ == "__main__":

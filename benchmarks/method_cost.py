@@ -15,17 +15,16 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 import unsample
-from benchmarks.ledger import markdown, write_section
-from benchmarks.memory import growth, in_child
-from benchmarks.overhead import scene_batch, seconds
-from benchmarks.tables import show, where
+from benchmarks.tables import growth, in_child, scene_batch, seconds, show, where
 from unsample.methods import METHODS, get_method, setting_defaults
+from unsample.report.docs import table_of, write_section
 
 STEPS, SKIPPED = 20, ("oracle",)
 ENOUGH = 6.0  # seconds for which a method is run again, 4 times at least and 15 at most
@@ -39,15 +38,11 @@ def bare(model: Any, batch: int, condition: Any, passes: int, *, grad: bool) -> 
     """Seconds of one forward pass, or of one forward and backward pass, of the whole batch, in a row of `passes`."""
     x = torch.randn(batch, *model.sample_shape, generator=torch.Generator().manual_seed(0))
 
-    def forward() -> None:
-        with torch.no_grad():
-            model.network(x, 500, condition)
+    def call() -> None:
+        with torch.set_grad_enabled(grad):
+            y = model.network(x.clone().requires_grad_(grad), 500, condition)
+            _ = y.square().sum().backward() if grad else None
 
-    def both() -> None:
-        y = x.clone().requires_grad_(True)
-        model.network(y, 500, condition).square().sum().backward()
-
-    call = both if grad else forward
     call()
     return seconds(lambda: [call() for _ in range(passes)]) / passes
 
@@ -117,7 +112,7 @@ def main() -> None:
     show(title, columns, rows, note)
     if options.docs:
         made = f"`python -m benchmarks.method_cost --docs`, {datetime.date.today()}. {title}; {note}; {where()}."
-        write_section("cost", f"{made}\n\n{markdown(columns, rows)}")
+        write_section(Path("docs/methods.md"), "cost", f"{made}\n\n{table_of(columns, rows)}")
 
 
 if __name__ == "__main__":

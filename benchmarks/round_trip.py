@@ -1,88 +1,49 @@
-"""Round trip on held-out scenes at guidance 1: latent error, PSNR against the encoder's own round trip and the source.
+"""Round trip at guidance 1: scenes from their recovered noise alone, and the noise of pictures that the model made.
 
-`record` plays back what the method stored, `noise` samples plainly from the recovered noise; for methods that store the
-noise alone the two agree. For generated pictures, whose noise is known, the error of the noise stands beside it.
+Decibels are medians over held-out scenes: against the autoencoder's round trip (where there is one) and the source.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+import statistics
+from typing import Any
 
-import unsample
-from benchmarks.tables import generators, show
-from unsample.datasets import Scenes
-from unsample.methods import Method
-from unsample.metrics.recovery import mse
+from benchmarks.tables import load, show
+from unsample.datasets import open_dataset
+from unsample.experiment.cell import run_cells
+from unsample.experiment.setup import Setup
+from unsample.methods import get_method
 
-COUNT, STEPS, BATCH = 64, 50, 16
+SCENES, MADE, STEPS, BATCH = "scenes:64", "generated:16", 50, 16
 METHODS = ("ddim", "fixed_point")
+TO_CEILING, TO_SOURCE, STD = "noise.psnr_to_ceiling", "noise.psnr", "recovered.std"
+E_LATENT, E_RECON = "recovered.e_latent", "recovered.e_recon"
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) in dB, inf for equal pictures."""
-    return -10 * (a.double() - b.double()).square().flatten(1).mean(1).log10()
-
-
-def one(model: object, method: str | Method, items: list) -> dict[str, dict[str, Tensor]]:
-    """The figures of one batch, from the record and from the noise alone."""
-    images = torch.stack([item.image for item in items])
-    prompt = [item.prompt for item in items] if model.takes_prompt else None
-    inversion = unsample.invert(model, images, prompt, method=method, num_inference_steps=STEPS)
-    with torch.no_grad():
-        ceiling = model.decode(inversion.latents).clamp(0, 1)
-    common = {"std": inversion.noise.flatten(1).std(1), "nfe": torch.tensor(inversion.nfe).double()}
-    common["ceiling"] = psnr(ceiling, images)
-    made = {use: unsample.reconstruct(model, inversion, use=use) for use in ("record", "noise")}
-    return {
-        use: common
-        | {"latent_mse": mse(m.latents, inversion.latents)}
-        | {"against_encoder": psnr(m.images, ceiling), "against_source": psnr(m.images, images)}
-        for use, m in made.items()
-    }
-
-
-def known_noise(model: object, method: str) -> float:
-    """Mean squared error of the recovered noise of pictures that the model made itself."""
-    prompt = [item.prompt for item in Scenes("report", BATCH)] if model.takes_prompt else None
-    made = unsample.sample(model, prompt, num_inference_steps=STEPS, generator=generators(range(BATCH)))
-    found = unsample.invert(model, latents=made.latents, prompt=prompt, method=method, num_inference_steps=STEPS)
-    return float(mse(found.noise, made.noise).mean())
+def values(model: Any, method: str, spec: str, *keys: str) -> dict[str, list[float]]:
+    """The values of a data set, `inf` for an exact one."""
+    data, found = open_dataset(spec, size=model.picture_size[0]), {key: list[float]() for key in keys}
+    metrics = tuple(key.partition(".")[2] for key in keys)
+    for k in range(0, len(data), BATCH):
+        items = [data[n] for n in range(k, min(k + BATCH, len(data)))]
+        of_batch = run_cells(model, items, Setup(method=get_method(method), metrics=metrics, steps=STEPS)).values
+        for key in keys:
+            found[key] += [math.inf if v["exact"] else v["value"] for v in of_batch[key]]
+    return found
 
 
 def main() -> None:
+    columns = ("method", "dB to D(z0)", "dB to source", "noise std", "noise MSE, known", "latent MSE, known")
     for name in ("scenes-sd", "scenes-ddpm"):
-        model = unsample.load(name)
-        data = list(Scenes("report", COUNT, size=model.picture_size[0]))
-        rows, latent = [], {}
+        model, rows = load(name), []
         for method in METHODS:
-            parts = [one(model, method, data[k : k + BATCH]) for k in range(0, COUNT, BATCH)]
-            for use in ("record", "noise"):
-                f = {key: torch.cat([p[use][key] for p in parts]) for key in parts[0][use]}
-                latent[method] = float(f["latent_mse"].mean())
-                figures = [float(f[k].median()) for k in ("against_encoder", "against_source", "ceiling")]
-                noise = known_noise(model, method) if use == "record" else "-"
-                rows.append(
-                    (method, use, int(f["nfe"].mean()), f"{latent[method]:.3e}", *(f"{v:.2f}" for v in figures),
-                     f"{float(f['std'].mean()):.3f}", noise)
-                )  # fmt: skip
-        columns = (
-            "method",
-            "from",
-            "nfe",
-            "latent MSE",
-            "dB to D(z0)",
-            "dB to source",
-            "ceiling dB",
-            "noise std",
-            "noise MSE, known",
-        )
-        ratio = latent["ddim"] / latent["fixed_point"]
-        note = (
-            f"{COUNT} scenes of report, {STEPS} steps, w = 1; dB are medians; latent MSE of ddim over fixed_point: "
-            f"{ratio:.3g} (at least 100); last column: {BATCH} pictures that the model made"
-        )
-        show(f"Round trip, {name}", columns, rows, note)
+            scenes = values(model, method, SCENES, TO_CEILING, TO_SOURCE, STD)
+            made = values(model, method, MADE, E_LATENT, E_RECON)
+            decibels = [f"{statistics.median(scenes[key]):.2f}" for key in (TO_CEILING, TO_SOURCE)]
+            errors = [f"{statistics.mean(made[key]):.2e}" for key in (E_LATENT, E_RECON)]
+            rows.append((method, *decibels, f"{statistics.mean(scenes[STD]):.3f}", *errors))
+        show(f"Round trip, {name}", columns, rows, f"{SCENES} and {MADE} (known), {STEPS} steps, w = 1")
 
 
 if __name__ == "__main__":

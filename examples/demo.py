@@ -2,7 +2,7 @@
 
 The picture is a scene of which the true edit is known, so the edit is scored against the truth. It was chosen on the
 seeds that settings may be chosen on (`python examples/demo.py --choose` does it again, in minutes): of the first 64
-scenes of `tune`, each with the change that `benchmarks/editing.py` makes to it, those that `ddim` loses at guidance 7.5
+scenes of `tune`, each with the change that the data set `scenes` makes to it, those that `ddim` loses at guidance 7.5
 (under 21 dB) and edits at guidance 1.5 with a gain of at least 0.9; of these the one whose edit is nearest to the true
 edit. It shows what methods differ in at its clearest, then, and not what is usual: `docs/methods.md` has the tables.
 """

@@ -63,3 +63,21 @@ def test_an_output_that_cannot_be_written_ends_with_4(run: Run, finished: Path) 
     ended = run("report", finished, "-o", "taken")
     assert ended.code == 4
     assert "taken" in ended.err
+
+
+def test_docs_fills_a_table_and_takes_nothing_that_it_would_not_use(run: Run, tmp_path: Path) -> None:
+    from tests.report.test_docs import AROUND, DDIM_ROW
+    from tests.report.test_docs import run as made
+
+    folder, document = made(tmp_path / "r", {("ddim", 1.0): [20.0, 24.0]}), tmp_path / "docs.md"
+    document.write_text(AROUND.format("| method |\n|---|\n| gone |"))
+    ended = run("report", folder, "--docs", document, "--json")
+    assert ended.code == 0, ended.err
+    assert DDIM_ROW in document.read_text()
+    assert "dropped: gone" in ended.err
+    assert ended.json["tables"][0]["made"] == ["ddim 1 1"]
+    assert not (folder / "report.html").exists()
+    for more in (["-o", "x"], ["--raw-csv"], ["--overwrite"]):
+        assert run("report", folder, "--docs", document, *more).code == 2
+    assert run("report", folder, folder).code == 2
+    assert run("report", folder, "--docs", tmp_path / "none.md").code == 4

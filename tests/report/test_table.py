@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from tests.report.runs import row, value, values_of
 from unsample.report.columns import columns, leading
+from unsample.report.layout import sheets
+from unsample.report.spreadsheet import spreadsheet
 from unsample.report.table import Block, Cell, blocks
 
 INF = math.inf
@@ -183,3 +187,34 @@ def test_a_metric_that_no_table_knows_is_shown_and_ranks_nothing() -> None:
     assert (found.metric, found.ranks) == ("mine", False)
     (named,) = columns([row("a", "m", values={"noise.fd[scenes-clip]": value(1.0)})])
     assert (named.metric, named.better) == ("fd[scenes-clip]", "lower")
+
+
+def test_a_metric_of_whole_sets_is_a_figure_of_the_method_and_ranks_nothing() -> None:
+    rows = [*values_of("a", [20, 21]), *values_of("b", [30, 31])]
+    sets = [
+        {**r, "values": {"noise.fd[scenes-clip]": value(v) | {"n": 2}}} for r, v in ((rows[0], 0.5), (rows[2], 0.1))
+    ]
+    sets[1]["values"]["noise.precision"] = value(None, reason="too few") | {"n": 2}
+    (of,) = blocks(rows, sets=sets)
+    key = "noise.fd[scenes-clip]"
+    assert [centre(of, m, key) for m in "ab"] == [0.5, 0.1]
+    assert not any(cell(of, m, key).bold or cell(of, m, key).best for m in "ab")
+    assert of.shared[key] == 2
+    assert cell(of, "b", "noise.precision").values.reasons == {"all": "too few"}
+    lines = [line for line in csv.DictReader(io.StringIO(spreadsheet([of]))) if line["metric"] == "fd[scenes-clip]"]
+    assert [(line["value"], line["statistic"], line["n"], line["low"]) for line in lines] == [
+        ("0.5", "set", "2", ""),
+        ("0.1", "set", "2", ""),
+    ]
+    (sheet,) = [s for s in sheets(of) if s.name == "reconstruction"]
+    assert "of all pictures" in {more for head in sheet.heads for more in head.more}
+    assert any("too few" in note for note in sheet.notes)
+
+
+def test_data_sets_and_steps_have_tables_of_their_own() -> None:
+    rows = [*values_of("a", [20.0]), *values_of("a", [30.0], steps=20), *values_of("a", [40.0], dataset="generated:4")]
+    found = blocks(rows)
+    titles = ["50 steps, on generated:4", "20 steps, on scenes:8,split=report", "50 steps, on scenes:8,split=report"]
+    assert [b.title for b in found] == [f"scenes-sd, guidance 1, {more}" for more in titles]
+    assert [centre(b, "a") for b in found] == [40, 30, 20]
+    assert [b.title for b in blocks(values_of("a", [20.0]))] == ["scenes-sd, guidance 1"]

@@ -54,12 +54,14 @@ class Docs(_Closed):
         return [c if isinstance(c, str) else c.title for c in self.columns]
 
 
-def read_docs(given: Mapping[str, Any], metrics: Sequence[str], stages: Sequence[str]) -> Docs:
+def read_docs(given: object, metrics: Sequence[str], stages: Sequence[str]) -> Docs:
     """A checked `[docs]` of a plan with these metrics, whose cells are measured in these stages.
 
     Raises:
         BadOption, UnknownName: a key, column, stage or metric that cannot be, by its name.
     """
+    if not isinstance(given, Mapping):
+        raise BadOption(f"docs of a plan is a table, [docs]; got {shown(given)}")
     columns = given.get("columns")
     if not isinstance(columns, list | tuple):
         raise BadOption(f"docs of a plan need columns, a list such as ['method', 'n', 'made']; got {shown(columns)}")

@@ -100,14 +100,14 @@ def _summary(run: RunData, plan: Mapping[str, Any], parts: Sequence[Covered]) ->
     items = sum(map(len, run.items.values())) or len({row["item"] for row in run.rows})
     methods = len({part.part.method for part in parts if not part.baseline and part.counts.planned})
     methods = methods or len({row["method"] for row in run.rows if not row.get("baseline")})
-    data = words.line(plan.get("dataset") or "no data set named", 300)
+    data = words.line(", ".join(_data(plan)) or "no data set named", 300)
     ends = counts_of(run, parts).told()
     return f"{data}: {words.count(items, 'item')}, {words.count(methods, 'method')}; {ends}."
 
 
 def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block], parts: Sequence[Covered]) -> list[str]:
-    spec = str(plan.get("dataset") or "")
-    name = spec.partition(":")[0].partition(",")[0]
+    data = _data(plan)
+    names = {spec.partition(":")[0].partition(",")[0] for spec in data}
     found = []
     if not run.rows:
         found.append("No cell has ended yet: there is nothing to report.")
@@ -121,14 +121,21 @@ def _cautions(run: RunData, plan: Mapping[str, Any], blocks: Sequence[Block], pa
     found += [f"{words.line(said, 400)}." for said in outside(run.rows)]
     if plan.get("quick"):
         found.append("Made with the methods' quick presets: a look, not a measurement of the methods as published.")
-    if "split=tune" in spec.replace(" ", ""):
+    if any("split=tune" in spec.replace(" ", "") for spec in data):
         found.append("Made on `tune` seeds, on which settings may be chosen: no table of it may be published.")
     shared = [n for b in blocks for n in b.shared.values() if n]
     if shared and min(shared) < FEW:
         found.append(f"Columns over fewer than {FEW} items: their intervals are narrower than they should be.")
-    if name in ("scenes", "generated"):
+    if names & {"scenes", "generated"}:
         found.append(SCENES)
     return found
+
+
+def _data(plan: Mapping[str, Any]) -> list[str]:
+    """The data sets of a plan, of all stages."""
+    more = plan.get("datasets")
+    every = [plan.get("dataset"), *(more.values() if isinstance(more, Mapping) else ())]
+    return list(dict.fromkeys(str(spec) for spec in every if spec))
 
 
 def _incomplete(blocks: Sequence[Block], parts: Sequence[Covered]) -> list[str]:

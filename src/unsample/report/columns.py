@@ -46,8 +46,17 @@ class Column:
 
     @property
     def ranks(self) -> bool:
-        """Whether methods are ranked by it: never by what a record plays back, which may hold the picture itself."""
-        return self.better != "neither" and self.stage != "record"
+        """Whether methods are ranked by it.
+
+        Never by what a record plays back, which may hold the picture itself, nor by one value of a whole set, of which
+        it is not known how far chance moves it.
+        """
+        return self.better != "neither" and self.stage != "record" and not self.of_set
+
+    @property
+    def of_set(self) -> bool:
+        """Whether there is one value of all pictures together."""
+        return self.kind == "set"
 
     @property
     def arrow(self) -> str:

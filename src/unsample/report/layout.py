@@ -131,7 +131,8 @@ def _uneven(block: Block, columns: Sequence[Column]) -> list[str]:
 def _measured(column: Column, block: Block) -> bool:
     """Whether there is a value, or a divergence; of a column without weights only the reason is shown."""
     values = [m.cells[column.key].values for m in block.everyone if column.key in m.cells]
-    return any(v.found for v in values) or not any(v.reasons for v in values)
+    sets = any(m.cells[column.key].centre for m in block.everyone if column.key in m.cells)
+    return sets or any(v.found for v in values) or not any(v.reasons for v in values)
 
 
 def _reconstruction(block: Block) -> list[Column]:
@@ -143,7 +144,7 @@ def _reconstruction(block: Block) -> list[Column]:
 
 def _head(column: Column, block: Block) -> Head:
     source = {"record": "record, not ranked", "noise": "noise alone"}.get(column.stage, "")
-    what = "of the mean MSE" if column.decibels else "mean"
+    what = "of all pictures" if column.of_set else "of the mean MSE" if column.decibels else "mean"
     more = [source, ", ".join([what, *_unit(column)]), f"n = {block.shared.get(column.key, 0):,}"]
     return Head(f"{column.metric} {column.arrow}".strip(), [m for m in more if m])
 

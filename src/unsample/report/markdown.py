@@ -19,7 +19,7 @@ def markdown(blocks: Sequence[Block], about: About) -> str:
     parts = ["# Benchmark report", "", _safe(about.summary), *(f"\n> {_safe(c)}" for c in about.cautions)]
     parts += ["", *(f"- {_safe(sentence)}" for sentence in READING)]
     for block in blocks:
-        parts += ["", f"## {_safe(title(block))}"]
+        parts += ["", f"## {_safe(block.title)}"]
         apart = differences(block)
         for sheet in [*sheets(block), *([apart] if apart else [])]:
             parts += ["", f"### {_safe(sheet.title)}", "", *_table(sheet), *(f"\n{_safe(n)}" for n in sheet.notes)]
@@ -28,12 +28,6 @@ def markdown(blocks: Sequence[Block], about: About) -> str:
     parts += ["", "## How it was made", "", *_fenced(about.command)]
     parts += [f"- {_safe(name)}: {_safe(value)}" for name, value in [*about.settings, *about.versions]]
     return "\n".join(parts) + "\n"
-
-
-def title(block: Block) -> str:
-    """The heading of a block."""
-    guidance = "" if block.guidance is None else f", guidance {block.guidance:g}"
-    return words.line(f"{block.model}{guidance}", 200)
 
 
 def _table(sheet: Sheet) -> list[str]:

@@ -19,7 +19,6 @@ from unsample.report.about import MOST, About
 from unsample.report.columns import STAGES, Column, leading
 from unsample.report.gallery import Strip, strips
 from unsample.report.layout import Sheet, differences, sheets
-from unsample.report.markdown import title
 from unsample.report.plot import NEEDED, Plot, plot
 from unsample.report.reading import READING
 from unsample.report.table import Block
@@ -82,7 +81,7 @@ def _part(block: Block, name: str, folder: Path) -> Part:
     by = next((c for c in leaders.values() if c), None)
     return Part(
         name,
-        title(block),
+        block.title,
         sheets(block),
         differences(block),
         [(text, made) for text, made in drawn if made],

@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from unsample.bench.ledger import FINISHED
 from unsample.media.files import as_csv
 from unsample.report import words
 from unsample.report.columns import Column
 from unsample.report.statistics import Interval
 from unsample.report.table import Block, Cell, MethodRow
 
-FIELDS = (
-    *("model", "guidance", "method", "baseline", "stage", "metric", "unit", "better", "ranked"),
-    *("statistic", "value", "low", "high", "n_common", "median", "n", "exact", "not_measured"),
-    *("best", "bold", "difference", "difference_low", "difference_high", "n_pairs"),
-    *("cells", "finished", "success_rate", "not_converged", "diverged", "failed", "missing"),
-    *("planned", "left_out", "stopped", "inversion_guidance", "drift"),
-    *("nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "fitted", "exact_by_construction"),
-)
+OUTCOME: dict[str, Callable[[MethodRow], Any]] = {  # of a method, on each of its lines
+    "cells": lambda m: len(m.rows),
+    "finished": lambda m: m.count(*FINISHED),
+    "success_rate": lambda m: m.success,
+    "not_converged": lambda m: m.count("not_converged"),
+    "diverged": lambda m: m.count("diverged"),
+    "failed": lambda m: m.count("failed"),
+    "missing": lambda m: m.missing,
+    "planned": lambda m: m.planned + m.left_out,
+    "left_out": lambda m: m.left_out,
+    "stopped": lambda m: m.stopped or None,
+    "inversion_guidance": lambda m: m.says("inversion_guidance"),
+    "drift": lambda m: m.drift or None,
+    "nfe": lambda m: m.mean("nfe"),
+    "backward": lambda m: m.mean("backward"),
+    "seconds": lambda m: m.mean("seconds"),
+    "peak_memory_mb": lambda m: m.most("peak_memory_mb"),
+    "stores": lambda m: m.says("stores"),
+    "stored_ratio": lambda m: m.mean("stored_ratio"),
+    "fitted": lambda m: m.says("fitted"),
+    "exact_by_construction": lambda m: m.says("exact_by_construction"),
+}
+NONE = Interval(float("nan"))
+FIGURES: dict[str, Callable[[Column, Cell, int], Any]] = {  # of a column; the last is how many items all finished
+    "stage": lambda column, cell, shared: column.stage,
+    "metric": lambda column, cell, shared: column.metric,
+    "unit": lambda column, cell, shared: column.unit,
+    "better": lambda column, cell, shared: column.better,
+    "ranked": lambda column, cell, shared: column.ranks,
+    "statistic": lambda c, cell, n: "set" if c.of_set else "psnr_of_mean_mse" if c.decibels else "mean",
+    "value": lambda column, cell, shared: (cell.centre or NONE).value,
+    "low": lambda column, cell, shared: (cell.centre or NONE).low,
+    "high": lambda column, cell, shared: (cell.centre or NONE).high,
+    "n_common": lambda column, cell, shared: shared,
+    "median": lambda column, cell, shared: cell.median,
+    "n": lambda column, cell, shared: len(cell.values.found) if cell.pictures is None else cell.pictures,
+    "exact": lambda column, cell, shared: cell.exact,
+    "not_measured": lambda column, cell, shared: len(cell.values.reasons),
+    "best": lambda column, cell, shared: cell.best,
+    "bold": lambda column, cell, shared: cell.bold,
+    "difference": lambda column, cell, shared: (cell.gap or NONE).value,
+    "difference_low": lambda column, cell, shared: (cell.gap or NONE).low,
+    "difference_high": lambda column, cell, shared: (cell.gap or NONE).high,
+    "n_pairs": lambda column, cell, shared: cell.pairs,
+}
+FIELDS = ("model", "dataset", "steps", "guidance", "method", "baseline", *FIGURES, *OUTCOME)
 
 
 def spreadsheet(blocks: list[Block], raw: bool = False) -> str:
@@ -29,65 +68,14 @@ def spreadsheet(blocks: list[Block], raw: bool = False) -> str:
 def _lines(blocks: list[Block]) -> Iterator[dict[str, str]]:
     for block in blocks:
         for method in block.everyone:
-            about = {"model": block.model, "guidance": block.guidance} | _outcome(method)
-            cells = [
-                _figures(c, method.cells[c.key], block.shared[c.key]) for c in block.columns if c.key in method.cells
-            ]
-            for figures in cells or [{}]:  # a method that failed on all items has a line too
+            about: dict[str, Any] = {k: getattr(block, k) for k in ("model", "dataset", "steps", "guidance")}
+            about |= {"method": method.label, "baseline": method.baseline} | {
+                k: of(method) for k, of in OUTCOME.items()
+            }
+            cells = [(c, method.cells[c.key], block.shared[c.key]) for c in block.columns if c.key in method.cells]
+            # a method that failed on all items has a line too
+            for figures in [{k: of(*cell) for k, of in FIGURES.items()} for cell in cells] or [{}]:
                 yield {name: _plain(value) for name, value in (about | figures).items()}
-
-
-def _outcome(m: MethodRow) -> dict[str, Any]:
-    return {
-        "method": m.label,
-        "baseline": m.baseline,
-        "cells": len(m.rows),
-        "finished": m.count("ok", "not_converged"),
-        "success_rate": m.success,
-        "not_converged": m.count("not_converged"),
-        "diverged": m.count("diverged"),
-        "failed": m.count("failed"),
-        "missing": m.missing,
-        "planned": m.planned + m.left_out,
-        "left_out": m.left_out,
-        "stopped": m.stopped or None,
-        "inversion_guidance": m.says("inversion_guidance"),
-        "drift": m.drift or None,
-        "nfe": m.mean("nfe"),
-        "backward": m.mean("backward"),
-        "seconds": m.mean("seconds"),
-        "peak_memory_mb": m.most("peak_memory_mb"),
-        "stores": m.says("stores"),
-        "stored_ratio": m.mean("stored_ratio"),
-        "fitted": m.says("fitted"),
-        "exact_by_construction": m.says("exact_by_construction"),
-    }
-
-
-def _figures(column: Column, cell: Cell, shared: int) -> dict[str, Any]:
-    centre, gap = cell.centre or Interval(float("nan")), cell.gap or Interval(float("nan"))
-    return {
-        "stage": column.stage,
-        "metric": column.metric,
-        "unit": column.unit,
-        "better": column.better,
-        "ranked": column.ranks,
-        "statistic": "psnr_of_mean_mse" if column.decibels else "mean",
-        "value": centre.value,
-        "low": centre.low,
-        "high": centre.high,
-        "n_common": shared,
-        "median": cell.median,
-        "n": len(cell.values.found),
-        "exact": cell.exact,
-        "not_measured": len(cell.values.reasons),
-        "best": cell.best,
-        "bold": cell.bold,
-        "difference": gap.value,
-        "difference_low": gap.low,
-        "difference_high": gap.high,
-        "n_pairs": cell.pairs,
-    }
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A run's rows as tables: for each model and guidance the methods, and for each method its figures in every column.
+"""A run's rows as tables: for each model, data set, count of steps and guidance the methods, and their figures.
 
 Means are over the items that all methods finished, medians over all of a method's own, in which diverged ones count as
 worse than any value. What diverged is held against a method only on items that every method has a row of. The best
@@ -22,6 +22,7 @@ from unsample.report.columns import Column, columns
 from unsample.report.statistics import Interval
 
 Row = Mapping[str, Any]
+Where = tuple[str, str, int, float | None]  # model, data set, steps and guidance of a table
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Cell:
     bold: bool = False
     gap: Interval | None = None  # its mean less the best method's, over the items that both finished
     pairs: int = 0
+    pictures: int | None = None  # of a whole set, whose one value `centre` is
 
     @property
     def exact(self) -> int:
@@ -113,14 +115,17 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class Block:
-    """The methods of one model at one guidance."""
+    """The methods of one model on one data set, at one count of steps and one guidance."""
 
     model: str
     guidance: float | None
+    title: str
     columns: Sequence[Column]
     methods: Sequence[MethodRow]
     baselines: Sequence[MethodRow]
     shared: Mapping[str, int]  # column to how many items all methods finished
+    dataset: str
+    steps: int
 
     @property
     def everyone(self) -> list[MethodRow]:
@@ -144,42 +149,79 @@ class Block:
         return sorted(self.methods, key=place)
 
 
-def blocks(rows: Sequence[Row], metrics: Sequence[str] = (), parts: Sequence[Covered] = ()) -> list[Block]:
-    """The tables of a run, models and guidances in the order in which they come.
+def blocks(
+    rows: Sequence[Row], metrics: Sequence[str] = (), parts: Sequence[Covered] = (), sets: Sequence[Row] = ()
+) -> list[Block]:
+    """The tables of a run; models come in the order of their names, then data sets, steps and guidances in theirs.
 
     Args:
         rows: of the ledger.
         metrics: their order in the plan.
         parts: what was planned, with or without rows; what is not applicable has no place in a table.
+        sets: metrics of whole sets, a row a part of the plan.
     """
     rows = sorted(rows, key=lambda row: str(row["item"]))
-    parts = [part for part in parts if part.counts.planned]
-    pairs = dict.fromkeys((row["model"], row.get("guidance")) for row in rows if not row.get("baseline"))
-    pairs |= dict.fromkeys((part.part.model, part.part.guidance) for part in parts)
-    pairs = pairs or dict.fromkeys((row["model"], row.get("guidance")) for row in rows)
-    order = sorted(pairs, key=lambda pair: (str(pair[0]), pair[1] is not None, pair[1] or 0))
-    return [_block(model, guidance, rows, metrics, parts) for model, guidance in order]
+    planned = [part for part in parts if part.counts.planned]
+    wheres = dict.fromkeys(_where(row) for row in rows if not row.get("baseline"))
+    wheres |= dict.fromkeys((c.part.model, c.part.dataset, c.part.steps, c.part.guidance) for c in planned)
+    wheres = wheres or dict.fromkeys(_where(row) for row in rows)
+    order = sorted(wheres, key=lambda w: (str(w[0]), str(w[1]), w[2], w[3] is not None, w[3] or 0))
+    return [_block(w, _heading(w, order), rows, metrics, planned, sets) for w in order]
+
+
+def _where(row: Row) -> Where:
+    return row["model"], row["dataset"], row["steps"], row.get("guidance")
+
+
+def _heading(where: Where, every: Sequence[Where]) -> str:
+    """What tells a table from the others: `scenes-sd, guidance 3`, and steps and data set where there are several."""
+    model, dataset, steps, guidance = where
+    said = [str(model)] + ([] if guidance is None else [f"guidance {guidance:g}"])
+    said += [f"{steps} steps"] if len({w[2] for w in every}) > 1 else []
+    said += [f"on {dataset}"] if len({w[1] for w in every}) > 1 else []
+    return words.line(", ".join(said), 300)
 
 
 def _block(
-    model: str, guidance: float | None, rows: Sequence[Row], metrics: Sequence[str], parts: Sequence[Covered]
+    where: Where, title: str, rows: Sequence[Row], metrics: Sequence[str], parts: Sequence[Covered], sets: Sequence[Row]
 ) -> Block:
-    of_model = [row for row in rows if row["model"] == model]
+    *same, guidance = where
+    of_model = [row for row in rows if [*_where(row)][:3] == same]
     here = [r for r in of_model if r.get("guidance") == guidance or (r.get("baseline") and r.get("guidance") is None)]
-    found = columns(here, metrics)
-    everyone = _methods(here, [p for p in parts if (p.part.model, p.part.guidance) == (model, guidance)])
+    whole = [row for row in sets if _where(row) == where]
+    found = columns([*here, *whole], metrics)
+    covered = [p for p in parts if (p.part.model, p.part.dataset, p.part.steps, p.part.guidance) == where]
+    everyone = _methods(here, covered)
     tried = [{row["item"] for row in m.rows} for m in everyone if m.rows and not m.baseline]
     everywhere = frozenset(set.intersection(*tried)) if tried else frozenset[str]()
     shared: dict[str, int] = {}
     cells: list[dict[str, Cell]] = [{} for _ in everyone]
     for column in found:
-        values = [collected(method.rows, column, everywhere) for method in everyone]
-        shared[column.key], made = _compared(column, everyone, values)
+        if column.of_set:
+            made = [_of_set(column, [r for r in whole if r["method"] == m.label]) for m in everyone]
+            shared[column.key] = max((cell.pictures or 0 for cell in made if cell), default=0)
+        else:
+            values = [collected(method.rows, column, everywhere) for method in everyone]
+            shared[column.key], made = _compared(column, everyone, values)
         for own_cells, cell in zip(cells, made, strict=True):
             if cell is not None:
                 own_cells[column.key] = cell
     full = [replace(m, cells=c) for m, c in zip(everyone, cells, strict=True)]
-    return Block(model, guidance, found, [m for m in full if not m.baseline], [m for m in full if m.baseline], shared)
+    apart = [m for m in full if m.baseline]
+    return Block(
+        where[0], guidance, title, found, [m for m in full if not m.baseline], apart, shared, where[1], where[2]
+    )
+
+
+def _of_set(column: Column, rows: Sequence[Row]) -> Cell | None:
+    """One value of all pictures together, or why there is none."""
+    entry = next((row["values"][column.key] for row in rows if column.key in row["values"]), None)
+    if entry is None:
+        return None
+    value = float("inf") if entry["exact"] else entry["value"]
+    reasons = {"all": str(entry["reason"])} if entry["reason"] else {}
+    none = Values({}, frozenset(), reasons, frozenset())
+    return Cell(none, None if value is None else Interval(float(value)), pictures=entry["n"])
 
 
 def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[MethodRow]:

@@ -36,7 +36,7 @@ def write_report(
 
     run = read_run(folder)
     parts = coverage(run)
-    found = blocks(run.rows, [str(m) for m in settings_of(run.plan).get("metrics") or ()], parts)
+    found = blocks(run.rows, [str(m) for m in settings_of(run.plan).get("metrics") or ()], parts, run.sets)
     around = about(run, found, parts)
     texts = (page(found, around, Path(run.folder)), markdown(found, around), spreadsheet(found, raw_csv))
     place = check_writable_folder(folder if output is None else output)

@@ -1,0 +1,211 @@
+"""Tables of a document: filled between their markers, kept where a run does not hold a row, refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.report.runs import row, value
+from unsample.bench.docs import read_docs
+from unsample.bench.ledger import PLAN, Ledger
+from unsample.bench.plan import FORMAT, make_plan, plain
+from unsample.errors import BadInput, BadOption
+from unsample.report.docs import write_docs, write_section
+
+INF = math.inf
+FIGURE = {"title": "dB", "value": "noise.psnr", "show": "median"}
+DOCS: dict[str, Any] = {
+    "table": "t",
+    "note": "`unsample bench run t.toml`: medians.",
+    "columns": ["method", "w", "inverting w", FIGURE, "NFE", "n", "made"],
+}
+HEAD = "| method | w | inverting w | dB | NFE | n | made |\n|---|---|---|---|---|---|---|"
+PLAN_OF = {
+    "dataset": "scenes:2,split=tune",
+    "models": ["scenes-mixture"],
+    "methods": ["ddim", "edict[inversion_guidance=same,guidance=[1,3]]"],
+    "metrics": ["psnr", "edit_gain", "edit_size"],
+    "steps": 3,
+}
+AROUND = "# A title\n\n<!-- table t -->\n{}\n<!-- end t -->\n\nProse | with a bar.\n"
+Cells = dict[tuple[str, float], list[Any]]  # label and guidance to a value an item
+
+
+def run(folder: Path, cells: Cells, docs: Any = DOCS, key: str = "noise.psnr", **more: Any) -> Path:
+    """The folder of a run in which these cells have ended."""
+    plan = make_plan({**PLAN_OF, **({"docs": docs} if docs else {}), **more})
+    rows, dataset = [], PLAN_OF["dataset"]
+    for (label, w), values in cells.items():
+        for k, v in enumerate(values):
+            given = {"dataset": dataset, "model": "scenes-mixture", "steps": 3, "guidance": w, "order": len(rows)}
+            entry = {key: v} if isinstance(v, dict) else {key: value(None if v == INF else v, exact=v == INF)}
+            given |= {"inversion_guidance": w, "values": entry, "finished": f"2026-0{k + 1}-02T00:00:00+00:00"}
+            rows.append(row(f"tune-{k}", label, **given))
+    folder.mkdir()
+    with Ledger(folder) as ledger:
+        ledger.note({str(dataset): ["tune-0", "tune-1"]}, {}, [])
+        ledger.add(rows)
+    kept = {"format": FORMAT, "fingerprint": plan.fingerprint(), "plan": plain(plan), "versions": {}, "command": []}
+    (folder / PLAN).write_text(json.dumps(kept))
+    return folder
+
+
+EDICT = "edict[inversion_guidance=same]"
+DDIM_ROW = "| ddim | 1 | 1 | 22 | 50 | 2 | 2026-02-02 |"
+EDICT_ROWS = ["| edict | 1 | 1 | 30 | 50 | 2 | 2026-02-02 |", "| edict | 3 | 3 | inf | 50 | 2 | 2026-02-02 |"]
+
+
+def document(tmp_path: Path, inside: str = "") -> Path:
+    path = tmp_path / "docs.md"
+    path.write_text(AROUND.format(inside))
+    return path
+
+
+def test_a_table_is_filled_and_the_rest_of_the_document_stays(tmp_path: Path) -> None:
+    cells: Cells = {("ddim", 1.0): [20.0, 24.0], (EDICT, 1.0): [30.0, 30.0], (EDICT, 3.0): [INF, INF]}
+    path = document(tmp_path)
+    (filled,) = write_docs([run(tmp_path / "r", cells)], path)
+    assert path.read_text() == AROUND.format("\n".join([f"{DOCS['note']}\n", HEAD, DDIM_ROW, *EDICT_ROWS]))
+    assert (len(filled.made), filled.kept, filled.dropped, filled.lacking) == (3, [], [], [])
+    before = path.read_bytes()
+    write_docs([tmp_path / "r"], path)
+    assert path.read_bytes() == before
+
+
+def test_rows_that_the_run_does_not_hold_whole_stay_and_those_that_the_plan_does_not_list_go(tmp_path: Path) -> None:
+    old = ["| edict | 3 | 3 | 12.3 | 7 | 2 | 2025-01-01 on H100 |", "| bdia | 1 | 1 | 5 | 6 | 2 | 2025-01-01 |"]
+    path = document(tmp_path, "\n".join(["old note", "", HEAD, *old]))
+    cells: Cells = {("ddim", 1.0): [20.0, 24.0], (EDICT, 3.0): [40.0]}  # one of two items only
+    (filled,) = write_docs([run(tmp_path / "r", cells)], path)
+    assert path.read_text() == AROUND.format("\n".join([f"{DOCS['note']}\n", HEAD, DDIM_ROW, old[0]]))
+    assert filled.kept == ["edict 3 3"]
+    assert filled.dropped == ["bdia 1 1"]
+    assert filled.lacking == ["edict 1 1"]
+
+
+def test_rows_with_other_columns_are_dropped_and_named(tmp_path: Path) -> None:
+    path = document(tmp_path, "| method | w |\n|---|---|\n| edict | 3 |")
+    (filled,) = write_docs([run(tmp_path / "r", {("ddim", 1.0): [20.0, 24.0]})], path)
+    assert filled.dropped == ["edict 3"]
+    assert "| edict | 3 |" not in path.read_text()
+
+
+def test_shards_fill_a_table_together_and_runs_of_two_plans_or_that_disagree_do_not(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", {("ddim", 1.0): [20.0, 24.0]})
+    two = run(tmp_path / "two", {(EDICT, 1.0): [30.0, 30.0], (EDICT, 3.0): [INF, INF]})
+    path = document(tmp_path)
+    write_docs([one, two], path)
+    assert [line in path.read_text() for line in (DDIM_ROW, *EDICT_ROWS)] == [True] * 3
+    before = path.read_text()
+    with pytest.raises(BadInput, match="two plans"):
+        write_docs([one, run(tmp_path / "seeded", {}, seed=1)], path)
+    with pytest.raises(BadInput, match="disagree"):
+        write_docs([one, run(tmp_path / "other", {("ddim", 1.0): [20.0, 25.0]})], path)
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers\n",
+        "<!-- table t -->\n",
+        "<!-- end t -->\n<!-- table t -->\n",
+        AROUND.format("") * 2,
+        "<!-- table u -->\n<!-- end u -->\n",
+    ],
+)
+def test_a_document_without_the_markers_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "docs.md"
+    path.write_text(text)
+    folder = run(tmp_path / "r", {("ddim", 1.0): [20.0, 24.0]})
+    with pytest.raises(BadInput, match="<!-- table t -->"):
+        write_docs([folder], path)
+    with pytest.raises(BadInput, match="<!-- table t -->"):
+        write_section(path, "t", "x")
+    assert path.read_text() == text
+
+
+def test_a_run_without_docs_is_refused_and_no_table_is_written(tmp_path: Path) -> None:
+    path, good = document(tmp_path), run(tmp_path / "r", {("ddim", 1.0): [20.0, 24.0]})
+    with pytest.raises(BadInput, match=r"\[docs\]"):
+        write_docs([good, run(tmp_path / "none", {}, docs=None)], path)
+    assert path.read_text() == AROUND.format("")
+
+
+def test_docs_of_a_run_that_somebody_has_altered_are_refused_as_its_fault(tmp_path: Path) -> None:
+    folder, path = run(tmp_path / "r", {("ddim", 1.0): [20.0, 24.0]}), document(tmp_path)
+    whole = json.loads((folder / PLAN).read_text())
+    for bad in ("x", {**DOCS, "note": "<script>"}, {**DOCS, "columns": ["method", "made", 3]}):
+        whole["plan"]["docs"] = bad
+        (folder / PLAN).write_text(json.dumps(whole))
+        with pytest.raises(BadInput):
+            write_docs([folder], path)
+    assert path.read_text() == AROUND.format("")
+
+
+def shown(tmp_path: Path, values: list[Any], **column: Any) -> str:
+    """The figure of one row."""
+    docs = {**DOCS, "columns": ["method", {"title": "x", "value": "noise.psnr", **column}, "made"]}
+    path = document(tmp_path)
+    key = str(docs["columns"][1]["value"])
+    write_docs([run(tmp_path / "r", {("ddim", 1.0): values}, docs=docs, key=key)], path)
+    return path.read_text().split("| ddim | ")[1].split(" |")[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ({"show": "median"}, [20.0, INF], "20"),
+        ({"show": "mean"}, [20.0, 24.0], "22 ± 4"),  # 1.96 sqrt(8 / 2)
+        ({"show": "mean"}, [20.0, INF], "inf"),
+        ({"show": "mean", "most": 200.0}, [INF, INF], "200 ± 0"),
+        ({"show": "share"}, [1.0, 0.0], "0.5"),
+    ],
+)
+def test_what_a_column_shows(tmp_path: Path, column: dict[str, Any], values: list[float], expected: str) -> None:
+    assert shown(tmp_path, values, **column) == expected
+
+
+def test_a_pooled_column_is_weighted_and_what_diverged_stands_beside_it(tmp_path: Path) -> None:
+    gain = {"title": "g", "value": "edit.edit_gain", "show": "pooled", "weight": "edit.edit_size"}
+    docs = {**DOCS, "columns": ["method", "made", gain]}
+    folder = run(tmp_path / "r", {}, docs=docs, edit=True)
+    rows = [("tune-0", 1.0, 0.3, "ok"), ("tune-1", 0.0, 0.1, "ok")]
+    given = {"dataset": PLAN_OF["dataset"], "model": "scenes-mixture", "steps": 3}
+    made = [
+        row(id, "ddim", **given, status=status, values={"edit.edit_gain": value(g), "edit.edit_size": value(size)})
+        for id, g, size, status in rows
+    ]
+    with Ledger(folder) as ledger:
+        ledger.add(made)
+    write_docs([folder], path := document(tmp_path))
+    assert "| ddim | 2026-01-01 | 0.75 |" in path.read_text()
+    with Ledger(folder) as ledger:
+        ledger.add([made[0] | {"status": "diverged", "values": {}}])
+    write_docs([folder], path)
+    assert "| ddim | 2026-01-01 | 0, 1 diverged |" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"columns": ["metod", "made"]}, "did you mean 'method'"),
+        ({"columns": ["method"]}, "'made'"),
+        ({"columns": ["method", "made", FIGURE | {"show": "men"}]}, "'dB'.*show"),
+        ({"columns": ["method", "made", FIGURE | {"value": "noise.psrn"}]}, "did you mean 'psnr'"),
+        ({"columns": ["method", "made", FIGURE | {"value": "nose.psnr"}]}, "did you mean 'noise'"),
+        ({"columns": ["method", "made", FIGURE | {"show": "pooled"}]}, "weight"),
+        ({"columns": ["method", "made", FIGURE | {"titel": "x"}]}, "titel"),
+        ({"note": "a <!-- end t -->"}, "note"),
+        ({"table": "a b"}, "table"),
+    ],
+)
+def test_a_bad_column_is_named_when_the_plan_is_read(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOption, match=said):
+        read_docs({**DOCS, **change}, ["psnr"], ["noise"])
+    with pytest.raises(BadOption, match=said):
+        make_plan({**PLAN_OF, "docs": {**DOCS, **change}})
