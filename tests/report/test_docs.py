@@ -209,3 +209,9 @@ def test_a_bad_column_is_named_when_the_plan_is_read(change: dict[str, Any], sai
         read_docs({**DOCS, **change}, ["psnr"], ["noise"])
     with pytest.raises(BadOption, match=said):
         make_plan({**PLAN_OF, "docs": {**DOCS, **change}})
+
+
+def test_a_label_says_the_guidance_of_inversion_where_no_column_does(tmp_path: Path) -> None:
+    docs = {**DOCS, "columns": ["method", "w", "made"]}
+    write_docs([run(tmp_path / "r", {(EDICT, 3.0): [1.0, 2.0]}, docs=docs)], path := document(tmp_path))
+    assert f"| {EDICT} | 3 | 2026-02-02 |" in path.read_text()

@@ -170,7 +170,7 @@ def _made(docs: Docs, planned: Sequence[Planned], inside: str) -> tuple[str, Fil
     lacking: list[str] = []
     rows: list[list[str]] = []
     for one in planned:
-        row = [_cell(c, one) for c in docs.columns]
+        row = [_cell(c, one, said="inverting w" in docs.columns) for c in docs.columns]
         key = _key(row, telling)
         found = row if one.whole and one.rows else known.get(key)
         (made if found is row else lacking if found is None else kept).append(" ".join(key))
@@ -191,7 +191,8 @@ def _cells(section: str) -> list[list[str]]:
     return cells[:1] + cells[2:]
 
 
-def _cell(asked: str | Shown, one: Planned) -> str:
+def _cell(asked: str | Shown, one: Planned, said: bool) -> str:
+    """The text of a cell; `said`: the guidance of inversion has a column of its own."""
     if isinstance(asked, Shown):
         return _figure(asked, one.rows)
     if asked in ("NFE", "backward"):
@@ -201,7 +202,7 @@ def _cell(asked: str | Shown, one: Planned) -> str:
     inverted = next((row["inversion_guidance"] for row in one.rows), one.inversion_guidance)
     plain = {
         "model": words.line(one.part.model),
-        "method": _unsaid(words.line(one.part.method)),
+        "method": _without_guidance(words.line(one.part.method)) if said else words.line(one.part.method),
         "steps": str(one.part.steps),
         "w": words.NOTHING if one.free else f"{one.part.guidance:g}",
         "inverting w": words.NOTHING if one.baseline else f"{inverted:g}",
@@ -211,8 +212,8 @@ def _cell(asked: str | Shown, one: Planned) -> str:
     return plain[asked].replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def _unsaid(label: str) -> str:
-    """A label without the guidance of inversion, which has a column of its own."""
+def _without_guidance(label: str) -> str:
+    """A label without the guidance of inversion."""
     name, _, inner = label.removesuffix("]").partition("[")
     kept = [part for part in split_outside(inner, ",") if not part.startswith("inversion_guidance=")]
     return f"{name}[{','.join(kept)}]" if any(kept) else name
