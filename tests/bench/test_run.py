@@ -24,7 +24,7 @@ from unsample.bench.local import Event, InProcess, Processes, Workplace
 from unsample.bench.parts import cell_id
 from unsample.bench.plan import make_plan
 from unsample.bench.run import How, run_plan
-from unsample.errors import BadInput
+from unsample.errors import BadInput, UnknownName
 
 PLAN = make_plan(
     {
@@ -99,6 +99,52 @@ def test_the_same_plan_is_gone_on_with_and_another_is_refused(whole: Path, tmp_p
     assert same_table(tmp_path, whole)
     with pytest.raises(BadInput, match="steps: 3 there, 4 asked"):
         run_plan(replace(PLAN, steps=(4,)), tmp_path, HOW)
+
+
+def test_a_worker_goes_on_with_the_items_that_it_has(tmp_path: Path) -> None:
+    given: list[tuple[int, tuple[int, ...]]] = []
+
+    class Two(InProcess):
+        """Two workers, of which the one that was given something first is done first."""
+
+        def __init__(self, place: Workplace) -> None:
+            super().__init__(place)
+            self.tasks: dict[int, BatchTask] = {}
+
+        def idle(self) -> list[int]:
+            return [k for k in (0, 1) if k not in self.tasks]
+
+        def busy(self) -> bool:
+            return bool(self.tasks)
+
+        def submit(self, task: BatchTask, worker: int = 0) -> None:
+            given.append((worker, task.items))
+            self.tasks[worker] = task
+
+        def events(self) -> list[Event]:
+            worker = next(iter(self.tasks))
+            super().submit(self.tasks.pop(worker))
+            return super().events()
+
+    plan = replace(PLAN, dataset="scenes:4,split=tune", edit=False, metrics=("psnr",))
+    run_plan(plan, tmp_path, replace(HOW, artefacts="none"), engine=Two)
+    assert sorted(given) == [(0, (0, 1))] * 3 + [(1, (2, 3))] * 3
+
+
+def test_methods_are_run_one_after_another_where_that_is_asked(whole: Path, tmp_path: Path) -> None:
+    summary = run_plan(PLAN, tmp_path, replace(HOW, only=("ddim", "fresh")))
+    assert (summary.cells, {row["method"] for row in read_run(tmp_path).rows}) == (10, {"ddim", "fresh"})
+    with pytest.raises(UnknownName, match="method of the plan 'fixed_point'"):
+        run_plan(PLAN, tmp_path, replace(HOW, only=("fixed_point",)))
+    run_plan(PLAN, tmp_path, HOW)
+    assert same_table(tmp_path, whole)
+
+
+def test_pictures_that_a_model_makes_at_several_guidances_are_kept_apart(tmp_path: Path) -> None:
+    given = {"dataset": "generated:1,split=tune", "models": ["scenes-mixture"], "methods": ["ddim"], "steps": [2, 3]}
+    run_plan(make_plan(given | {"guidance": [1.0, 3.0], "metrics": ["e_latent"]}), tmp_path, HOW)
+    assert len({row["artefacts"][0]["sha256"] for row in read_run(tmp_path).rows}) == 4
+    assert verify(tmp_path).sound
 
 
 def test_batch_size_changes_only_the_rounding_and_processes_change_nothing(whole: Path, tmp_path: Path) -> None:
