@@ -114,9 +114,6 @@ def test_a_worker_goes_on_with_the_items_that_it_has(tmp_path: Path) -> None:
         def idle(self) -> list[int]:
             return [k for k in (0, 1) if k not in self.tasks]
 
-        def busy(self) -> bool:
-            return bool(self.tasks)
-
         def submit(self, task: BatchTask, worker: int = 0) -> None:
             given.append((worker, task.items))
             self.tasks[worker] = task

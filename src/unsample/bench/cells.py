@@ -9,16 +9,15 @@ has another order, that of the plan; a row knows its place there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any
 
 from unsample.bench.entries import Named, methods_of
+from unsample.bench.layout import Items
 from unsample.bench.parts import Part, parts_of
 from unsample.bench.plan import Plan
-
-Items = Mapping[str, Sequence[str]]  # data set to the ids of its items
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unsample.bench.ledger import FINISHED, RunData, Standing
+from unsample.bench.layout import Standing
+from unsample.bench.ledger import FINISHED, RunData
 from unsample.bench.parts import NOT_APPLICABLE, Apart, Part, Several, parts_of
 from unsample.bench.plan import Plan, make_plan
 from unsample.errors import BadOption

@@ -6,14 +6,13 @@ each data set, so that what is missing can be told without them, and the parts o
 its reason.
 
 Reading leaves nothing behind: no lock, no journal. So a run on read-only storage is read like any other. A ledger that
-an earlier version laid out (`OLD`) is read too, and not written.
+an earlier version laid out (`layout.OLD`) is read too, and not written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import sqlite3
@@ -25,48 +24,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from unsample.bench.parts import STOPPED, Apart, Part, cell_id, part_of
+from unsample.bench.layout import KEYS, LAYOUT, TABLES, Broken, Items, Standing, check_tables, check_texts, standing_of
+from unsample.bench.parts import STOPPED, Apart, cell_id, part_of
 from unsample.bench.plan import Plan, make_plan
 from unsample.bench.rows import read_plan, read_row, read_set
 from unsample.errors import BadInput, BadOption
 from unsample.media.files import inside, lock, open_inside
 
 FILE, PLAN, LOCK = "ledger.sqlite", "plan.json", "run.lock"
-LAYOUT = 2  # of the tables: SQLite's user_version
-TABLES: dict[str, tuple[str, ...]] = {
-    "rows": ("cell", "json", "sha256"),
-    "sets": ("part", "json", "sha256"),
-    "broken": ("dataset", "item", "reason"),
-    "items": ("dataset", "place", "item"),
-    "apart": (*Part._fields, "kind", "reason"),
-}
-KEYS = {"rows": 1, "sets": 1, "broken": 2, "items": 2, "apart": len(Part._fields)}  # columns of the primary key
-OLD = {  # layout 0, of one data set and one number of steps; of its tables only the first two were always there
-    "rows": ("cell", "json", "sha256"),
-    "broken": ("item", "reason"),
-    "items": ("place", "item"),
-    "apart": ("model", "method", "guidance", "kind", "reason"),
-}
-ALWAYS = ("rows", "broken")
+Raw = tuple[Any, Any, Any]  # name, JSON and SHA-256 of a row, unchecked
 PATIENCE = 5.0  # seconds that another process may hold the file
 MAX_PLAN = 64 * 2**20  # bytes of plan.json
 VOLATILE = ("seconds", "peak_memory_mb", "started", "finished")  # of a row that is run again
 FINISHED = ("ok", "not_converged")  # the states of a cell that gave a finite result
 RUNNING = ("batch_size", "engine", "workers", "threads", "device", "attempts", "deaths")  # how, not what
-Items = Mapping[str, Sequence[str]]  # data set to the ids of its items
-Broken = dict[tuple[str, str], str]  # data set and item to why it cannot be used
-Raw = tuple[Any, Any, Any]  # name, JSON and SHA-256 of a row, unchecked
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a run is, without its rows."""
-
-    statuses: dict[str, str] = field(default_factory=dict)  # of every cell that has ended
-    broken: Broken = field(default_factory=dict)  # items that were left out
-    items: Items = field(default_factory=dict)  # none where a run of an earlier version did not note them
-    apart: Sequence[Apart] = ()
-    sets: Sequence[str] = ()  # the parts whose whole sets were measured, by `cell("")`
 
 
 @dataclass(frozen=True)
@@ -108,7 +79,7 @@ class Ledger:
                 if there.exists() and there.stat().st_nlink > 1:
                     raise sqlite3.OperationalError("it has several names (hard links), and SQLite would lose rows")
                 self._db = sqlite3.connect(there, PATIENCE, isolation_level=None)
-                layout = _check_tables(self._db, whole=os.path.lexists(folder / PLAN))
+                layout = check_tables(self._db, whole=os.path.lexists(folder / PLAN))
                 if layout not in (None, LAYOUT):
                     raise BadInput(f"{str(folder)!r} holds a run of an earlier version, which is read and not written")
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -134,7 +105,7 @@ class Ledger:
     def take_up(self) -> None:
         """Forget what was stopped, and the cells that had failed by then, so that they are tried again."""
         with self._changing():
-            stopped = tuple(a.part.cell("") for a in _standing(self._db, self.folder).apart if a.kind == STOPPED)
+            stopped = tuple(a.part.cell("") for a in standing_of(self._db, None).apart if a.kind == STOPPED)
             failed = [cell for cell, status in _statuses(self._db).items() if status == "failed"]
             self._db.executemany("DELETE FROM rows WHERE cell = ?", [(c,) for c in failed if c.startswith(stopped)])
             self._db.execute("DELETE FROM apart")
@@ -148,7 +119,7 @@ class Ledger:
     def standing(self) -> Standing:
         """What is done and what is not to be done; rows that were there before are checked by `read_run`."""
         with _said(self.folder):
-            return replace(_standing(self._db, self.folder), statuses=_statuses(self._db))
+            return replace(standing_of(self._db, None), statuses=_statuses(self._db))
 
     def add(self, rows: Iterable[dict[str, Any]], broken: Broken | None = None) -> None:
         """Commit the rows of a batch together.
@@ -221,7 +192,8 @@ def read_unchecked(folder: Path) -> tuple[list[Raw], list[Raw], Standing]:
         BadInput: the folder holds no run, or one whose other tables are damaged.
     """
     with _reading(folder) as db:
-        standing, before = _standing(db, folder), _old_place(db, folder)
+        before = _old_place(db, folder)
+        standing = standing_of(db, before)
         rows = db.execute("SELECT cell, json, sha256 FROM rows").fetchall()
         if before is None:
             return rows, db.execute("SELECT part, json, sha256 FROM sets").fetchall(), standing
@@ -262,7 +234,7 @@ def _read(
 ) -> dict[str, Any]:
     name, text, sha = raw
     try:
-        _check_texts(table, dict(zip(TABLES[table], raw, strict=True)))
+        check_texts(table, dict(zip(TABLES[table], raw, strict=True)))
     except sqlite3.DataError as error:
         raise BadInput(str(error)) from error
     if row_sha(str(text)) != sha:
@@ -287,13 +259,6 @@ def checked(
         except BadInput as error:
             wrong.append((f"of {name[:200]}" if isinstance(name, str) else str(number), error))
     return rows, wrong
-
-
-def _check_texts(table: str, columns: Mapping[str, object]) -> None:
-    for name, value in columns.items():
-        if not isinstance(value, str):
-            found = {type(None): "null", bytes: "a blob"}.get(type(value), f"the number {value!r:.40}")
-            raise sqlite3.DataError(f"column {name} of the table {table}: it is {found}, not a text")
 
 
 def read_plan_file(folder: Path) -> dict[str, Any]:
@@ -382,39 +347,11 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
     """A connection that was tried."""
     db = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", PATIENCE, uri=True)
     try:
-        _check_tables(db, whole=True)
+        check_tables(db, whole=True)
     except sqlite3.Error:
         db.close()
         raise
     return db
-
-
-def _check_tables(db: sqlite3.Connection, whole: bool) -> int | None:
-    """The layout of the tables, which are ours, and nothing else is there: a view or a trigger would run what somebody
-    else wrote.
-
-    Args:
-        db: may be empty; then there is no layout yet.
-        whole: whether the tables of its layout must be there.
-    """
-    db.execute("PRAGMA trusted_schema=OFF")
-    ((layout,),) = db.execute("PRAGMA user_version")
-    if layout not in (0, LAYOUT):
-        raise sqlite3.DatabaseError(f"its layout is {layout}, this unsample reads {LAYOUT}; upgrade unsample")
-    tables, always = (TABLES, tuple(TABLES)) if layout else (OLD, ALWAYS)
-    there = {name: (kind, str(sql)) for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master")}
-    for name, (kind, sql) in there.items():
-        ours = kind == "table" and name in tables and not sql.upper().startswith("CREATE VIRTUAL")
-        if not ours and not str(name).startswith("sqlite_"):
-            raise sqlite3.DatabaseError(f"it holds the {kind} {name!r}, which is no part of a ledger")
-    for name, columns in tables.items():
-        if name not in there and whole and name in always:
-            raise sqlite3.DatabaseError(f"it has no table {name!r}; it is damaged, or was cut short")
-        hidden = {column: how for _, column, *_, how in db.execute(f"PRAGMA table_xinfo({name})")}
-        lacking = [column for column in columns if hidden.get(column, 1)] if hidden else []
-        if lacking:
-            raise sqlite3.DatabaseError(f"its table {name!r} has no column {lacking[0]!r}")
-    return layout if there else None
 
 
 def _old_place(db: sqlite3.Connection, folder: Path) -> tuple[str, int] | None:
@@ -425,38 +362,6 @@ def _old_place(db: sqlite3.Connection, folder: Path) -> tuple[str, int] | None:
     plan = read_plan_file(folder)["plan"]
     steps = plan.get("steps", 50)
     return str(plan.get("dataset", "")), steps[0] if isinstance(steps, list) else steps
-
-
-def _standing(db: sqlite3.Connection, folder: Path) -> Standing:
-    """All but the rows."""
-    before = _old_place(db, folder)
-    if before is None:
-        broken, items, apart = (
-            db.execute(f"SELECT {', '.join(TABLES[name])} FROM {name} ORDER BY {order}").fetchall()
-            for name, order in (("broken", "dataset, item"), ("items", "rowid"), ("apart", "rowid"))
-        )
-        sets = [str(part) for (part,) in db.execute("SELECT part FROM sets")]
-    else:
-        data, steps = before
-        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        broken = [(data, *row) for row in db.execute("SELECT item, reason FROM broken ORDER BY item")]
-        found = db.execute("SELECT place, item FROM items ORDER BY place").fetchall() if "items" in there else []
-        items, sets = [(data, *row) for row in found], []
-        kept = db.execute("SELECT * FROM apart ORDER BY rowid").fetchall() if "apart" in there else []
-        apart = [(data, model, method, steps, *more) for model, method, *more in kept]
-    for name, rows in (("broken", broken), ("items", items), ("apart", apart)):
-        for row in rows:
-            columns = dict(zip(TABLES[name], row, strict=True))
-            numbers = {key: columns.pop(key) for key in ("place", "steps", "guidance") if key in columns}
-            _check_texts(name, columns)
-            for key, value in numbers.items():
-                if not isinstance(value, float if key == "guidance" else int) or not math.isfinite(value):
-                    raise sqlite3.DataError(f"column {key} of the table {name}: {value!r:.40} is no finite number")
-    ids: dict[str, list[str]] = {}
-    for data, _, item in items:
-        ids.setdefault(data, []).append(item)
-    left_out = {(data, item): reason for data, item, reason in broken}
-    return Standing({}, left_out, ids, [Apart(Part(*row[:5]), *row[5:]) for row in apart], sets)
 
 
 def _statuses(db: sqlite3.Connection) -> dict[str, str]:

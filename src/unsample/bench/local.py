@@ -59,10 +59,6 @@ class InProcess:
         """Who has nothing to do."""
         return [0] if self._task is None else []
 
-    def busy(self) -> bool:
-        """Whether a batch is being done."""
-        return self._task is not None
-
     def submit(self, task: BatchTask, worker: int = 0) -> None:
         """Give it a batch."""
         self._task = task
@@ -109,10 +105,6 @@ class Processes:
     def idle(self) -> list[int]:
         """Who has nothing to do."""
         return [k for k, w in enumerate(self._workers) if w.task is None]
-
-    def busy(self) -> bool:
-        """Whether a batch is being done."""
-        return any(w.task is not None for w in self._workers)
 
     def submit(self, task: BatchTask, worker: int = 0) -> None:
         """Give a batch to a worker that has none."""

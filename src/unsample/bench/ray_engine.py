@@ -43,10 +43,6 @@ class RayActors:
         used = {number for _, number in self._running.values()}
         return [k for k in range(len(self._actors)) if k not in used]
 
-    def busy(self) -> bool:
-        """Whether a batch is being done."""
-        return bool(self._running)
-
     def submit(self, task: BatchTask, worker: int = 0) -> None:
         """Give a batch to an actor that has none."""
         self._running[self._actors[worker].do.remote(task)] = (task, worker)

@@ -15,16 +15,8 @@ from unsample.bench import sets
 from unsample.bench.cells import BatchTask, base_row, tasks_of
 from unsample.bench.coverage import Counts
 from unsample.bench.entries import methods_of
-from unsample.bench.ledger import (
-    FILE,
-    PLAN,
-    Broken,
-    Items,
-    Ledger,
-    Standing,
-    read_plan_file,
-    read_run,
-)
+from unsample.bench.layout import Broken, Items, Standing
+from unsample.bench.ledger import FILE, PLAN, Ledger, read_plan_file, read_run
 from unsample.bench.local import Event, InProcess, Processes, Workplace
 from unsample.bench.parts import STOPPED, Apart, Examined, Part, examine, part_of
 from unsample.bench.plan import FORMAT, Plan, differing, plain
@@ -40,7 +32,6 @@ class Engine(Protocol):
     """What does batches."""
 
     def idle(self) -> list[int]: ...  # numbers of the workers that have nothing to do
-    def busy(self) -> bool: ...
     def submit(self, task: BatchTask, worker: int) -> None: ...
     def events(self) -> list[Event]: ...
     def close(self) -> None: ...
@@ -212,6 +203,7 @@ class _Driver:
     ) -> None:  # fmt: skip
         self.plan, self.ledger, self.how, self.summary, self.observe = plan, ledger, how, summary, observe
         self.waiting = waiting
+        self.out = 0  # batches that a worker has
         self.most: dict[str, int] = {}  # method to the largest batch that fits
         self.ended = set(ended)  # parts of the plan of which a cell has ended otherwise than by an error
         self.errors: dict[Part, list[str]] = {}  # what the others' cells failed with
@@ -221,10 +213,12 @@ class _Driver:
         """Until nothing waits and nobody is busy."""
         self.observe(self.summary)
         try:
-            while self.waiting or engine.busy():
+            while self.waiting or self.out:
                 while self.waiting and (idle := engine.idle()):
                     engine.submit(self._next(idle[0]), idle[0])
+                    self.out += 1
                 for event in engine.events():
+                    self.out -= 1
                     self._take(event)
                     self.observe(self.summary)
         finally:
