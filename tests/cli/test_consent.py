@@ -144,14 +144,15 @@ def test_what_is_there_is_refused_before_any_work(
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is loaded, a row that is read or a picture that is measured is a failure."""
     from unsample.bench import ledger
-    from unsample.cli import measure, session
+    from unsample.cli import session
+    from unsample.metrics import folders
 
     def work(*_: object, **__: object) -> None:
         raise AssertionError("work began")
 
     monkeypatch.setattr(session, "load", work)
     monkeypatch.setattr(ledger, "read_run", work)
-    monkeypatch.setattr(measure, "measured", work)
+    monkeypatch.setattr(folders, "measure_pairs", work)
 
 
 @pytest.mark.parametrize("key", WRITES, ids=NAMES)

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
-from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, Placement, examples
+from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, examples
 from unsample.errors import BadOption
 from unsample.media.files import check_writable_folder
 
@@ -190,7 +190,7 @@ def run(
     examined = examine(asked)
     check_kept(asked, artefacts)
     for part in (device or "").split(","):
-        checks.place(Placement(part or None, asked.dtype))
+        checks.device(part or None)
     checks.at_least("--workers", workers, highest=1024)
     if threads is not None:
         checks.at_least("--threads", threads, highest=1024)

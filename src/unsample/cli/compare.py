@@ -9,23 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Option
 
-from unsample.cli import checks, options, outside, places, talk
-from unsample.cli.checks import Walk
+from unsample.cli import checks, options, outside, places, record, session, talk
+from unsample.cli.flat import But, command
+from unsample.cli.invert import skew_of
 from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
-from unsample.cli.options import EDIT, METHODS, Placement, examples
+from unsample.cli.options import EDIT, METHODS, EndOptions, Placement, PromptOptions, WalkOptions, argument, opt
+from unsample.datasets.item import Item
 from unsample.errors import BadOption, Incompatible
+from unsample.experiment.cell import run_cells
+from unsample.experiment.setup import Setup
+from unsample.media.files import as_csv, atomic_write
 from unsample.preflight import rules
 from unsample.preflight.known import known_model
+from unsample.preflight.walk import Walk
+from unsample.verbs.fidelity import Fidelity, compared
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
     from unsample.experiment.findings import Findings
-    from unsample.experiment.setup import Setup
     from unsample.models.base import Model
     from unsample.verbs.fidelity import Fidelity
     from unsample.verbs.results import Inversion
@@ -46,71 +51,50 @@ COLUMNS = (
 EDIT_COLUMNS = ("edit_guidance", "edit_psnr", "edit_nfe", "edit_status")  # psnr from the source: how much was changed
 
 
+LEFT_OUT = But(leave=("method", "set", "strength", "clip"))
+
+
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    commands = (
+    command(
+        app,
+        compare,
         "unsample compare scene.png --methods ddim,null_text --prompt 'a star'",
         "unsample compare scene.png --target-prompt 'a blue star' --quick",
     )
-    app.command("compare", epilog=examples(*commands))(compare)
 
 
 def compare(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
+    image: Annotated[str, argument("IMAGE", "A picture.")],
+    *,
     methods: Annotated[
-        str,
-        Option(metavar="NAME[,NAME...]", help="'unsample methods' lists them.", rich_help_panel=METHODS),
+        str, opt(METHODS, "NAME[,NAME...]", "'unsample methods' lists them.")
     ] = "ddim,fixed_point,easyinv",
     model: options.ModelName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    offload: options.Offload = "none",
-    vae_tiling: options.VaeTiling = False,
-    prompt: options.Prompt = None,
-    negative_prompt: options.NegativePrompt = None,
+    place: Placement,
+    prompts: PromptOptions,
     target_prompt: Annotated[
         str | None,
-        Option(
-            metavar="TEXT",
-            help="What an edit by each method shall show, in figure and table.",
-            rich_help_panel=EDIT,
-            show_default="no edit",
-        ),
+        opt(EDIT, "TEXT", "What an edit by each method shall show, in figure and table.", default="no edit"),
     ] = None,
     edit_guidance_scale: Annotated[
-        float | None,
-        Option(
-            metavar="W",
-            help="Guidance of the edits.",
-            rich_help_panel=EDIT,
-            show_default="each method's own for edits, else 5",
-        ),
+        float | None, opt(EDIT, "W", "Guidance of the edits.", default="each method's own for edits, else 5")
     ] = None,
     set: Annotated[
         list[str] | None,
-        Option(
-            "--set",
-            metavar="METHOD.KEY=VALUE",
-            help="A setting of one of the methods; may be repeated.",
-            rich_help_panel=METHODS,
-            show_default="the methods' own",
+        opt(
+            METHODS,
+            "METHOD.KEY=VALUE",
+            "A setting of one of the methods; may be repeated.",
+            default="the methods' own",
         ),
     ] = None,
-    quick: Annotated[
-        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
-    ] = False,
-    steps: options.Steps = 50,
-    guidance_scale: options.Guidance = None,
-    sampling_guidance_scale: options.SamplingGuidance = None,
-    guidance_schedule: options.GuidanceSchedule = "constant",
-    seed: options.Seed = 0,
-    fit: options.Fit = "aspect",
+    quick: Annotated[bool, opt(METHODS, None, "Each method's quick preset, for a look.", "--quick")] = False,
+    walk: Annotated[WalkOptions, LEFT_OUT],
     output: options.Folder = "compared",
     force: options.Force = False,
     raw_csv: options.RawCsv = False,
-    overwrite: options.Overwrite = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    end: Annotated[EndOptions, But(leave=("force",))],
 ) -> int:
     """Invert one picture by several methods and show what each makes of it.
 
@@ -119,29 +103,26 @@ def compare(
     stored, `noise` samples from the recovered noise alone: rank methods within
     a column, not across the two. With --target-prompt each method edits too.
     """
-    asked: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "strength": None, "seed": seed}
-    asked |= {"sampling_guidance_scale": sampling_guidance_scale, "guidance_schedule": guidance_schedule}
-    asked |= {"fit": fit, "clip": "off"}
-    walks = [checks.checked_walk(n, s, asked) for n, s in chosen(methods, set or [], quick).items()]
+    walks = [checks.walk(walk, name, own) for name, own in chosen(methods, set or [], quick).items()]
     target = Target.checked(target_prompt, edit_guidance_scale)
     if target is not None:
         walks = [target.fitted(walk) for walk in walks]
-    where = checks.place(Placement(device, dtype, offload, vae_tiling))
-    prompts = (rules.check_text(prompt), rules.check_text(negative_prompt, "negative_prompt"))
+    where = checks.place(place)
+    texts = checks.prompts(prompts)
     image = places.the_one(image)
     named = None if model is None else known_model(model)
-    job = plan(places.open_pictures([image]), named, prompts, Path(output))[0]
-    talk.notes(from_metadata([job], model is None, prompt is None))
-    job.model.check(steps, job.prompt, (guidance_scale, sampling_guidance_scale))
+    job = plan(places.open_pictures([image]), named, texts, Path(output))[0]
+    talk.notes(from_metadata([job], model is None, prompts.prompt is None))
+    job.model.check(walk.steps, job.prompt, (walk.guidance_scale, walk.sampling_guidance_scale))
     job.model.check(None, target.prompt if target else None, name="target_prompt")
-    for walk in walks:
-        job.model.check_method(walk.method, job.prompt)
-        rules.check_needs_trajectory(walk.method, False)
-    check_sizes([job], fit)
-    outside.check(outside.of_jobs([job], fit, [target.prompt] if target else []), force)
+    for one in walks:
+        job.model.check_method(one.method, job.prompt)
+        rules.check_needs_trajectory(one.method, False)
+    check_sizes([job], walk.fit)
+    outside.check(outside.of_jobs([job], walk.fit, [target.prompt] if target else []), force)
     files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
-    places.check_outputs(files, overwrite, [image])
-    return _run(job, walks, target, where, files, json, raw_csv)
+    places.check_outputs(files, end.overwrite, [image])
+    return _run(job, walks, target, where, files, end.json, raw_csv)
 
 
 @dataclass(frozen=True)
@@ -158,8 +139,7 @@ class Target:
         Raises:
             BadOption: guidance without a prompt, or either of them cannot be.
         """
-        if scale is not None:
-            checks.guidance("--edit-guidance-scale", scale)
+        checks.guidance("edit_guidance_scale", scale)
         if prompt is not None:
             return Target(rules.check_text(prompt, "target_prompt") or "", scale)
         if scale is not None:
@@ -226,9 +206,6 @@ def _run(
     as_json: bool,
     raw_csv: bool,
 ) -> int:
-    from unsample.cli import record, session
-    from unsample.media.files import as_csv, atomic_write
-
     model = session.load(job.model, where)
     found = [_one(model, job, walk, target) for walk in walks]
     written = [files[0]] if _write_figure(job, found, target, files[0]) else []
@@ -246,11 +223,6 @@ def _run(
 
 def _one(model: Model, job: InvertJob, walk: Walk, target: Target | None) -> Compared:
     """The experiment on one picture, as a row and pictures."""
-    from unsample.cli import session
-    from unsample.cli.invert import skew_of
-    from unsample.datasets.item import Item
-    from unsample.experiment.cell import run_cells
-
     name = walk.method.name
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores, "nonfinite_at": None}
     if target is not None:
@@ -288,8 +260,6 @@ def _one(model: Model, job: InvertJob, walk: Walk, target: Target | None) -> Com
 
 def _setup(job: InvertJob, walk: Walk, target: Target | None) -> Setup:
     """What is asked of the experiment: seeded as `unsample invert` seeds, so that the figures are the same."""
-    from unsample.experiment.setup import Setup
-
     return Setup(
         method=walk.method,
         guidance=walk.sampling_guidance_scale,
@@ -309,7 +279,6 @@ def _setup(job: InvertJob, walk: Walk, target: Target | None) -> Setup:
 def _figures(found: Findings, stage: str) -> Fidelity:
     """How near a stage's picture is to its source."""
     from unsample.metrics.pixels import eight_bit, psnr
-    from unsample.verbs.fidelity import compared
 
     assert found.ceiling is not None
     ceiling = psnr(eight_bit(found.ceiling), eight_bit(found.source))
@@ -318,8 +287,6 @@ def _figures(found: Findings, stage: str) -> Fidelity:
 
 def _edit(found: Findings, walk: Walk, row: dict[str, Any]) -> Image | None:
     """The edit by one method, its columns put into the row; none where the method cannot edit, or diverged."""
-    from unsample.cli import session
-
     name, scale = walk.method.name, found.edit_guidance
     if walk.method.refuses_edit:
         talk.say(f"{name}: cannot edit: {walk.method.refuses_edit}")

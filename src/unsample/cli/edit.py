@@ -2,70 +2,61 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unsample.cli import checks, options, outside, places, talk
-from unsample.cli.options import Placement, examples
+from unsample.cli import checks, options, outside, places, record, session, subject, talk
+from unsample.cli.flat import But, command
+from unsample.cli.invert import inverted, skew_of
+from unsample.cli.options import EditOptions, EndOptions, Placement, WalkOptions
+from unsample.cli.subject import Subject
 from unsample.errors import BadInput, BadOption, Diverged
+from unsample.media.fitting import at_source_size
 from unsample.preflight import rules
 from unsample.preflight.known import known_model
+from unsample.preflight.walk import Labels
+from unsample.verbs import api
+from unsample.verbs.fidelity import Fidelity
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from unsample.cli.session import Figures
-    from unsample.cli.subject import SubjectFiles
     from unsample.models.base import Model
     from unsample.verbs.results import Images, Inversion
+
+AS_INVERTED = But(
+    leave=("sampling_guidance_scale", "guidance_schedule"), rename={"guidance_scale": "inversion_guidance_scale"}
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    commands = (
+    command(
+        app,
+        edit,
         "unsample edit scene.png --target-prompt 'a blue circle' --grid -o blue.png",
         "unsample edit out/a.safetensors --target-prompt 'a star' --guidance-scale 1,3",
     )
-    app.command("edit", epilog=examples(*commands))(edit)
 
 
 def edit(
     context: typer.Context,
     input: options.EditInput,
-    target_prompt: options.TargetPrompts = None,
-    prompt: options.TargetAlias = None,
-    class_labels: options.TargetClassLabels = None,
-    guidance_scale: options.Scales = None,
-    guidance_schedule: options.EditSchedule = None,
-    negative_prompt: options.EditNegativePrompt = None,
-    negative_class_labels: options.EditNegativeClassLabels = None,
+    *,
+    to: EditOptions,
     model: options.EitherModel = None,
     allow_other_model: options.AllowOther = False,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    offload: options.Offload = "none",
-    vae_tiling: options.VaeTiling = False,
+    place: Placement,
     source_prompt: options.SourcePrompt = None,
     source_class_labels: options.SourceClassLabels = None,
-    method: options.MethodName = "ddim",
-    set: options.Settings = None,
-    steps: options.Steps = 50,
-    inversion_guidance_scale: options.Guidance = None,
-    strength: options.Strength = None,
-    seed: options.Seed = 0,
-    fit: options.Fit = "aspect",
-    clip: options.Clip = "off",
+    walk: Annotated[WalkOptions, AS_INVERTED],
     output: options.EditOutput = "edit.png",
     grid: options.Grid = False,
-    force: options.Force = False,
-    overwrite: options.Overwrite = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    end: EndOptions,
 ) -> int:
     """Change a picture by a prompt: invert it, then play it back under another.
 
@@ -73,49 +64,47 @@ def edit(
     inversion is taken as it is, and those options are refused when they
     contradict what it records.
     """
-    from unsample.cli import subject
-
-    targets = target_prompts(target_prompt or [], prompt or [], class_labels)
-    labels = checks.labels(class_labels, negative_class_labels, 1)
-    source_labels = checks.labels(source_class_labels, source_class_labels and negative_class_labels, 1, "source-")
-    wanted_scales = scales(guidance_scale, grid)
-    walk: dict[str, Any] = {"steps": steps, "guidance_scale": inversion_guidance_scale, "sampling_guidance_scale": None}
-    walk |= {"strength": strength, "seed": seed, "fit": fit, "clip": clip}
-    walk |= {"guidance_schedule": guidance_schedule or "constant", "labels": source_labels}
-    prompts = rules.check_text(source_prompt, "source_prompt"), rules.check_text(negative_prompt, "negative_prompt")
-    given = subject.MeasureInputs(method, set or [], walk, *prompts, _on_the_command_line(context), allow_other_model)
-    where = checks.place(Placement(device, dtype, offload, vae_tiling))
+    negative = to.negative_class_labels
+    targets = target_prompts(to)
+    labels = checks.labels(to.class_labels, negative, 1)
+    source_labels = checks.labels(source_class_labels, source_class_labels and negative, 1, "source_class_labels")
     wanted = EditSpec(
         targets,
-        prompts[1],
-        wanted_scales,
-        guidance_schedule,
+        rules.check_text(to.negative_prompt, "negative_prompt"),
+        scales(to.guidance_scale, grid),
+        to.guidance_schedule,
         grid,
         places.png_path(output),
         allow_other_model,
         labels,
     )
+    rules.check_text(source_prompt, "source_prompt")
+    where = checks.place(place)
     input = places.the_one(input)
-    recorded = places.is_inversion(input)
-    if not recorded:
-        given = given.fitted_to(wanted_scales)  # options before files
+    saved = places.is_inversion(input)
+    if not saved:  # options before files
+        own = replace(checks.walk(walk), guidance_schedule=to.guidance_schedule or "constant", labels=source_labels)
+        own = subject.fitted_to(own, wanted.scales)
     named = None if model is None else known_model(model)
-    edited = (subject.from_inversion if recorded else subject.from_picture)(input, named, given)
+    if saved:
+        edited = subject.from_inversion(input, named, walk, source_prompt, _given(context), allow_other_model)
+    else:
+        edited = subject.from_picture(input, named, own, (source_prompt, to.negative_prompt))
     for target in targets:
         edited.model.check(None, target, name="target_prompt")
     edited.model.check_labels(labels.classes, labels.negative)
-    if not recorded:
+    if not saved:
         edited.model.check_labels(source_labels.classes, source_labels.negative, "source_class_labels")
     elif source_class_labels is not None:
         raise BadOption("--source-class-labels is for a picture; an inversion holds its own: leave it out")
-    said = (*targets, negative_prompt)
+    said = (*targets, to.negative_prompt)
     if edited.recorded is not None:
-        outside.check(outside.of_inversion(edited.model, edited.recorded, said), force)
+        outside.check(outside.of_inversion(edited.model, edited.recorded, said), end.force)
     elif edited.job is not None:
-        outside.check(outside.of_jobs([edited.job], fit, said), force)
+        outside.check(outside.of_jobs([edited.job], walk.fit, said), end.force)
     rules.check_edits(edited.method)
-    places.check_outputs(wanted.files(), overwrite, [input])
-    return _run(edited, wanted, where, json)
+    places.check_outputs(wanted.files(), end.overwrite, [input])
+    return _run(edited, wanted, where, end.json)
 
 
 @dataclass(frozen=True)
@@ -129,7 +118,7 @@ class EditSpec:
     grid: bool
     output: Path
     allow_other_model: bool
-    labels: checks.Labels
+    labels: Labels
 
     @property
     def sheet(self) -> bool:
@@ -168,25 +157,26 @@ class EditJob:
     prompt: str | None
     file: Path
     scale: float
-    made: Images | None
-    image: Image | None
-    figures: Figures
     row: dict[str, Any]
+    made: Images | None = None
+    image: Image | None = None
+    figures: Fidelity | None = None
 
 
-def target_prompts(named: list[str], alias: list[str], class_labels: str | None) -> tuple[str | None, ...]:
+def target_prompts(to: EditOptions) -> tuple[str | None, ...]:
     """What the edits shall show, from `--target-prompt` and `--prompt`, of which one is enough.
 
     Raises:
         BadOption: neither of them nor class labels, two that differ, or one that is no text.
     """
+    named, alias = to.target_prompt or [], to.prompt or []
     if named and alias and named != alias:
         raise BadOption(
             f"--prompt {alias[0]!r} and --target-prompt {named[0]!r}: both say what the edit shall show; give one of "
             "them, and what the picture shows as --source-prompt"
         )
     if not named and not alias:
-        if class_labels is None:
+        if to.class_labels is None:
             raise BadOption("edit needs --target-prompt, or --class-labels for a model that draws classes")
         return (None,)
     name = "target_prompt" if named else "prompt"
@@ -202,13 +192,14 @@ def scales(text: str | None, grid: bool) -> tuple[float | None, ...]:
     except ValueError as error:
         raise BadOption(f"--guidance-scale takes a number, or several like 1,3,5; got {text!r}") from error
     for value in values:
-        checks.guidance("--guidance-scale", value)
+        checks.guidance("guidance_scale", value)
     if grid and len(values) > 1:
         raise BadOption("--grid shows one guidance scale; give one, or leave --grid out for a sheet of several")
     return values
 
 
-def _on_the_command_line(context: typer.Context) -> frozenset[str]:
+def _given(context: typer.Context) -> frozenset[str]:
+    """The options that stood on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
@@ -216,9 +207,7 @@ def _on_the_command_line(context: typer.Context) -> frozenset[str]:
 # ---------------------------------------------------------------- with torch
 
 
-def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: bool) -> int:
-    from unsample.cli import record, session
-
+def _run(subject: Subject, wanted: EditSpec, where: Placement, as_json: bool) -> int:
     model = session.load(subject.model, where)
     with talk.naming([subject.path]):
         inversion = _inversion(model, subject, wanted)
@@ -233,18 +222,11 @@ def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: boo
             if wanted.grid:
                 written.append(_write_grid(model, inversion, subject, wanted, edits))
     talk.say(f"wrote {', '.join(str(f) for f in written)}")
-    session.warn_out_of_domain(model, [(subject.path, edits[0].figures)])
-    rows = [e.row for e in edits]
-    lost = record.diverged(rows)
-    if as_json:
-        talk.document(record.document([model.id] * len(rows), subject.method.name, rows, **lost))
-    return 5 if lost else 0
+    session.warn_out_of_domain(model, [(subject.path, e.figures) for e in edits[:1] if e.figures])
+    return record.ended(as_json, [model.id] * len(edits), subject.method.name, [e.row for e in edits])
 
 
-def _inversion(model: Model, subject: SubjectFiles, wanted: EditSpec) -> Inversion:
-    from unsample.cli import session
-    from unsample.cli.invert import inverted, skew_of
-
+def _inversion(model: Model, subject: Subject, wanted: EditSpec) -> Inversion:
     if subject.recorded is not None:
         return session.open_inversion(model, subject.path, wanted.allow_other_model)
     assert subject.job is not None
@@ -253,7 +235,7 @@ def _inversion(model: Model, subject: SubjectFiles, wanted: EditSpec) -> Inversi
         inversion = inverted(model, [subject.job], subject.walk)
     except Diverged as error:
         raise Diverged(f"{subject.path}: {error}") from error
-    for text in filter(None, inversion.meta["notes"]):
+    for text in record.noted(inversion):
         talk.note(f"{subject.path}: {text}")
     talk.say(f"{subject.path}: inverted, {inversion.nfe[0]} nfe, {inversion.seconds:.1f} s{skew_of(inversion)}")
     return inversion
@@ -262,24 +244,17 @@ def _inversion(model: Model, subject: SubjectFiles, wanted: EditSpec) -> Inversi
 def _edit(
     model: Model,
     inversion: Inversion,
-    subject: SubjectFiles,
+    subject: Subject,
     wanted: EditSpec,
     prompt: str | None,
     file: Path,
     asked: float | None,
 ) -> EditJob:
-    from unsample.cli import record, session
-    from unsample.verbs import api
     from unsample.verbs.playing import edit_guidance
 
     scale = edit_guidance(inversion, asked, wanted.labels.negative)
-    about: dict[str, Any] = {
-        "input": subject.path,
-        "inversion": subject.path if subject.recorded else None,
-        "health": inversion.health[0],
-        "guidance_scale": scale,
-        "prompt": prompt,
-    }
+    about: dict[str, Any] = {"input": subject.path, "inversion": subject.path if subject.recorded else None}
+    about |= {"health": inversion.health[0], "guidance_scale": scale, "prompt": prompt}
     to = f" to {prompt!r}" if len(wanted.prompts) > 1 else ""
     try:
         made = api.edit(
@@ -293,43 +268,28 @@ def _edit(
             **wanted.labels.taken([0]),
         )
     except Diverged as error:
-        place = error.lost_at[0]
-        talk.error(
-            f"{subject.path}: the edit{to} at guidance {scale:g} diverged at {place}; nothing was written for it"
-        )
-        about["nonfinite_at"] = error.nonfinite_at[0]
-        row = record.row("edit", **about, status="diverged", lost_at=place)
-        return EditJob(prompt, file, scale, None, None, session.Figures(), row)
-    figures = session.measured(model, inversion, made.images)
+        said = f"the edit{to} at guidance {scale:g} diverged at {error.lost_at[0]}; nothing was written for it"
+        talk.error(f"{subject.path}: {said}")
+        return EditJob(prompt, file, scale, record.lost("edit", error, 0, **about))
+    figures, cost = session.measured(model, inversion, made.images), record.cost(made, 0)
     talk.say(
         f"{subject.path}: edited{to} at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe, "
         f"{made.seconds:.1f} s"
     )
-    row = record.row(
-        "edit",
-        **about,
-        picture=file,
-        figures=figures,
-        nfe=made.nfe[0],
-        backward=made.backward[0],
-        seconds=made.seconds,
-        status=inversion.status[0],
-        nonfinite_at=made.nonfinite_at[0],
-        inversion_nfe=inversion.nfe[0],
-        outside=record.outside_of(made.meta, 0),
-        notes=[n for n in inversion.meta.get("notes", []) if n],
-    )
-    return EditJob(prompt, file, scale, made, session.as_pil(made.images), figures, row)
+    about |= {"picture": file, "figures": figures, "status": inversion.status[0], "inversion_nfe": inversion.nfe[0]}
+    row = record.row("edit", **about, **cost, outside=record.outside_of(made.meta, 0), notes=record.noted(inversion))
+    return EditJob(prompt, file, scale, row, made, session.as_pil(made.images), figures)
 
 
-def _write_edit(inversion: Inversion, subject: SubjectFiles, edit: EditJob) -> list[Path]:
+def _write_edit(inversion: Inversion, subject: Subject, edit: EditJob) -> list[Path]:
     """An edit at the model's size, and at the source's where that is another."""
     from unsample.media.pictures import write_png
 
     assert edit.made is not None
     assert edit.image is not None
-    about = edit.made.settings(0) | {"input": subject.path}
-    larger = at_source_size(edit.image, inversion)  # refuses a size that cannot be, before anything is written
+    about, larger = edit.made.settings(0) | {"input": subject.path}, None
+    if inversion.source is not None:  # refuses a size that cannot be, before anything is written
+        larger = at_source_size(edit.image, inversion.meta["source_sizes"][0], inversion.meta.get("fit"))
     write_png(edit.image, edit.file, about)
     edit.row["edit_source_size"] = None if larger is None else str(scaled(edit.file))
     if larger is None:
@@ -339,27 +299,24 @@ def _write_edit(inversion: Inversion, subject: SubjectFiles, edit: EditJob) -> l
 
 
 def _write_grid(
-    model: Model, inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]
+    model: Model, inversion: Inversion, subject: Subject, wanted: EditSpec, edits: Sequence[EditJob]
 ) -> Path:
     """The figure, a row for each edit that did not diverge."""
-    from unsample.cli import session
     from unsample.media.figures import edit_figure
     from unsample.media.pictures import write_png
-    from unsample.verbs import api
 
     again = session.as_pil(api.reconstruct(model, inversion, allow_other_model=wanted.allow_other_model).images)
     kept = [(e, e.image) for e in edits if e.image is not None]
     labels = [f"edit: {e.prompt}" if len(wanted.prompts) > 1 else "edit" for e, _ in kept]
     figure = edit_figure(source_picture(inversion, subject), again, *(image for _, image in kept), labels=labels)
-    write_png(
-        figure, wanted.figure, _together([e for e, _ in kept], subject, "source, reconstruction, edit, difference")
-    )
+    about = _together([e for e, _ in kept], subject, "source, reconstruction, edit, difference")
+    write_png(figure, wanted.figure, about)
     for e, _ in kept:
         e.row["figure"] = str(wanted.figure)
     return wanted.figure
 
 
-def _write_sheet(inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]) -> Path:
+def _write_sheet(inversion: Inversion, subject: Subject, wanted: EditSpec, edits: Sequence[EditJob]) -> Path:
     """A row a prompt: the source, and the edit at each guidance scale."""
     from PIL import Image
 
@@ -381,7 +338,7 @@ def _write_sheet(inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, 
     return wanted.output
 
 
-def _together(edits: Sequence[EditJob], subject: SubjectFiles, figure: str | None) -> dict[str, Any]:
+def _together(edits: Sequence[EditJob], subject: Subject, figure: str | None) -> dict[str, Any]:
     """The settings of a figure of several edits: what they share, all the prompts, and what it shows."""
     assert edits[0].made is not None
     prompts = list(dict.fromkeys(e.prompt for e in edits))
@@ -390,41 +347,10 @@ def _together(edits: Sequence[EditJob], subject: SubjectFiles, figure: str | Non
     return about | ({"prompts": prompts} if len(prompts) > 1 else {}) | ({"figure": figure} if figure else {})
 
 
-def source_picture(inversion: Inversion, subject: SubjectFiles) -> Image:
+def source_picture(inversion: Inversion, subject: Subject) -> Image:
     """The source as the model saw it."""
     from PIL import Image
 
     if inversion.source is None:
         raise BadInput(f"{subject.path} holds no source picture (it was made from latents); leave --grid out")
     return Image.fromarray(inversion.source[0].numpy())
-
-
-def at_source_size(edit: Image, inversion: Inversion) -> Image | None:
-    """The edit at the size of the source it was fitted from, or None when that is its own size.
-
-    What `--fit pad` added is cut off again; after `--fit crop` it is the central square of the source.
-    """
-    from PIL.Image import Resampling
-
-    from unsample.media.formats import MAX_PIXELS
-
-    if inversion.source is None:
-        return None
-    size = inversion.meta["source_sizes"][0]
-    whole = isinstance(size, list | tuple) and [type(side) for side in size] == [int, int]
-    if not whole or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:  # a file may claim anything
-        raise BadInput(f"the inversion says that its source's size was {size!r}; it is corrupt")
-    width, height = size
-    if inversion.meta.get("fit") == "crop":
-        width = height = min(width, height)
-    if inversion.meta.get("fit") == "pad":
-        edit = _without_padding(edit, width, height)
-    return None if (width, height) == edit.size else edit.resize((width, height), Resampling.LANCZOS)
-
-
-def _without_padding(edit: Image, width: int, height: int) -> Image:
-    """The part of a padded square that shows the source, as `fit_picture` placed it."""
-    scale = min(edit.width / width, edit.height / height)
-    inner = [max(1, math.floor(side * scale + 0.5)) for side in (width, height)]
-    left, top = (edit.width - inner[0]) // 2, (edit.height - inner[1]) // 2
-    return edit.crop((left, top, left + inner[0], top + inner[1]))

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Argument, Option
 
-from unsample.cli import checks, options, outside, places, talk
-from unsample.cli.options import OUTPUT, Placement, examples
+from unsample.cli import checks, options, outside, places, record, session, talk
+from unsample.cli.flat import But, command
+from unsample.cli.options import OUTPUT, EndOptions, Placement, PlayOptions, argument, opt
+from unsample.cli.places import Recorded
 from unsample.errors import Diverged
 from unsample.preflight.known import KnownModel, known_model, playing_model
+from unsample.verbs import api
 
 if TYPE_CHECKING:
-    from unsample.cli.places import Recorded
-    from unsample.models.base import Model
     from unsample.verbs.results import Images
 
 MAX_FRAMES = 1000  # they go through the network as one batch
@@ -25,31 +25,25 @@ MAX_FRAMES = 1000  # they go through the network as one batch
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    commands = (
+    command(
+        app,
+        interpolate,
         "unsample interpolate out/a.safetensors out/b.safetensors -o between",
         "unsample interpolate out/a.safetensors out/b.safetensors --num-frames 5",
     )
-    app.command("interpolate", epilog=examples(*commands))(interpolate)
 
 
 def interpolate(
-    inversion_a: Annotated[str, Argument(metavar="INVERSION_A", help="Where it begins.", show_default=False)],
-    inversion_b: Annotated[str, Argument(metavar="INVERSION_B", help="Where it ends.", show_default=False)],
-    num_frames: Annotated[
-        int, Option(metavar="N", help="Pictures, the two ends among them; at least 2.", rich_help_panel=OUTPUT)
-    ] = 9,
+    inversion_a: Annotated[str, argument("INVERSION_A", "Where it begins.")],
+    inversion_b: Annotated[str, argument("INVERSION_B", "Where it ends.")],
+    *,
+    num_frames: Annotated[int, opt(OUTPUT, "N", "Pictures, the two ends among them; at least 2.")] = 9,
     model: options.RecordedModel = None,
     allow_other_model: options.AllowOther = False,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    offload: options.Offload = "none",
-    vae_tiling: options.VaeTiling = False,
-    guidance_scale: options.RecordedGuidance = None,
+    place: Placement,
+    play: Annotated[PlayOptions, But(leave=("use", "guidance_schedule"))],
     output: options.Folder = "out",
-    force: options.Force = False,
-    overwrite: options.Overwrite = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    end: EndOptions,
 ) -> int:
     """Make the pictures between two inversions.
 
@@ -59,24 +53,33 @@ def interpolate(
     """
     from unsample.verbs.results import check_pair, noise_shape
 
-    where = checks.place(Placement(device, dtype, offload, vae_tiling))
+    where = checks.place(place)
     checks.at_least("--num-frames", num_frames, 2, MAX_FRAMES)
-    if guidance_scale is not None:
-        checks.guidance("--guidance-scale", guidance_scale)
+    checks.guidance("guidance_scale", play.guidance_scale)
     named = None if model is None else known_model(model)
     inputs = [places.the_one(inversion_a), places.the_one(inversion_b)]
     ends = [places.open_one_inversion(path) for path in inputs]
     a, b = ((noise_shape(end.path), end.meta) for end in ends)
-    check_pair(a, b, guidance_scale)
-    for end in ends:
-        known = named = playing_model(named, end.meta["model"]["id"], end.path, allow_other_model)
-    outside.check([reason for end in ends for reason in outside.of_inversion(known, end)], force)
-    between = Between(known, ends, Path(output), num_frames, guidance_scale, allow_other_model)
-    places.check_outputs([*between.frames, between.strip], overwrite, inputs)
-
-    from unsample.cli import session
-
-    return _run(session.load(known, where), between, json)
+    check_pair(a, b, play.guidance_scale)
+    for one in ends:
+        known = named = playing_model(named, one.meta["model"]["id"], one.path, allow_other_model)
+    outside.check([reason for one in ends for reason in outside.of_inversion(known, one)], end.force)
+    between = Between(known, ends, Path(output), num_frames)
+    places.check_outputs([*between.frames, between.strip], end.overwrite, inputs)
+    loaded = session.load(known, where)
+    pair = [session.open_inversion(loaded, path, allow_other_model) for path in inputs]
+    with talk.naming([f"frame {k}" for k in range(num_frames)]):
+        made = api.interpolate(
+            loaded,
+            *pair,
+            num_frames=num_frames,
+            guidance_scale=play.guidance_scale,
+            allow_other_model=allow_other_model,
+        )
+    rows = _write(made, between)
+    talk.say(f"wrote {sum(r['status'] == 'ok' for r in rows)} frames and {between.strip}, {made.seconds:.1f} s")
+    about = {"inputs": inputs, "strip": str(between.strip)}
+    return record.ended(end.json, [loaded.id] * len(rows), ends[0].meta["method"]["name"], rows, **about)
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,6 @@ class Between:
     ends: Sequence[Recorded]
     folder: Path
     num_frames: int
-    guidance_scale: float | None
-    allow_other_model: bool
 
     @property
     def frames(self) -> list[Path]:
@@ -102,61 +103,27 @@ class Between:
         return self.folder / "strip.png"
 
 
-def _run(model: Model, between: Between, as_json: bool) -> int:
-    from unsample.cli import record, session
-    from unsample.verbs import api
-
-    paths = [end.path for end in between.ends]
-    a, b = (session.open_inversion(model, path, between.allow_other_model) for path in paths)
-    with talk.naming([f"frame {k}" for k in range(between.num_frames)]):
-        made = api.interpolate(
-            model,
-            a,
-            b,
-            num_frames=between.num_frames,
-            guidance_scale=between.guidance_scale,
-            allow_other_model=between.allow_other_model,
-        )
-    rows = _write(made, between)
-    lost = record.diverged(rows)
-    name = between.ends[0].meta["method"]["name"]
-    talk.say(f"wrote {sum(r['status'] == 'ok' for r in rows)} frames and {between.strip}, {made.seconds:.1f} s")
-    if as_json:
-        extra = {"inputs": paths, "strip": str(between.strip)}
-        talk.document(record.document([model.id] * len(rows), name, rows, **extra, **lost))
-    return 5 if lost else 0
-
-
 def _write(made: Images, between: Between) -> list[dict[str, Any]]:
     """The frames that are finite, and the strip of them."""
-    from unsample.cli import record, session
     from unsample.media.figures import strip
     from unsample.media.pictures import write_png
 
-    first, last = between.ends
     about = {"inputs": [Path(end.path).name for end in between.ends]}
     rows, shown = [], []
     reasons = list(dict.fromkeys(why for end in between.ends for _, _, why in outside.of_inversion(between.model, end)))
     for k, file in enumerate(between.frames):
-        own: dict[str, Any] = {
-            "outside": reasons,
-            "nfe": made.nfe[k],
-            "backward": made.backward[k],
-            "seconds": made.seconds / len(made),
-        }
-        own["nonfinite_at"] = made.nonfinite_at[k]
-        position = k / (between.num_frames - 1)
+        own = record.cost(made, k) | {"outside": reasons, "position": k / (between.num_frames - 1)}
         if made.status[k] == "diverged":
-            where = made.lost_at[k]
-            talk.error(f"frame {k} diverged at {where}; it was not written")
-            rows.append(record.row("frame", **own, status="diverged", lost_at=where, position=position))
+            talk.error(f"frame {k} diverged at {made.lost_at[k]}; it was not written")
+            rows.append(record.lost("frame", made, k, **own))
             continue
         image = session.as_pil(made.images[k : k + 1])
         write_png(image, file, made.settings(k) | about)
         shown.append(image)
-        rows.append(record.row("frame", picture=file, **own, status="ok", position=position))
+        rows.append(record.row("frame", picture=file, **own))
     if not shown:
-        raise Diverged(f"every frame between {first.path} and {last.path} diverged; try guidance 1")
+        first, last = (end.path for end in between.ends)
+        raise Diverged(f"every frame between {first} and {last} diverged; try guidance 1")
     whole = {name: value for name, value in made.settings(0).items() if name not in ("size", "position")}
     write_png(strip(shown), between.strip, whole | about)
     return rows

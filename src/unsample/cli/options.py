@@ -1,9 +1,9 @@
-"""The options, each declared once: name, help, panel. Defaults stand in the verbs' signatures and so in their help."""
+"""The options, each declared once: name, help, panel, default. What verbs share stands in groups (`cli.flat`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -17,391 +17,273 @@ ClipName = Literal["off", "config"]
 UseName = Literal["record", "noise"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 
+STEPS = ("--num-inference-steps", "--steps")  # diffusers' name, and ours for short
+OUT = ("--output", "-o")
+STEPS_HELP = "From 1 to what the model was trained with."
+AWAY = "What guidance leads away from."
+OWN_PROMPT = "the one in the picture's own metadata, if any"
+SET_HELP = "A setting of the method; may be repeated. 'unsample methods NAME' lists them."
+SCHEDULE_HELP = "How guidance runs from the noisiest step to the last: constant, or linear or cosine down to 1."
+
 
 def examples(*commands: str) -> str:
     """The end of a help page: commands to copy."""
     return "\n".join(["[bold]Examples[/bold]", *(f"  {c}".replace("[", "\\[") for c in commands)])
 
 
+def opt(panel: str, metavar: str | None, help: str, *names: str, default: str | bool = True) -> Any:
+    """An option: `default` is what its help says of it where the value does not say it, False for nothing."""
+    return Option(*names, metavar=metavar, help=help, rich_help_panel=panel, show_default=default)
+
+
+def argument(metavar: str, help: str) -> Any:
+    """An argument that must be given."""
+    return Argument(metavar=metavar, help=help, show_default=False)
+
+
 # ---------------------------------------------------------------- model
 
-ModelName = Annotated[
-    str | None,
-    Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="A bundled name ('unsample models' lists them), a diffusers folder, or a hub id owner/name.",
-        rich_help_panel=MODEL,
-        show_default="the one the picture's own metadata names, else scenes-sd",
-    ),
-]
-RecordedModel = Annotated[
-    str | None,
-    Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="A bundled name ('unsample models' lists them), a diffusers folder, or a hub id owner/name.",
-        rich_help_panel=MODEL,
-        show_default="the one recorded in the inversion",
-    ),
-]
+
+def _model(default: str | bool) -> Any:
+    help = "A bundled name ('unsample models' lists them), a diffusers folder, or a hub id owner/name."
+    return opt(MODEL, "NAME", help, "--model", "-m", default=default)
+
+
+ModelName = Annotated[str | None, _model("the one the picture's own metadata names, else scenes-sd")]
+RecordedModel = Annotated[str | None, _model("the one recorded in the inversion")]
 EitherModel = Annotated[
-    str | None,
-    Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="A bundled name ('unsample models' lists them), a diffusers folder, or a hub id owner/name.",
-        rich_help_panel=MODEL,
-        show_default="the one that the inversion or the picture's own metadata names, else scenes-sd",
-    ),
+    str | None, _model("the one that the inversion or the picture's own metadata names, else scenes-sd")
 ]
-OwnModel = Annotated[
-    str,
-    Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="A bundled name ('unsample models' lists them), a diffusers folder, or a hub id owner/name.",
-        rich_help_panel=MODEL,
-    ),
-]
+OwnModel = Annotated[str, _model(True)]
 AllowOther = Annotated[
-    bool,
-    Option("--allow-other-model", help="Play back with other weights than those that inverted.", rich_help_panel=MODEL),
+    bool, opt(MODEL, None, "Play back with other weights than those that inverted.", "--allow-other-model")
 ]
 Device = Annotated[
-    str | None,
-    Option(
-        metavar="NAME",
-        help="cpu, cuda, cuda:1, mps ...",
-        rich_help_panel=MODEL,
-        show_default="the first CUDA device, else the CPU",
-    ),
+    str | None, opt(MODEL, "NAME", "cpu, cuda, cuda:1, mps ...", default="the first CUDA device, else the CPU")
 ]
 Dtype = Annotated[
-    DtypeName,
-    Option(
-        metavar="NAME",
-        help="Of the network and the text encoder: float32, float64, bfloat16 or float16.",
-        rich_help_panel=MODEL,
-    ),
+    DtypeName, opt(MODEL, "NAME", "Of the network and the text encoder: float32, float64, bfloat16 or float16.")
 ]
 Offload = Annotated[
-    OffloadName,
-    Option(
-        metavar="NAME",
-        help="Keep idle parts on the CPU (with an accelerator): none, model or sequential.",
-        rich_help_panel=MODEL,
-    ),
+    OffloadName, opt(MODEL, "NAME", "Keep idle parts on the CPU (with an accelerator): none, model or sequential.")
 ]
-VaeTiling = Annotated[bool, Option("--vae-tiling", help="Decode large pictures in tiles.", rich_help_panel=MODEL)]
+VaeTiling = Annotated[bool, opt(MODEL, None, "Decode large pictures in tiles.", "--vae-tiling")]
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where and how a model is loaded."""
 
-    device: str | None = None
-    dtype: str = "float32"
-    offload: str = "none"
-    vae_tiling: bool = False
+    device: Device = None
+    dtype: Dtype = "float32"
+    offload: Offload = "none"
+    vae_tiling: VaeTiling = False
 
 
 # ---------------------------------------------------------------- inversion
 
-Prompt = Annotated[
-    str | None,
-    Option(
-        metavar="TEXT",
-        help="What the pictures show.",
-        rich_help_panel=INVERSION,
-        show_default="the one in the picture's own metadata, if any",
-    ),
-]
-NegativePrompt = Annotated[
-    str | None,
-    Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=INVERSION, show_default="empty"),
-]
-ClassLabels = Annotated[
-    str | None,
-    Option(
-        "--class-labels",
-        metavar="N[,N...]",
-        help="For a model that draws classes: one for all pictures, or one each, in their order.",
-        rich_help_panel=INVERSION,
-        show_default=False,
-    ),
-]
-NegativeClassLabels = Annotated[
-    str | None,
-    Option(
-        "--negative-class-labels",
-        metavar="N[,N...]",
-        help="The class that guidance leads away from: the one that stands for none.",
-        rich_help_panel=INVERSION,
-        show_default=False,
-    ),
-]
-MethodName = Annotated[str, Option(metavar="NAME", help="'unsample methods' lists them.", rich_help_panel=INVERSION)]
-Settings = Annotated[
-    list[str] | None,
-    Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A setting of the method; may be repeated. 'unsample methods NAME' lists them.",
-        rich_help_panel=INVERSION,
-        show_default="the method's own",
-    ),
-]
-STEPS = ("--num-inference-steps", "--steps")  # diffusers' name, and ours for short
-Steps = Annotated[
-    int, Option(*STEPS, metavar="N", help="From 1 to what the model was trained with.", rich_help_panel=INVERSION)
-]
-Guidance = Annotated[
-    float | None,
-    Option(
-        metavar="W",
-        help="Guidance while inverting.",
-        rich_help_panel=INVERSION,
-        show_default="the method's own, else 1",
-    ),
-]
-SamplingGuidance = Annotated[
-    float | None,
-    Option(
-        metavar="W",
-        help="Guidance of the reconstruction, and what a method optimises for.",
-        rich_help_panel=INVERSION,
-        show_default="the method's own, else --guidance-scale",
-    ),
-]
-Strength = Annotated[
-    float | None,
-    Option(
-        metavar="S",
-        help="In (0, 1]; below 1 the inversion stops part of the way.",
-        rich_help_panel=INVERSION,
-        show_default="the method's own, else 1",
-    ),
-]
-SCHEDULE_HELP = "How guidance runs from the noisiest step to the last: constant, or linear or cosine down to 1."
-GuidanceSchedule = Annotated[
-    ScheduleName, Option(metavar="NAME", help=f"Of sampling. {SCHEDULE_HELP}", rich_help_panel=INVERSION)
-]
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What pictures show that are to be inverted."""
+
+    prompt: Annotated[str | None, opt(INVERSION, "TEXT", "What the pictures show.", default=OWN_PROMPT)] = None
+    negative_prompt: Annotated[str | None, opt(INVERSION, "TEXT", AWAY, default="empty")] = None
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """The same of a model that draws classes."""
+
+    class_labels: Annotated[
+        str | None,
+        opt(
+            INVERSION,
+            "N[,N...]",
+            "For a model that draws classes: one for all pictures, or one each, in their order.",
+            default=False,
+        ),
+    ] = None
+    negative_class_labels: Annotated[
+        str | None,
+        opt(
+            INVERSION,
+            "N[,N...]",
+            "The class that guidance leads away from: the one that stands for none.",
+            default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """How pictures are inverted."""
+
+    method: Annotated[str, opt(INVERSION, "NAME", "'unsample methods' lists them.")] = "ddim"
+    set: Annotated[list[str] | None, opt(INVERSION, "KEY=VALUE", SET_HELP, default="the method's own")] = None
+    steps: Annotated[int, opt(INVERSION, "N", STEPS_HELP, *STEPS)] = 50
+    guidance_scale: Annotated[
+        float | None, opt(INVERSION, "W", "Guidance while inverting.", default="the method's own, else 1")
+    ] = None
+    sampling_guidance_scale: Annotated[
+        float | None,
+        opt(
+            INVERSION,
+            "W",
+            "Guidance of the reconstruction, and what a method optimises for.",
+            default="the method's own, else --guidance-scale",
+        ),
+    ] = None
+    guidance_schedule: Annotated[ScheduleName, opt(INVERSION, "NAME", f"Of sampling. {SCHEDULE_HELP}")] = "constant"
+    strength: Annotated[
+        float | None,
+        opt(
+            INVERSION,
+            "S",
+            "In (0, 1]; below 1 the inversion stops part of the way.",
+            default="the method's own, else 1",
+        ),
+    ] = None
+    seed: Annotated[int, opt(INVERSION, "N", "For methods that draw noise.")] = 0
+    fit: Annotated[
+        FitName,
+        opt(INVERSION, "NAME", "aspect keeps the aspect ratio at the model's pixel count; crop or pad makes a square."),
+    ] = "aspect"
+    clip: Annotated[
+        ClipName,
+        opt(
+            INVERSION,
+            "NAME",
+            "off, or config: clamp the predicted picture as the model's config says (not invertible).",
+        ),
+    ] = "off"
+
+
 Trajectory = Annotated[
     str | None,
-    Option(
-        metavar="FILE",
-        help="What 'unsample sample --keep-trajectory' wrote of this picture, for methods that need it (oracle).",
-        rich_help_panel=INVERSION,
+    opt(
+        INVERSION,
+        "FILE",
+        "What 'unsample sample --keep-trajectory' wrote of this picture, for methods that need it (oracle).",
     ),
 ]
-Seed = Annotated[int, Option(metavar="N", help="For methods that draw noise.", rich_help_panel=INVERSION)]
-Fit = Annotated[
-    FitName,
-    Option(
-        metavar="NAME",
-        help="aspect keeps the aspect ratio at the model's pixel count; crop or pad makes a square.",
-        rich_help_panel=INVERSION,
-    ),
-]
-Clip = Annotated[
-    ClipName,
-    Option(
-        metavar="NAME",
-        help="off, or config: clamp the predicted picture as the model's config says (not invertible).",
-        rich_help_panel=INVERSION,
-    ),
-]
-
-
 SourcePrompt = Annotated[
+    str | None, opt(INVERSION, "TEXT", "What the picture shows.", default=f"the recorded one, or {OWN_PROMPT}")
+]
+SourceClassLabels = Annotated[
     str | None,
-    Option(
-        metavar="TEXT",
-        help="What the picture shows.",
-        rich_help_panel=INVERSION,
-        show_default="the recorded one, or the one in the picture's own metadata, if any",
-    ),
+    opt(INVERSION, "N", "What the picture shows, for a model that draws classes.", default="the recorded one"),
 ]
 
 # ---------------------------------------------------------------- playing back
 
-TargetPrompts = Annotated[
-    list[str] | None,
-    Option(
-        "--target-prompt",
-        metavar="TEXT",
-        help="What the edit shall show; may be repeated, for an edit each.",
-        rich_help_panel=EDIT,
-        show_default=False,
-    ),
-]
-TargetAlias = Annotated[
-    list[str] | None,
-    Option(
-        "--prompt",
-        metavar="TEXT",
-        help="The same as --target-prompt, as diffusers calls it.",
-        rich_help_panel=EDIT,
-        show_default=False,
-    ),
-]
-TargetClassLabels = Annotated[
-    str | None,
-    Option(
-        "--class-labels",
-        metavar="N",
-        help="What the edit shall show, for a model that draws classes.",
-        rich_help_panel=EDIT,
-        show_default=False,
-    ),
-]
-SourceClassLabels = Annotated[
-    str | None,
-    Option(
-        "--source-class-labels",
-        metavar="N",
-        help="What the picture shows, for a model that draws classes.",
-        rich_help_panel=INVERSION,
-        show_default="the recorded one",
-    ),
-]
-EditNegativeClassLabels = Annotated[
-    str | None,
-    Option(
-        "--negative-class-labels",
-        metavar="N",
-        help="The class that guidance leads away from, in both directions: the one that stands for none.",
-        rich_help_panel=EDIT,
-        show_default="the recorded one",
-    ),
-]
-EditNegativePrompt = Annotated[
-    str | None,
-    Option(
-        "--negative-prompt",
-        metavar="TEXT",
-        help="What guidance leads away from, in both directions.",
-        rich_help_panel=EDIT,
-        show_default="the recorded one, else empty",
-    ),
-]
-Scales = Annotated[
-    str | None,
-    Option(
-        "--guidance-scale",
-        metavar="W[,W...]",
-        help="Guidance of the edit; several make one labelled sheet.",
-        rich_help_panel=EDIT,
-        show_default="the method's own for edits, else 5",
-    ),
-]
-EditSchedule = Annotated[
-    ScheduleName | None,
-    Option(
-        "--guidance-schedule",
-        metavar="NAME",
-        help=SCHEDULE_HELP,
-        rich_help_panel=EDIT,
-        show_default="the recorded one, else constant",
-    ),
-]
-Use = Annotated[
-    UseName,
-    Option(
-        metavar="NAME",
-        help="record plays back all that the method stored; noise samples from the recovered noise alone.",
-        rich_help_panel=PLAYBACK,
-    ),
-]
-RecordedGuidance = Annotated[
-    float | None,
-    Option(
-        metavar="W",
-        help="Guidance while sampling.",
-        rich_help_panel=PLAYBACK,
-        show_default="the recorded sampling guidance",
-    ),
-]
 
-RecordedSchedule = Annotated[
-    ScheduleName | None,
-    Option(
-        "--guidance-schedule",
-        metavar="NAME",
-        help=SCHEDULE_HELP,
-        rich_help_panel=PLAYBACK,
-        show_default="the recorded one",
-    ),
-]
+@dataclass(frozen=True)
+class EditOptions:
+    """What an edit shall show."""
+
+    target_prompt: Annotated[
+        list[str] | None,
+        opt(EDIT, "TEXT", "What the edit shall show; may be repeated, for an edit each.", default=False),
+    ] = None
+    prompt: Annotated[
+        list[str] | None, opt(EDIT, "TEXT", "The same as --target-prompt, as diffusers calls it.", default=False)
+    ] = None
+    class_labels: Annotated[
+        str | None, opt(EDIT, "N", "What the edit shall show, for a model that draws classes.", default=False)
+    ] = None
+    guidance_scale: Annotated[
+        str | None,
+        opt(
+            EDIT,
+            "W[,W...]",
+            "Guidance of the edit; several make one labelled sheet.",
+            default="the method's own for edits, else 5",
+        ),
+    ] = None
+    guidance_schedule: Annotated[
+        ScheduleName | None, opt(EDIT, "NAME", SCHEDULE_HELP, default="the recorded one, else constant")
+    ] = None
+    negative_prompt: Annotated[
+        str | None,
+        opt(EDIT, "TEXT", "What guidance leads away from, in both directions.", default="the recorded one, else empty"),
+    ] = None
+    negative_class_labels: Annotated[
+        str | None,
+        opt(
+            EDIT,
+            "N",
+            "The class that guidance leads away from, in both directions: the one that stands for none.",
+            default="the recorded one",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """How an inversion is reconstructed."""
+
+    use: Annotated[
+        UseName,
+        opt(
+            PLAYBACK,
+            "NAME",
+            "record plays back all that the method stored; noise samples from the recovered noise alone.",
+        ),
+    ] = "record"
+    guidance_scale: Annotated[
+        float | None, opt(PLAYBACK, "W", "Guidance while sampling.", default="the recorded sampling guidance")
+    ] = None
+    guidance_schedule: Annotated[
+        ScheduleName | None, opt(PLAYBACK, "NAME", SCHEDULE_HELP, default="the recorded one")
+    ] = None
+
 
 # ---------------------------------------------------------------- measuring
 
 WeightsDir = Annotated[
     str | None,
-    Option(
-        metavar="DIR",
-        help="Looked into first for weights of metrics.",
-        rich_help_panel=MEASURING,
-        show_default="$UNSAMPLE_WEIGHTS, then the caches",
-    ),
+    opt(MEASURING, "DIR", "Looked into first for weights of metrics.", default="$UNSAMPLE_WEIGHTS, then the caches"),
 ]
 
 # ---------------------------------------------------------------- input and output
 
-Pictures = Annotated[
-    list[str],
-    Argument(metavar="IMAGE", help="PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000 files.", show_default=False),
-]
-Inversions = Annotated[
-    list[str],
-    Argument(metavar="INVERSION", help=".safetensors files that 'unsample invert' wrote.", show_default=False),
-]
-EditInput = Annotated[
-    str, Argument(metavar="IMAGE_OR_INVERSION", help="A picture, or what 'unsample invert' wrote.", show_default=False)
-]
+Pictures = Annotated[list[str], argument("IMAGE", "PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000 files.")]
+Inversions = Annotated[list[str], argument("INVERSION", ".safetensors files that 'unsample invert' wrote.")]
+EditInput = Annotated[str, argument("IMAGE_OR_INVERSION", "A picture, or what 'unsample invert' wrote.")]
 Grid = Annotated[
     bool,
-    Option(
+    opt(
+        OUTPUT,
+        None,
+        "Write a figure too, STEM-grid.png: source, reconstruction, edit, difference; a row a target prompt.",
         "--grid",
-        help="Write a figure too, STEM-grid.png: source, reconstruction, edit, difference; a row a target prompt.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 EditOutput = Annotated[
     str,
-    Option(
-        "--output",
-        "-o",
-        metavar="PNG",
-        help="The edit at the model's size, several as STEM-2.png ...; STEM-source-size.png has it at the source's, "
+    opt(
+        OUTPUT,
+        "PNG",
+        "The edit at the model's size, several as STEM-2.png ...; STEM-source-size.png has it at the source's, "
         "where the two differ.",
-        rich_help_panel=OUTPUT,
+        *OUT,
     ),
 ]
-BatchSize = Annotated[
-    int, Option(metavar="N", help="Pictures of one size that go through the model together.", rich_help_panel=OUTPUT)
-]
-Folder = Annotated[
-    str,
-    Option(
-        "--output", "-o", metavar="DIR", help="Folder to write to; it is made when missing.", rich_help_panel=OUTPUT
-    ),
-]
-Force = Annotated[
-    bool,
-    Option("--force", help="Go on although the model does not know such pictures or words.", rich_help_panel=OUTPUT),
-]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)]
-RawCsv = Annotated[
-    bool,
-    Option("--raw-csv", help="In CSV, no apostrophe before what a spreadsheet would run.", rich_help_panel=OUTPUT),
-]
-Json = Annotated[
-    bool, Option("--json", help="Print one JSON document to stdout; all else goes to stderr.", rich_help_panel=OUTPUT)
-]
-Debug = Annotated[bool, Option("--debug", help="Show tracebacks and every library's warnings.", rich_help_panel=OUTPUT)]
+BatchSize = Annotated[int, opt(OUTPUT, "N", "Pictures of one size that go through the model together.")]
+Folder = Annotated[str, opt(OUTPUT, "DIR", "Folder to write to; it is made when missing.", *OUT)]
+Force = Annotated[bool, opt(OUTPUT, None, "Go on although the model does not know such pictures or words.", "--force")]
+Overwrite = Annotated[bool, opt(OUTPUT, None, "Replace files that exist.", "--overwrite")]
+RawCsv = Annotated[bool, opt(OUTPUT, None, "In CSV, no apostrophe before what a spreadsheet would run.", "--raw-csv")]
+Json = Annotated[bool, opt(OUTPUT, None, "Print one JSON document to stdout; all else goes to stderr.", "--json")]
+Debug = Annotated[bool, opt(OUTPUT, None, "Show tracebacks and every library's warnings.", "--debug")]
+
+
+@dataclass(frozen=True)
+class EndOptions:
+    """How a verb ends; `debug` is read where errors are told."""
+
+    force: Force = False
+    overwrite: Overwrite = False
+    json: Json = False
+    debug: Debug = False

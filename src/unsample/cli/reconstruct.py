@@ -2,67 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unsample.cli import checks, options, places, talk
-from unsample.cli.options import Placement, examples
+from unsample.cli import checks, options, places, record, session, talk
+from unsample.cli.flat import But, command
+from unsample.cli.options import EndOptions, Placement, PlayOptions
 from unsample.cli.places import Recorded
+from unsample.errors import Diverged
 from unsample.preflight import rules
 from unsample.preflight.known import KnownModel, known_model, playing_model
+from unsample.verbs import api
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from unsample.errors import LostAt
     from unsample.models.base import Model
     from unsample.verbs.results import Images, Inversion
 
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    commands = (
+    command(
+        app,
+        reconstruct,
         "unsample reconstruct out/scene.safetensors -o again",
         "unsample reconstruct out/*.safetensors --use noise --guidance-scale 1 -o again",
     )
-    app.command("reconstruct", epilog=examples(*commands))(reconstruct)
 
 
 def reconstruct(
     inversions: options.Inversions,
+    *,
     model: options.RecordedModel = None,
     allow_other_model: options.AllowOther = False,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    offload: options.Offload = "none",
-    vae_tiling: options.VaeTiling = False,
-    use: options.Use = "record",
-    guidance_scale: options.RecordedGuidance = None,
-    guidance_schedule: options.RecordedSchedule = None,
+    place: Placement,
+    play: PlayOptions,
     output: options.Folder = "out",
-    overwrite: options.Overwrite = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    end: Annotated[EndOptions, But(leave=("force",))],
 ) -> int:
     """Make the pictures of saved inversions again.
 
     For each inversion it writes DIR/STEM.png.
     """
-    where = checks.place(Placement(device, dtype, offload, vae_tiling))
-    if guidance_scale is not None:
-        checks.guidance("--guidance-scale", guidance_scale)
+    where = checks.place(place)
+    checks.guidance("guidance_scale", play.guidance_scale)
     named = None if model is None else known_model(model)
     inversions = places.expanded(inversions)
-    found = places.open_inversions(inversions)
-    jobs = plan(found, named, Path(output), allow_other_model)
-    places.check_outputs([f for job in jobs for f in job.pictures], overwrite, inversions)
-    play = Play(where, use, guidance_scale, guidance_schedule, allow_other_model)
-    done = list(_all(jobs, play))
-    return _report(done, jobs, Path(output), json)
+    jobs = plan(places.open_inversions(inversions), named, Path(output), allow_other_model)
+    places.check_outputs([f for job in jobs for f in job.pictures], end.overwrite, inversions)
+    done = sorted(_all(jobs, where, play, allow_other_model), key=lambda told: told[0])
+    models, rows = [model for _, model, _ in done], [row for *_, row in done]
+    if kept := sum(r["status"] != "diverged" for r in rows):
+        talk.say(f"wrote {kept} reconstruction{'s' * (kept > 1)} to {Path(output)}/")
+    methods = list(dict.fromkeys(job.recorded.meta["method"]["name"] for job in jobs))
+    return record.ended(end.json, models, methods[0] if len(methods) == 1 else None, rows)
 
 
 @dataclass(frozen=True)
@@ -75,17 +71,6 @@ class PlayJob:
     pictures: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class Play:
-    """How to play back."""
-
-    where: Placement
-    use: str
-    guidance_scale: float | None
-    guidance_schedule: str | None
-    allow_other_model: bool
-
-
 def plan(found: Sequence[Recorded], named: KnownModel | None, folder: Path, allow_other: bool) -> list[PlayJob]:
     """A job for each file; most hold one picture."""
     stems = iter(places.free_stems([Path(r.path).stem for r in found for _ in range(r.count)]))
@@ -93,100 +78,51 @@ def plan(found: Sequence[Recorded], named: KnownModel | None, folder: Path, allo
     for index, recorded in enumerate(found):
         rules.recorded_method(recorded.meta["method"], recorded.path)
         model = playing_model(named, recorded.meta["model"]["id"], recorded.path, allow_other)
-        jobs.append(
-            PlayJob(index, recorded, model, tuple(folder / f"{next(stems)}.png" for _ in range(recorded.count)))
-        )
+        pictures = tuple(folder / f"{next(stems)}.png" for _ in range(recorded.count))
+        jobs.append(PlayJob(index, recorded, model, pictures))
     return jobs
 
 
-def _all(jobs: Sequence[PlayJob], play: Play) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
+def _all(
+    jobs: Sequence[PlayJob], where: Placement, play: PlayOptions, allow: bool
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Model by model; all of a model's inversions are compared with it before the first is played."""
-    from unsample.cli import session
-
     groups = []
     for known in dict.fromkeys(job.model for job in jobs):
-        model = session.load(known, play.where)
+        model = session.load(known, where)
         own = [job for job in jobs if job.model == known]
-        groups.append(
-            (model, [(job, session.open_inversion(model, job.recorded.path, play.allow_other_model)) for job in own])
-        )
+        groups.append((model, [(job, session.open_inversion(model, job.recorded.path, allow)) for job in own]))
     for model, pairs in groups:
         for job, inversion in pairs:
-            yield job.index, model.id, list(_run(model, job, inversion, play))
+            yield from ((job.index, model.id, row) for row in _run(model, job, inversion, play, allow))
 
 
-def _run(model: Model, job: PlayJob, inversion: Inversion, play: Play) -> Iterator[dict[str, Any]]:
-    from unsample.errors import Diverged
-    from unsample.verbs import api
-
+def _run(model: Model, job: PlayJob, inversion: Inversion, play: PlayOptions, allow: bool) -> Iterator[dict[str, Any]]:
     with talk.naming([job.recorded.path] * len(inversion)):
         try:
-            made = api.reconstruct(
-                model,
-                inversion,
-                use=play.use,
-                guidance_scale=play.guidance_scale,
-                guidance_schedule=play.guidance_schedule,
-                allow_other_model=play.allow_other_model,
-            )
+            made = api.reconstruct(model, inversion, **asdict(play), allow_other_model=allow)
         except Diverged as error:
-            yield from (_lost(job, *places) for places in zip(error.lost_at, error.nonfinite_at, strict=True))
+            yield from (_lost(job, error, k) for k in range(len(inversion)))
             return
-    for k, image in enumerate(made.images):
-        if made.status[k] == "diverged":
-            yield _lost(job, made.lost_at[k], made.nonfinite_at[k])
-        else:
-            yield _kept(model, job, k, inversion[k], made, image[None])
+    for k, status in enumerate(made.status):
+        yield _lost(job, made, k) if status == "diverged" else _kept(model, job, k, inversion[k], made)
 
 
-def _kept(model: Model, job: PlayJob, k: int, inversion: Inversion, made: Images, picture: Tensor) -> dict[str, Any]:
+def _kept(model: Model, job: PlayJob, k: int, inversion: Inversion, made: Images) -> dict[str, Any]:
     """Measure, write and say one picture."""
-    from unsample.cli import record, session
     from unsample.media.pictures import write_png
 
+    path, picture, cost = job.recorded.path, made.images[k : k + 1], record.cost(made, k)
     figures = session.measured(model, inversion, picture)
-    image = session.as_pil(picture)
-    write_png(image, job.pictures[k], made.settings(k))
-    seconds = made.seconds / len(made)
-    cost = f"{made.nfe[k]} nfe, {seconds:.1f} s"
-    talk.say(f"{job.recorded.path}: reconstructed, {figures.spoken()}, {cost} -> {job.pictures[k]}")
-    return record.row(
-        "reconstruction",
-        input=job.recorded.path,
-        inversion=job.recorded.path,
-        picture=job.pictures[k],
-        figures=figures,
-        nfe=made.nfe[k],
-        backward=made.backward[k],
-        seconds=seconds,
-        status=inversion.status[0],
-        outside=record.outside_of(inversion.meta, 0),
-        nonfinite_at=made.nonfinite_at[k],
-        health=inversion.health[0],
-    )
+    write_png(session.as_pil(picture), job.pictures[k], made.settings(k))
+    spent = f"{cost['nfe']} nfe, {cost['seconds']:.1f} s"
+    talk.say(f"{path}: reconstructed, {figures.spoken()}, {spent} -> {job.pictures[k]}")
+    files: dict[str, Any] = {"input": path, "inversion": path, "picture": job.pictures[k], "figures": figures}
+    about: dict[str, Any] = {"status": inversion.status[0], "health": inversion.health[0]}
+    return record.row("reconstruction", **files, **cost, **about, outside=record.outside_of(inversion.meta, 0))
 
 
-def _lost(job: PlayJob, where: LostAt | None, at: Mapping[str, Any] | None) -> dict[str, Any]:
-    from unsample.cli import record
-
-    talk.error(f"{job.recorded.path}: diverged at {where}; nothing was written for it; try guidance 1 or --use noise")
+def _lost(job: PlayJob, found: Images | Diverged, k: int) -> dict[str, Any]:
     path = job.recorded.path
-    about: dict[str, Any] = {"input": path, "inversion": path, "nonfinite_at": at}
-    return record.row("reconstruction", **about, status="diverged", lost_at=where)
-
-
-def _report(
-    done: Sequence[tuple[int, str, list[dict[str, Any]]]], jobs: Sequence[PlayJob], folder: Path, as_json: bool
-) -> int:
-    from unsample.cli import record
-
-    done = sorted(done, key=lambda d: d[0])
-    rows = [row for _, _, some in done for row in some]
-    lost = record.diverged(rows)
-    if kept := sum(r["status"] != "diverged" for r in rows):
-        talk.say(f"wrote {kept} reconstruction{'s' * (kept > 1)} to {folder}/")
-    if as_json:
-        methods = list(dict.fromkeys(job.recorded.meta["method"]["name"] for job in jobs))
-        models = [model for _, model, some in done for _ in some]
-        talk.document(record.document(models, methods[0] if len(methods) == 1 else None, rows, **lost))
-    return 5 if lost else 0
+    talk.error(f"{path}: diverged at {found.lost_at[k]}; nothing was written for it; try guidance 1 or --use noise")
+    return record.lost("reconstruction", found, k, input=path, inversion=path)

@@ -1,4 +1,4 @@
-"""What is kept of a run: the rows of the JSON document."""
+"""What is kept of a run: the rows of the JSON document, and how a verb ends."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from unsample import __version__
-from unsample.cli.session import Figures
-from unsample.verbs.results import settings as settings
+from unsample.cli import talk
+from unsample.verbs.fidelity import Fidelity
 
 if TYPE_CHECKING:
-    from unsample.errors import LostAt
-    from unsample.verbs.results import Inversion
+    from unsample.errors import Diverged, LostAt
+    from unsample.verbs.results import Images, Inversion
 
 HEALTH = ("mean", "std", "kl", "lag1_correlation")
 
@@ -23,7 +23,7 @@ def row(
     input: str | None = None,
     inversion: object = None,
     picture: object = None,
-    figures: Figures | None = None,
+    figures: Fidelity | None = None,
     nfe: int | None = None,
     backward: int | None = None,
     seconds: float | None = None,
@@ -35,7 +35,7 @@ def row(
     **more: Any,
 ) -> dict[str, Any]:
     """One entry of "images"; `kind` names the picture: "reconstruction", "edit", "frame", "image"."""
-    figures = figures or Figures()
+    figures = figures or Fidelity()
     lost = {} if lost_at is None else {"diverged_at": str(lost_at), "lost_at": asdict(lost_at)}
     return {
         "input": input,
@@ -55,31 +55,35 @@ def row(
     }
 
 
+def cost(made: Images | Inversion, k: int) -> dict[str, Any]:
+    """What a picture of a batch took, and where the network failed it."""
+    about = {"nfe": made.nfe[k], "backward": made.backward[k], "seconds": made.seconds / len(made)}
+    return about | {"nonfinite_at": made.nonfinite_at[k]}
+
+
+def lost(kind: str, found: Images | Inversion | Diverged, k: int, **more: Any) -> dict[str, Any]:
+    """The row of a picture that was lost, in a batch or with all of it."""
+    about = {"status": "diverged", "nonfinite_at": found.nonfinite_at[k], "lost_at": found.lost_at[k]}
+    return row(kind, **about | more)
+
+
 def outside_of(meta: Mapping[str, Any], index: int) -> list[str]:
     """Why a picture of a batch, or its words, is outside what the model knows."""
     return [*(meta.get("out_of_domain") or {index: ()})[index]]
 
 
+def noted(made: Inversion) -> list[str]:
+    """What was done to the pictures of an inversion."""
+    return [note for note in made.meta.get("notes") or [] if note]
+
+
 def inverted(
-    input: str, inversion: object, picture: object, made: Inversion, figures: Figures, *, skipped: bool
+    input: str, inversion: object, picture: object, made: Inversion, figures: Fidelity, *, skipped: bool
 ) -> dict[str, Any]:
     """The row of one picture that `invert` did, now or (`skipped`) before."""
-    return row(
-        "reconstruction",
-        input=input,
-        inversion=inversion,
-        picture=picture,
-        figures=figures,
-        nfe=made.nfe[0],
-        backward=made.backward[0],
-        seconds=made.seconds,
-        status=made.status[0],
-        nonfinite_at=made.nonfinite_at[0],
-        health=made.health[0],
-        notes=[n for n in made.meta.get("notes") or [] if n],
-        outside=outside_of(made.meta, 0),
-        skipped=skipped,
-    )
+    files: dict[str, Any] = {"input": input, "inversion": inversion, "picture": picture, "figures": figures}
+    about: dict[str, Any] = {"status": made.status[0], "health": made.health[0], "outside": outside_of(made.meta, 0)}
+    return row("reconstruction", **files, **cost(made, 0), **about, notes=noted(made), skipped=skipped)
 
 
 def document(models: Sequence[str], method: str | None, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -97,3 +101,11 @@ def diverged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     where = "; ".join(f"{r['input']}: {r.get('diverged_at', 'not finite')}" for r in lost[:5])
     return {"error": {"code": 5, "message": f"{len(lost)} of {len(rows)} pictures diverged: {where}"}}
+
+
+def ended(as_json: bool, models: Sequence[str], method: str | None, rows: Sequence[dict[str, Any]], **more: Any) -> int:
+    """Print the document where it was asked for; the exit code."""
+    lost = diverged(rows)
+    if as_json:
+        talk.document(document(models, method, rows, **more, **lost))
+    return 5 if lost else 0

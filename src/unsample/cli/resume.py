@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsample.cli import places, talk
-from unsample.cli.checks import Walk
+from unsample.cli import places, record, session, talk
 from unsample.cli.jobs import InvertJob
 from unsample.errors import BadInput
+from unsample.preflight.walk import Walk, recorded
 
 if TYPE_CHECKING:
-    from unsample.cli.session import Figures
     from unsample.models.base import Model
+    from unsample.verbs.fidelity import Fidelity
 
 
 @dataclass(frozen=True)
@@ -47,66 +46,22 @@ def find(jobs: Sequence[InvertJob], walk: Walk) -> Found:
 def _difference(job: InvertJob, walk: Walk) -> str | None:
     """Why a file is not what the command would make, as far as it is known before the model is loaded."""
     try:
-        recorded = places.open_one_inversion(str(job.inversion))
+        meta = places.open_one_inversion(str(job.inversion)).meta
         picture = places.open_pictures([str(job.picture)])[0] if job.picture.exists() else None
     except BadInput as error:
         return str(error)
-    meta = recorded.meta
     if picture is not None and picture.metadata.get("model_sha256") != meta["model"]["sha256"]:
         return f"{job.picture} is not the picture of that inversion"
-    asked, found = _asked(job, walk), _recorded(meta)
-    for name, value in asked.items():
-        if found[name] != value:
-            return "its source is another picture" if name == "source" else f"{name} {found[name]!r}, not {value!r}"
+    guidable = job.model.takes_prompt is not False or walk.labels.negative is not None
+    asked = {"source": job.source.open().sha256, **walk.recorded(guidable, job.index)}
+    asked |= {"prompt": job.prompt, "negative_prompt": job.negative_prompt} if guidable else {}
+    found = recorded(meta)
+    for name in found:
+        here, there = asked.get(name), found[name]
+        if (here or None) != (there or None) if "prompt" in name else here != there:
+            said = name.replace("_", " ")
+            return "its source is another picture" if name == "source" else f"{said} {there!r}, not {here!r}"
     return None
-
-
-def _asked(job: InvertJob, walk: Walk) -> dict[str, Any]:
-    guided = job.model.takes_prompt is not False or walk.labels.negative is not None
-    classes = {name: None if v is None else v[0] for name, v in walk.labels.taken([job.index]).items()}
-    inverted_at = walk.method.inverts_at(walk.guidance_scale, guided)
-    own = walk.method.sampling_guidance_scale if guided else None
-    sampling = inverted_at if own is None else own
-    return {
-        "source": job.source.open().sha256,
-        "method": walk.method.name,
-        "settings": json.loads(json.dumps(walk.method.settings)),
-        "steps": walk.steps,
-        "guidance scale": inverted_at,
-        "sampling guidance scale": sampling if walk.sampling_guidance_scale is None else walk.sampling_guidance_scale,
-        "guidance schedule": walk.guidance_schedule,
-        "strength": walk.strength,
-        "seed": walk.seed,
-        "fit": walk.fit,
-        "clip": walk.clip,
-        "prompt": (job.prompt if guided else None) or "",
-        "negative prompt": (job.negative_prompt if guided else None) or "",
-        "class": classes["class_labels"],
-        "negative class": classes["negative_class_labels"],
-    }
-
-
-def _recorded(meta: dict[str, Any]) -> dict[str, Any]:
-    def own(name: str) -> Any:
-        return (meta.get(name) or [None])[0]
-
-    return {
-        "source": own("source_sha256"),
-        "method": meta["method"]["name"],
-        "settings": meta["method"]["settings"],
-        "steps": meta["num_inference_steps"],
-        "guidance scale": meta["guidance_scale"],
-        "sampling guidance scale": meta["sampling_guidance_scale"],
-        "guidance schedule": meta.get("guidance_schedule"),
-        "strength": meta.get("strength"),
-        "seed": own("seeds"),
-        "fit": meta.get("fit"),
-        "clip": meta["grid"]["meta"].get("clip"),
-        "prompt": own("prompt") or "",
-        "negative prompt": own("negative_prompt") or "",
-        "class": own("class_labels"),
-        "negative class": own("negative_class_labels"),
-    }
 
 
 # ---------------------------------------------------------------- with torch
@@ -130,12 +85,11 @@ def check_model(model: Model, jobs: Sequence[InvertJob], found: Found) -> None:
             )
 
 
-def skipped(model: Model, job: InvertJob) -> tuple[dict[str, Any], Figures]:
+def skipped(model: Model, job: InvertJob) -> tuple[InvertJob, dict[str, Any], Fidelity]:
     """The row of a picture that was done before, measured from its files."""
     import numpy as np
     import torch
 
-    from unsample.cli import record, session
     from unsample.media.pictures import open_picture
     from unsample.verbs.results import Inversion
 
@@ -143,4 +97,5 @@ def skipped(model: Model, job: InvertJob) -> tuple[dict[str, Any], Figures]:
     pixels = torch.from_numpy(np.array(open_picture(job.picture).pixels))
     figures = session.measured(model, inversion, pixels.permute(2, 0, 1)[None].float() / 255)
     talk.say(f"{job.source.path}: done before, {figures.spoken()} -> {job.inversion}")
-    return record.inverted(job.source.path, job.inversion, job.picture, inversion, figures, skipped=True), figures
+    row = record.inverted(job.source.path, job.inversion, job.picture, inversion, figures, skipped=True)
+    return job, row, figures

@@ -1,4 +1,4 @@
-"""A loaded model, and the figures of what it made. From here on torch is imported."""
+"""A loaded model, and what it made. Here torch is imported, where something is called."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from unsample.cli import talk
 from unsample.cli.options import Placement
+from unsample.errors import BadInput
 from unsample.models.domain import REAL_MODELS
-from unsample.models.loading import MIXTURE
+from unsample.models.loading import MIXTURE, quiet_libraries
 from unsample.preflight.known import KnownModel
 from unsample.verbs.fidelity import OUT_OF_DOMAIN, Fidelity, fidelity
 
@@ -20,12 +21,8 @@ if TYPE_CHECKING:
     from unsample.verbs.results import Inversion
 
 
-Figures = Fidelity
-
-
 def load(known: KnownModel, where: Placement) -> Model:
     """Load a model, with the libraries' own bars and log lines silenced."""
-    from unsample.models.loading import quiet_libraries
     from unsample.verbs.api import load as load_model
 
     if not talk.hears_everything():
@@ -43,14 +40,13 @@ def load(known: KnownModel, where: Placement) -> Model:
     return model
 
 
-def measured(model: Model, inversion: Inversion, picture: Tensor) -> Figures:
+def measured(model: Model, inversion: Inversion, picture: Tensor) -> Fidelity:
     """Of one picture (1, 3, H, W)."""
     return fidelity(model, inversion, picture)[0]
 
 
 def open_inversion(model: Model, path: str, allow_other_model: bool) -> Inversion:
     """A saved inversion, compared with the model before anything is played."""
-    from unsample.errors import BadInput
     from unsample.verbs.playing import check_model
     from unsample.verbs.results import Inversion
 
@@ -69,7 +65,7 @@ def as_pil(picture: Tensor) -> Image:
     return pictures(picture)[0]
 
 
-def warn_out_of_domain(model: Model, found: Sequence[tuple[str, Figures]]) -> None:
+def warn_out_of_domain(model: Model, found: Sequence[tuple[str, Fidelity]]) -> None:
     """One warning for the pictures that a model's encoder cannot hold."""
     outside = [f"{name} ({figures.ceiling:.1f} dB)" for name, figures in found if figures.out_of_domain]
     if outside:

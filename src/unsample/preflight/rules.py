@@ -16,6 +16,8 @@ from unsample.wording import argument, call, given, value
 if TYPE_CHECKING:
     from unsample.methods import Method
 
+MAX_SEED = 2**63 - 1  # the largest that torch takes for sure
+
 
 def check_strength(strength: object, steps: int) -> int:
     """How many of the steps a strength in (0, 1] comes to, at least one."""
@@ -26,6 +28,13 @@ def check_strength(strength: object, steps: int) -> int:
         least = f"use more steps, or at least {1 / steps:.3g}"
         raise BadOption(f"{given('strength', strength)} of {steps} steps is no step; {least}")
     return stop
+
+
+def check_seed(seed: int, count: int = 1) -> int:
+    """A seed that torch takes, and `count` from it on."""
+    if not 0 <= seed <= MAX_SEED - count:
+        raise BadOption(f"{argument('seed')} must be from 0 to {MAX_SEED - count}; got {seed}")
+    return seed
 
 
 def check_text(text: str | None, name: str = "prompt") -> str | None:

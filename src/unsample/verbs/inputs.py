@@ -15,14 +15,13 @@ from unsample.models.domain import DRAWN, reasons_of_picture, reasons_of_prompts
 from unsample.numbers.draws import content_seeds
 from unsample.numeric import is_whole
 from unsample.preflight import rules
+from unsample.preflight.rules import MAX_SEED
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from unsample.media.pictures import Fit
-
-MAX_SEED = 2**63 - 1  # the largest that torch takes for sure
 
 
 @dataclass(frozen=True)
