@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Argument
 
-from unsample.cli import options, places, talk
+from unsample.cli import places, talk
+from unsample.cli.flat import But, command
 from unsample.cli.methods import table
-from unsample.cli.options import OUTPUT, examples
+from unsample.cli.options import OUT, OUTPUT, EndOptions, opt
 from unsample.errors import BadOption
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ LOOKING = "Looking"
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    commands = ("unsample datasets scenes:8 -o out", "unsample datasets pie_bench:/data/PIE-Bench --check")
-    app.command("datasets", epilog=examples(*commands))(datasets)
+    command(app, datasets, "unsample datasets scenes:8 -o out", "unsample datasets pie_bench:/data/PIE-Bench --check")
 
 
 def datasets(
@@ -38,27 +38,14 @@ def datasets(
             show_default="all, in short",
         ),
     ] = None,
-    num_items: Annotated[
-        int, Option("--num-items", "-n", metavar="N", help="How many of its items to show.", rich_help_panel=LOOKING)
-    ] = 8,
-    check: Annotated[
-        bool, Option("--check", help="Open every item, to find all broken rows.", rich_help_panel=LOOKING)
-    ] = False,
-    size: Annotated[int, Option(metavar="N", help="Side of rendered scenes in pixels.", rich_help_panel=LOOKING)] = 64,
+    *,
+    num_items: Annotated[int, opt(LOOKING, "N", "How many of its items to show.", "--num-items", "-n")] = 8,
+    check: Annotated[bool, opt(LOOKING, None, "Open every item, to find all broken rows.", "--check")] = False,
+    size: Annotated[int, opt(LOOKING, "N", "Side of rendered scenes in pixels.")] = 64,
     output: Annotated[
-        str | None,
-        Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Write a sheet of the items there: source, mask, truth.",
-            rich_help_panel=OUTPUT,
-            show_default="none",
-        ),
+        str | None, opt(OUTPUT, "DIR", "Write a sheet of the items there: source, mask, truth.", *OUT, default="none")
     ] = None,
-    overwrite: options.Overwrite = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    end: Annotated[EndOptions, But(leave=("force",))],
 ) -> int:
     """List the data sets, show one's layout and options, or open one and look at it.
 
@@ -69,7 +56,7 @@ def datasets(
     from unsample.datasets.looking import MOST, contact_sheet, files_of, look
 
     if spec is None or spec in DATASETS:
-        listing([DATASETS[spec]] if spec else list(DATASETS.values()), spec is not None, json)
+        listing([DATASETS[spec]] if spec else list(DATASETS.values()), spec is not None, end.json)
         return 0
     if num_items < 1:
         raise BadOption(f"--num-items must be at least 1; got {num_items}")
@@ -80,7 +67,7 @@ def datasets(
     if file is not None:
         if spec.startswith("generated"):
             raise BadOption("generated has no pictures until a model makes them; leave out --output")
-        places.check_outputs([file], overwrite, files_of(dataset))
+        places.check_outputs([file], end.overwrite, files_of(dataset))
     seen = look(dataset, num_items, check, _bar if check else iter)
     if file is not None:
         from unsample.media.pictures import write_png
@@ -88,7 +75,7 @@ def datasets(
         write_png(contact_sheet(seen.items), file, {"dataset": dataset.spec}, "")
         talk.say(f"wrote {file}")
     found = seen.told() | {"sheet": None if file is None else str(file)}
-    if json:
+    if end.json:
         talk.document(found)
     else:
         talk.answer(page(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +12,16 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
+from unsample.cli.flat import But, command
 from unsample.cli.methods import table
 from unsample.cli.metrics import names
-from unsample.cli.options import MEASURING, OUTPUT, Placement, examples
+from unsample.cli.options import MEASURING, OUTPUT, EndOptions, Placement, argument, opt
 from unsample.datasets.pairs import Matched, Pair, match, match_items, with_texts
 from unsample.errors import BadInput, BadOption
 from unsample.preflight import rules
 
 if TYPE_CHECKING:
+    from unsample.metrics import Settings
     from unsample.metrics.facts import Asked
     from unsample.metrics.folders import Measured
 
@@ -39,80 +41,79 @@ HOW = {
 NOT_HERE = "name A's files after the items of scenes and give --dataset"
 
 
+@dataclass(frozen=True)
+class Companions:
+    """What is known beside A and B."""
+
+    truth: Annotated[str | None, opt(MEASURING, "PATH", "The true edit.", default="not known")] = None
+    mask: Annotated[
+        str | None, opt(MEASURING, "PATH", "What is not black in it is to be edited.", default="not known")
+    ] = None
+    prompt: Annotated[str | None, opt(MEASURING, "TEXT", "What B shows.", default="not known")] = None
+    target_prompt: Annotated[str | None, opt(MEASURING, "TEXT", "What A should show.", default="not known")] = None
+    prompts: Annotated[
+        str | None,
+        opt(MEASURING, "FILE", "A .csv, .tsv or .jsonl: file, source_prompt, target_prompt.", default="none"),
+    ] = None
+    dataset: Annotated[
+        str | None,
+        opt(
+            MEASURING,
+            "SPEC",
+            "Instead of B: A's files are named after its items, which bring source, truth, mask, prompts.",
+            default="none",
+        ),
+    ] = None
+
+    def texts(self) -> dict[str, str]:
+        """The two prompts, as far as they are given, by the fields that they fill."""
+        given = {
+            "prompts": rules.check_text(self.prompt),
+            "target_prompts": rules.check_text(self.target_prompt, "target_prompt"),
+        }
+        return {side: text for side, text in given.items() if text is not None}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Which networks measure, and where."""
+
+    weights_dir: options.WeightsDir = None
+    clip_model: Annotated[str, opt(MEASURING, "NAME", "CLIP: bundled, a folder, a hub id in the cache.")] = CLIP_MODEL
+    clip: Annotated[str | None, Option(hidden=True)] = None
+    device: Annotated[str, opt(MEASURING, "NAME", "cpu, cuda, cuda:1, mps ... for networks.")] = "cpu"
+
+    def settings(self) -> Settings:
+        """As metrics take them."""
+        from unsample.metrics import Settings
+
+        checks.place(Placement(self.device, "float32", "none"))
+        clip = the_clip_model(self.clip_model, self.clip)
+        return Settings(weights_dir=self.weights_dir, clip=clip, device=self.device)
+
+
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    commands = (
+    command(
+        app,
+        measure,
         "unsample measure edit.png scene.png --metrics psnr,ssim,lpips",
         "unsample measure edits/ sources/ --csv scores.csv",
     )
-    app.command("measure", epilog=examples(*commands))(measure)
 
 
 def measure(
-    a: Annotated[str, Argument(metavar="A", help="The result: a picture, a folder, an inversion.", show_default=False)],
+    a: Annotated[str, argument("A", "The result: a picture, a folder, an inversion.")],
     b: Annotated[
         str | None, Argument(metavar="[B]", help="What it is compared with: the same kind.", show_default="none")
     ] = None,
-    metrics: Annotated[
-        str,
-        Option(metavar="NAME[,NAME...]", help="'unsample metrics' lists them.", rich_help_panel=MEASURING),
-    ] = "psnr,ssim",
-    truth: Annotated[
-        str | None,
-        Option(metavar="PATH", help="The true edit.", rich_help_panel=MEASURING, show_default="not known"),
-    ] = None,
-    mask: Annotated[
-        str | None,
-        Option(
-            metavar="PATH",
-            help="What is not black in it is to be edited.",
-            rich_help_panel=MEASURING,
-            show_default="not known",
-        ),
-    ] = None,
-    prompt: Annotated[
-        str | None,
-        Option(metavar="TEXT", help="What B shows.", rich_help_panel=MEASURING, show_default="not known"),
-    ] = None,
-    target_prompt: Annotated[
-        str | None,
-        Option(metavar="TEXT", help="What A should show.", rich_help_panel=MEASURING, show_default="not known"),
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        Option(
-            metavar="FILE",
-            help="A .csv, .tsv or .jsonl: file, source_prompt, target_prompt.",
-            rich_help_panel=MEASURING,
-            show_default="none",
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        Option(
-            metavar="SPEC",
-            help="Instead of B: A's files are named after its items, which bring source, truth, mask, prompts.",
-            rich_help_panel=MEASURING,
-            show_default="none",
-        ),
-    ] = None,
-    weights_dir: options.WeightsDir = None,
-    clip_model: Annotated[
-        str,
-        Option(metavar="NAME", help="CLIP: bundled, a folder, a hub id in the cache.", rich_help_panel=MEASURING),
-    ] = CLIP_MODEL,
-    clip: Annotated[str | None, Option(hidden=True)] = None,
-    device: Annotated[
-        str, Option(metavar="NAME", help="cpu, cuda, cuda:1, mps ... for networks.", rich_help_panel=MEASURING)
-    ] = "cpu",
-    csv: Annotated[
-        str | None,
-        Option(metavar="FILE", help="Write a row a picture.", rich_help_panel=OUTPUT, show_default="none"),
-    ] = None,
+    *,
+    metrics: Annotated[str, opt(MEASURING, "NAME[,NAME...]", "'unsample metrics' lists them.")] = "psnr,ssim",
+    beside: Companions,
+    networks: Networks,
+    csv: Annotated[str | None, opt(OUTPUT, "FILE", "Write a row a picture.", default="none")] = None,
     raw_csv: options.RawCsv = False,
-    overwrite: options.Overwrite = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    end: Annotated[EndOptions, But(leave=("force",))],
 ) -> int:
     """Measure how near A is to B: two pictures, or two folders matched by file name.
 
@@ -121,34 +122,29 @@ def measure(
     cannot be read or differ in size with 4, after all else has been measured.
     """
     from unsample.media.files import atomic_write
-    from unsample.metrics import METRICS, Settings
+    from unsample.metrics import METRICS
     from unsample.metrics.facts import resolve
     from unsample.metrics.folders import measure_pairs
     from unsample.metrics.measuring import lacking_weights
 
-    checks.place(Placement(device, "float32", "none"))
-    settings = Settings(weights_dir=weights_dir, clip=the_clip_model(clip_model, clip), device=device)
+    settings = networks.settings()
     asked = [resolve(name, METRICS, settings) for name in names(metrics)]
-    given_paths = {"images": a, "reference": b, "truth": truth, "mask": mask}
+    given_paths = {"images": a, "reference": b, "truth": beside.truth, "mask": beside.mask}
     sides = {side: places.the_one(path) if path else path for side, path in given_paths.items()}
-    matched = matched_files(sides, dataset)
-    given = {
-        "prompts": rules.check_text(prompt),
-        "target_prompts": rules.check_text(target_prompt, "target_prompt"),
-    }
-    pairs = with_texts(matched.pairs, {k: v for k, v in given.items() if v is not None}, prompts)
+    matched = matched_files(sides, beside.dataset)
+    pairs = with_texts(matched.pairs, beside.texts(), beside.prompts)
     check_needs(asked, pairs)
-    if dataset is None and not matched.unmatched and len(pairs) == 1:
+    if beside.dataset is None and not matched.unmatched and len(pairs) == 1:
         check_sizes(asked, pairs[0])
     if raw_csv and csv is None:
         raise BadOption("--raw-csv belongs to --csv")
     file = None if csv is None else Path(csv)
     if file is not None:
         read = [str(path) for pair in pairs for path in pair.files.values()]
-        places.check_outputs([file], overwrite, [*read, *filter(None, [*sides.values(), prompts])])
-    note_unmatched(matched, sides | {"dataset": dataset})
-    networks = [one for one in asked if one.facts.depends in ("clip", "dino") and lacking_weights(one) is None]
-    if networks and not talk.hears_everything():
+        places.check_outputs([file], end.overwrite, [*read, *filter(None, [*sides.values(), beside.prompts])])
+    note_unmatched(matched, sides | {"dataset": beside.dataset})
+    loads = [one for one in asked if one.facts.depends in ("clip", "dino") and lacking_weights(one) is None]
+    if loads and not talk.hears_everything():
         from unsample.models.loading import quiet_libraries
 
         quiet_libraries()
@@ -159,7 +155,7 @@ def measure(
         text = found.csv(raw_csv)
         atomic_write(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         talk.say(f"wrote {file}")
-    report(found, matched, json)
+    report(found, matched, end.json)
     return 4 if found.failed else 3 if found.lacking else 0  # files before weights
 
 

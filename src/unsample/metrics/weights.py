@@ -20,7 +20,7 @@ SUFFIXES = (".safetensors", ".pth")
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightFiles:
     """A file, or a folder, of weights."""
 
     name: str  # as metrics call it
@@ -34,8 +34,8 @@ class Weights:
     holds: tuple[str, ...] = ()  # for folders: what must be in it
 
 
-TORCHVISION = partial(Weights, licence="BSD-3-Clause (torchvision)")
-HUB = partial(Weights, holds=("config.json",))
+TORCHVISION = partial(WeightFiles, licence="BSD-3-Clause (torchvision)")
+HUB = partial(WeightFiles, holds=("config.json",))
 TORCH, HUGGING_FACE = "https://download.pytorch.org/models/", "https://huggingface.co/"
 # fmt: off
 ROWS = (
@@ -49,16 +49,16 @@ ROWS = (
         licence="MIT (OpenAI CLIP)", hub="openai/clip-vit-base-patch32"),
     HUB("dino-vitb8", "dino-vitb8", 343, HUGGING_FACE + "facebook/dino-vitb8",
         licence="Apache-2.0 (DINO)", hub="facebook/dino-vitb8"),
-    Weights("dreamsim", "dreamsim", 1300, "https://github.com/ssundaram21/dreamsim/releases",
+    WeightFiles("dreamsim", "dreamsim", 1300, "https://github.com/ssundaram21/dreamsim/releases",
             licence="MIT (DreamSim)", holds=("dino_vitb16_pretrain.pth", "open_clip_vitb16_pretrain.pth.tar",
                                              "clip_vitb16_pretrain.pth.tar", "ensemble_lora")),
-    Weights("inception", "weights-inception-2015-12-05-6726825d.pth", 91,
+    WeightFiles("inception", "weights-inception-2015-12-05-6726825d.pth", 91,
             "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
             "weights-inception-2015-12-05-6726825d.pth",
             sha256="6726825d", licence="Apache-2.0 (torch-fidelity)"),
 )
 # fmt: on
-WEIGHTS: dict[str, Weights] = {row.name: row for row in ROWS}
+WEIGHTS: dict[str, WeightFiles] = {row.name: row for row in ROWS}
 
 
 def find_weights(name: str, weights_dir: str | None = None) -> Path:
@@ -153,7 +153,7 @@ def _candidates(place: Path, name: str) -> Iterator[Path]:
     yield place / name
 
 
-def _is_it(path: Path, wanted: Weights) -> bool:
+def _is_it(path: Path, wanted: WeightFiles) -> bool:
     if wanted.holds:
         return path.is_dir() and all((path / part).exists() for part in wanted.holds)
     return path.is_file() or (path / "weights").is_dir()  # a folder of .npy files
