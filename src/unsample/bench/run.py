@@ -225,10 +225,9 @@ class _Driver:
             engine.close()
 
     def _next(self, worker: int) -> BatchTask:
-        """What a worker does next: the items that it has just done, else some that nobody has, else the first."""
-        mine, others = self.doing.get(worker), {g for w, g in self.doing.items() if w != worker}
-        task = next((t for t in self.waiting if t.group == mine), None)
-        task = task or next((t for t in self.waiting if t.group not in others), self.waiting[0])
+        """What a worker does next: the first batch of items that nobody else is at, which are mostly those it has."""
+        others = {group for number, group in self.doing.items() if number != worker}
+        task = next((t for t in self.waiting if t.group not in others), self.waiting[0])
         self.waiting.remove(task)
         self.doing[worker] = task.group
         while len(task.ids) > self.most.get(task.method, len(task.ids)):
