@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.datasets.index import BEYOND, Row, read_table
 from unsample.datasets.item import Item
-from unsample.datasets.rows import Rows, file_ids, gather, inside, noted, numbered, slashed, text
+from unsample.datasets.rows import Rows, file_ids, gather, inside, noted, slashed, text
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput
+from unsample.media.files import numbered
 from unsample.media.formats import SUFFIXES
 
 if TYPE_CHECKING:

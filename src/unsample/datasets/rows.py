@@ -110,19 +110,6 @@ def file_ids(names: Sequence[str]) -> list[str]:
     return [safe_id(s if len(files[s]) == 1 else n) for s, n in zip(stems, names, strict=True)]
 
 
-def numbered(ids: Sequence[str]) -> list[str]:
-    """The ids, of which equal ones get -2, -3 ... where no other has that."""
-    taken, reached, found = {*ids}, dict.fromkeys(ids, 0), []
-    for id in ids:
-        number = reached[id] + 1
-        while number > 1 and f"{id}-{number}" in taken:
-            number += 1
-        reached[id] = number
-        found.append(id if number == 1 else f"{id}-{number}")
-        taken.add(found[-1])
-    return found
-
-
 def inside(folder: Path, name: object) -> Path:
     """The file that an index names, which must be inside the folder, links followed.
 

@@ -207,22 +207,22 @@ def cannot_write(path: str | os.PathLike[str], error: Exception, kind: str = "fi
     return BadInput(f"cannot write {kind} {os.fspath(path)!r}: {found}; {advice}")
 
 
-def free_stems(names: Iterable[str]) -> list[str]:
-    """A stem for each name; equal ones (a file system may not tell cases apart) get -2, -3 ..."""
-    taken: set[str] = set()
-    reached: dict[str, int] = {}  # the last number that a name was given, so that many equal ones cost no search
-    stems = []
+def numbered(names: Sequence[str], key: Callable[[str], str] = str) -> list[str]:
+    """The names, of which equal ones get -2, -3 ... where no other has that; `key` tells which are equal."""
+    taken, reached, found = {key(name) for name in names}, dict.fromkeys(map(key, names), 0), []
     for name in names:
-        key = name.casefold()
-        number = reached.get(key, 1)
-        stem = name if number == 1 else f"{name}-{number}"
-        while stem.casefold() in taken:
+        number = reached[key(name)] + 1
+        while number > 1 and key(f"{name}-{number}") in taken:
             number += 1
-            stem = f"{name}-{number}"
-        reached[key] = number
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems
+        reached[key(name)] = number  # so that many equal ones cost no search
+        found.append(name if number == 1 else f"{name}-{number}")
+        taken.add(key(found[-1]))
+    return found
+
+
+def free_stems(names: Sequence[str]) -> list[str]:
+    """A stem for each name; a file system may not tell cases apart."""
+    return numbered(names, str.casefold)
 
 
 def png_files(output: str | os.PathLike[str], stems: Sequence[str], name: str = "") -> list[Path]:
