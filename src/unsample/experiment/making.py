@@ -110,7 +110,8 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
     if found.shared is None or not apart or setup.guidance is None or isinstance(given.get("images"), list):
         return invert()
     asked = (found.model.weights_sha256(), method, setup.seed, setup.seeding, [item.digest() for item in items])
-    inversion = found.shared.once(key_of("invert", *asked, *given, *given.values()), invert)
+    guided = setup.guidance != 1  # then what a failure is told of has halves
+    inversion = found.shared.once(key_of("invert", guided, *asked, *given, *given.values()), invert)
     return _sampled_under(found, inversion, setup.guidance)
 
 
