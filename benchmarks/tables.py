@@ -18,7 +18,7 @@ from rich.table import Table
 import unsample
 from unsample.datasets import Scenes
 from unsample.models.base import Model
-from unsample.verbs.inputs import Prompts
+from unsample.verbs.prompts import Prompts
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], note: str = "") -> None:

@@ -44,7 +44,7 @@ def test_a_mistake_in_a_name_costs_no_torch() -> None:
 def test_the_header_of_an_inversion_is_read_without_torch(tmp_path: object) -> None:
     code = (
         "import sys\n"
-        "from unsample.verbs.results import read_header\n"
+        "from unsample.verbs.saved import read_header\n"
         "from unsample import BadInput\n"
         f"path = {str(tmp_path)!r} + '/a.safetensors'\n"
         "open(path, 'wb').write(b'not one')\n"

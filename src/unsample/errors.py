@@ -69,7 +69,7 @@ class LostAt:
     where: Literal["encoder", "step", "end", "decoder"]
     step: int | None = None
     of: int | None = None
-    timestep: int | None = None
+    timestep: float | None = None
     what: str | None = None
 
     def __str__(self) -> str:

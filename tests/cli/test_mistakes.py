@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,8 @@ def save_inversion(path: Path, size: tuple[int, int], steps: int, method: str) -
 
     model = unsample.wrap(lambda x, t: 0 * x, DDIMScheduler(), sample_shape=(3, *size))
     found = unsample.invert(model, latents=torch.zeros(1, 3, *size), num_inference_steps=steps)
-    found.meta["model"]["id"], found.meta["method"]["name"] = "scenes-sd", method
-    found.save(path)
+    named = {"model": found.meta["model"] | {"id": "scenes-sd"}, "method": found.meta["method"] | {"name": method}}
+    replace(found, meta=found.meta | named).save(path)
 
 
 def listing(folder: Path) -> dict[str, float]:

@@ -247,7 +247,7 @@ def test_a_stochastic_walk_with_the_kept_noises_is_the_samplers_own() -> None:
 
 def inversion_condition(model: Any) -> Any:
     """The condition of a missing prompt."""
-    from unsample.verbs.inputs import Prompts
+    from unsample.verbs.prompts import Prompts
 
     return Prompts(None, None, None, None, None).conditions(model, 2, 1.0)[0]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,8 @@ def test_what_cannot_be_read_is_said_at_reconstruction() -> None:
         unsample.reconstruct(wrapped(network), inversion)
     network.file.close()
     known = unsample.invert(wrapped(half), latents=x, num_inference_steps=3)
-    known.meta["model"]["sha256"] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
+    of_nothing = {"sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+    known = replace(known, meta=known.meta | {"model": known.meta["model"] | of_nothing})
     with pytest.warns(UserWarning, match="is not known"):  # as earlier versions wrote it
         unsample.reconstruct(wrapped(half), known)
 

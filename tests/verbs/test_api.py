@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import traceback
 import warnings
 import weakref
 from pathlib import Path
@@ -1234,3 +1236,18 @@ def test_what_cannot_be_is_refused_in_our_words(call: Any, says: str, oracle: An
 def test_a_prompt_that_is_no_text_is_refused(text_model: Any) -> None:
     with pytest.raises(BadOption, match="is not text"):
         unsample.sample(text_model, "\ud800abc", num_inference_steps=2)
+
+
+@pytest.mark.parametrize("w", [1, 3])
+def test_at_most_seven_frames_of_ours_stand_between_the_verb_and_the_network(w: float) -> None:
+    home, depths = str(Path(unsample.__file__).parent), set()
+
+    def network(x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        frames = traceback.walk_stack(sys._getframe())
+        depths.add(sum(frame.f_code.co_filename.startswith(home) for frame, _ in frames))
+        return 0.1 * x
+
+    embeds = {"prompt_embeds": torch.ones(1, 2, 4), "negative_prompt_embeds": torch.zeros(1, 2, 4)}
+    given: dict[str, Any] = {"latents": marked(1, None), "num_inference_steps": 2, "guidance_scale": w, **embeds}
+    unsample.invert(wrapped(network), **given)
+    assert depths == {7}

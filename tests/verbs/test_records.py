@@ -21,7 +21,8 @@ import unsample
 from tests.problems import PROMPTS, mixture, mixture_picture, normal
 from unsample.errors import BadInput, UnsampleError
 from unsample.methods import METHODS, get_method
-from unsample.verbs.results import Inversion, read_header
+from unsample.verbs.results import Inversion
+from unsample.verbs.saved import read_header
 
 STEPS = 4
 KEEPING = {"sdedit": {"eta": 1.0}, "renoise": {"eta": 1.0}}  # settings with which a method keeps more than the noise

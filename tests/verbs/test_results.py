@@ -7,6 +7,7 @@ import json
 import pickletools
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from safetensors.torch import save_file
 import unsample
 from tests.problems import PROMPTS, mixture, mixture_picture
 from unsample.errors import BadInput, UnsampleError
-from unsample.verbs.results import FORMAT_VERSION, Images, Inversion, read_header
+from unsample.verbs.results import Images, Inversion
+from unsample.verbs.saved import FORMAT_VERSION, read_header
 
 STEPS = 4
 TENSOR_FIELDS = ("noise", "source", "prompt_embeds", "negative_prompt_embeds", "class_labels", "trajectory")
@@ -55,7 +57,8 @@ def assert_equal(a: Inversion, b: Inversion) -> None:
         assert one is None or (torch.equal(one, other) and one.dtype is other.dtype), name
     assert set(a.state) == set(b.state)
     for name in PLAIN_FIELDS:
-        assert json.dumps(getattr(a, name)) == json.dumps(getattr(b, name)), name  # a tuple and a list are the same
+        one, other = (dict(getattr(i, name)) if name == "meta" else getattr(i, name) for i in (a, b))
+        assert json.dumps(one) == json.dumps(other), name  # a tuple and a list are the same
 
 
 # ---------------------------------------------------------------- the round trip
@@ -110,6 +113,24 @@ def test_the_parts_of_an_inversion_speak_of_their_own_pictures(inversion: Invers
     for beyond in (2, -3):
         with pytest.raises(IndexError):
             inversion[beyond]
+
+
+def test_meta_is_typed_and_reads_as_the_plain_mapping_that_is_saved(inversion: Inversion, tmp_path: Path) -> None:
+    meta = inversion.meta
+    assert (meta.prompt, meta.grid.timesteps) == (meta["prompt"], meta["grid"]["timesteps"])
+    assert meta.stored is not None
+    assert meta["stored"] == {"what": meta.stored.what, "size_over_noise": 1.0, "fitted_to_picture": False}
+    assert (meta.get("verb"), meta.get("verb", 3), "fit" in meta, "verb" in meta) == (None, 3, True, False)
+    assert json.loads(json.dumps(dict(meta))) == dict(meta) == meta == meta | {}
+    assert (meta | {"fit": "pad", "mine": 1})["mine"] == 1
+    mine = replace(inversion, meta=meta | {"mine": {"a": 1}})
+    assert (mine.meta["mine"], mine.meta.prompt) == ({"a": 1}, meta.prompt)
+    inversion[0].save(tmp_path / "a.safetensors")
+    assert list(Inversion.load(tmp_path / "a.safetensors").meta) == list(meta)
+    with pytest.raises(KeyError):
+        meta["verb"]
+    with pytest.raises(ValueError, match="frozen"):
+        meta.fit = "pad"
 
 
 def test_one_row_of_embeddings_for_many_pictures_can_be_split_and_saved(tmp_path: Path) -> None:
@@ -324,6 +345,31 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_does_not_hold_what_an_inversion_holds_is_refused(change: str, saved: Path, tmp_path: Path) -> None:
     refused(rewritten(saved, tmp_path / "a.safetensors", CHANGES[change]), "corrupt or truncated")
+
+
+def flowing(h: dict[str, Any], **changes: list[float]) -> None:
+    """The grid of a flow model in a header: alpha + sigma = 1, timesteps that need not be whole."""
+    alpha = [1 - k / STEPS for k in range(STEPS + 1)]
+    sigma = [k / STEPS for k in range(STEPS + 1)]
+    grid = {"alpha": alpha, "sigma": sigma, "eval_alpha": alpha, "eval_sigma": sigma}
+    grid |= {"timesteps": [0, *(999.5 * s for s in sigma[1:])], "prediction_type": "flow_prediction"}
+    h["meta"]["grid"].update(grid | changes)
+
+
+def test_the_grid_of_a_flow_model_is_read_under_its_own_rule_and_refused_by_name_where_it_is_played(
+    saved: Path, tmp_path: Path
+) -> None:
+    path = rewritten(saved, tmp_path / "a.safetensors", lambda t, m, h: flowing(h))
+    record = read_header(path)["meta"].grid
+    assert (record.prediction_type, record.timesteps[1], record.alpha[-1]) == ("flow_prediction", 249.875, 0)
+    assert Inversion.load(path).meta["grid"]["sigma"] == record.sigma
+    for allow in (False, True):
+        with pytest.raises(BadInput, match=r"of a flow model, mixture \(prediction type flow_prediction\), .* only"):
+            unsample.reconstruct(mixture(), path, allow_other_model=allow)
+    preserving = [(1 - s * s) ** 0.5 for s in (k / STEPS for k in range(STEPS + 1))]
+    for change in ({"alpha": preserving, "eval_alpha": preserving}, {"timesteps": [0.0, 2.5, 2.5, 3.0, 4.0]}):
+        broken = rewritten(saved, tmp_path / "b.safetensors", lambda t, m, h, c=change: flowing(h, **c))
+        refused(broken, "corrupt or truncated")
 
 
 METHOD_CHANGES: list[dict[str, Any]] = [

@@ -51,7 +51,8 @@ def interpolate(
     is sampled plainly. It writes DIR/frame-00.png, DIR/frame-01.png ... and all
     of them side by side, DIR/strip.png.
     """
-    from unsample.verbs.results import check_pair, noise_shape
+    from unsample.verbs.results import check_pair
+    from unsample.verbs.saved import noise_shape
 
     where = checks.place(place)
     checks.at_least("--num-frames", num_frames, 2, MAX_FRAMES)

@@ -175,7 +175,7 @@ def _pictures(model: Model, inversion: Inversion) -> list[Tensor | None]:
 def _kept(model: Model, job: InvertJob, inversion: Inversion, picture: Tensor) -> Told:
     """Measure, write and say one picture."""
     from unsample.media.pictures import write_png
-    from unsample.verbs.results import settings
+    from unsample.verbs.settings import settings
 
     figures, image = session.measured(model, inversion, picture), session.as_pil(picture)
     notes = record.noted(inversion)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from unsample.media.pictures import Picture
     from unsample.methods import Method
+    from unsample.verbs.provenance import Provenance
 
 Checked = TypeVar("Checked")
 SHOWN = 3  # bad files named in one message
@@ -49,7 +50,7 @@ class Recorded:
     header: dict[str, Any]
 
     @property
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> Provenance:
         """How it was made."""
         return self.header["meta"]  # type: ignore[no-any-return]
 
@@ -113,7 +114,7 @@ def open_inversions(paths: Sequence[str]) -> list[Recorded]:
 
     def look(path: str) -> Recorded:
         from unsample.media.pictures import starts_like_a_picture
-        from unsample.verbs.results import read_header
+        from unsample.verbs.saved import read_header
 
         try:
             head = _head(path)

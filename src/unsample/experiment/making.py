@@ -123,7 +123,7 @@ def _sampled_under(found: Findings, inversion: Inversion, guidance: float) -> In
     schedule = found.setup.guidance_schedule
     scales = guidance_scales(guidance, schedule, grid_of(inversion, found.model))
     about: dict[str, Any] = {"sampling_guidance_scale": float(guidance), "guidance_schedule": schedule_name(schedule)}
-    return replace(inversion, meta=inversion.meta | about | {"sampling_scales": list(scales)})
+    return replace(inversion, meta=inversion.meta.model_copy(update=about | {"sampling_scales": list(scales)}))
 
 
 def _play(found: Findings, inversion: Inversion, method: Method) -> None:

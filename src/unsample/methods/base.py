@@ -67,7 +67,7 @@ class Axis:
     """An axis of a kept tensor beside the picture's: its letter, and the lengths that it may have."""
 
     letter: str
-    lengths: Callable[[Sequence[int], int], tuple[int, ...]]  # of the grid's timesteps and of the stop index
+    lengths: Callable[[Sequence[float], int], tuple[int, ...]]  # of the grid's timesteps and of the stop index
 
 
 STEPS = Axis("T", lambda timesteps, stop: (stop,))
@@ -92,7 +92,7 @@ class Kept:
         found: Sequence[int],
         noise: Sequence[int],
         embedding: Sequence[int] | None,
-        grid: tuple[Sequence[int], int],
+        grid: tuple[Sequence[float], int],
     ) -> str | None:
         """What the shape must be, where `found` is another.
 

@@ -75,7 +75,7 @@ def proximal(
     guided = recon_t > 0 and recon_lr > 0
     step = Proximal(quantile, prox == "l1", recon_t if guided else 0, recon_lr, dilate_mask)  # 0: no points to pull to
 
-    def below(timesteps: Sequence[int], stop: int) -> int:
+    def below(timesteps: Sequence[float], stop: int) -> int:
         return sum(t < recon_t for t in timesteps[1 : stop + 1])
 
     pulled = Axis("K", lambda timesteps, stop: (max(below(timesteps, stop), 1),))

@@ -18,40 +18,51 @@ if TYPE_CHECKING:
     from unsample.models.base import Condition
 
 
-def call_network(
-    unet: Any, x: Tensor, timestep: int, condition: Condition, dtype: torch.dtype | None, batched: bool = False
-) -> Tensor:
-    """Ask a diffusers-like network: cast in, unwrap `.sample`, drop a learned variance, cast out.
+class Denoiser:
+    """What adapters of diffusers-like networks share: how the network is asked."""
 
-    Raises:
-        Incompatible: the network cannot be asked so, or its answer is not one.
-    """
-    import torch
+    unet: Any
+    dtype: torch.dtype | None
+    batched_timestep = False  # whether the network takes a time for every picture
 
-    t = torch.tensor(timestep, dtype=torch.int64, device=x.device)
-    t = t.expand(len(x)) if batched else t
-    more: dict[str, Tensor] = {}
-    if condition.prompt_embeds is not None:
-        more["encoder_hidden_states"] = condition.prompt_embeds.to(dtype or x.dtype)
-    if condition.class_labels is not None:
-        more["class_labels"] = condition.class_labels
-    try:
-        output = unet(x.to(dtype or x.dtype, copy=True), t, **more)  # it may write into what it is given
-    except Exception as error:  # whatever a network of the user's raises
-        if isinstance(error, UnsampleError) or out_of_memory(error):
-            raise
-        missing = [name for name in more if f"unexpected keyword argument '{name}'" in str(error)]
-        if missing:
-            raise Incompatible(f"{missing[0]} was given, and the network takes no such argument: {error}") from error
-        raise Incompatible(_not_so(error, x, t, more)) from error
-    output = getattr(output, "sample", output)
-    output = output[0] if isinstance(output, tuple) else output
-    if not isinstance(output, torch.Tensor):
-        raise Incompatible(f"the network answered {type(output).__name__}, not a tensor, a tuple with one or .sample")
-    output = output[:, : x.shape[1]]
-    if output.shape != x.shape:
-        raise Incompatible(f"the network answered {tuple(output.shape)} to a sample of {tuple(x.shape)}; not its noise")
-    return output.to(x.dtype)
+    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
+        """The network's raw output: cast in, unwrap `.sample`, drop a learned variance, cast out.
+
+        Raises:
+            Incompatible: the network cannot be asked so, or its answer is not one.
+        """
+        import torch
+
+        t = torch.tensor(timestep, dtype=torch.int64, device=x.device)
+        t = t.expand(len(x)) if self.batched_timestep else t
+        dtype, more = self.dtype or x.dtype, {}
+        if condition.prompt_embeds is not None:
+            more["encoder_hidden_states"] = condition.prompt_embeds.to(dtype)
+        if condition.class_labels is not None:
+            more["class_labels"] = condition.class_labels
+        try:
+            output = self.unet(x.to(dtype, copy=True), t, **more)  # it may write into what it is given
+        except Exception as error:  # whatever a network of the user's raises
+            if isinstance(error, UnsampleError) or out_of_memory(error):
+                raise
+            missing = [name for name in more if f"unexpected keyword argument '{name}'" in str(error)]
+            if missing:
+                raise Incompatible(
+                    f"{missing[0]} was given, and the network takes no such argument: {error}"
+                ) from error
+            raise Incompatible(_not_so(error, x, t, more)) from error
+        output = getattr(output, "sample", output)
+        output = output[0] if isinstance(output, tuple) else output
+        if not isinstance(output, torch.Tensor):
+            raise Incompatible(
+                f"the network answered {type(output).__name__}, not a tensor, a tuple with one or .sample"
+            )
+        output = output[:, : x.shape[1]]
+        if output.shape != x.shape:
+            raise Incompatible(
+                f"the network answered {tuple(output.shape)} to a sample of {tuple(x.shape)}; not its noise"
+            )
+        return output.to(x.dtype)
 
 
 def _not_so(error: BaseException, x: Tensor, t: Tensor, more: dict[str, Tensor]) -> str:
@@ -118,10 +129,11 @@ _told: WeakSet[Any] = WeakSet()
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any, stacklevel: int = 5) -> Iterator[None]:
     """The model's networks without dropout and the like; afterwards each layer is in the mode that it was in.
 
-    A network in train mode answers differently every time, and nothing can be inverted then: it is said once.
+    A network in train mode answers differently every time, and nothing can be inverted then: it is said once, of the
+    caller that `stacklevel` names.
     """
     parts: list[Any] = [getattr(model, name, None) for name in ("unet", "vae", "text_encoder")]
     parts += list(getattr(getattr(model, "identity", None), "networks", ()))
@@ -134,7 +146,7 @@ def evaluating(model: Any) -> Iterator[None]:
         warnings.warn(
             f"{model.id}: {names} was in train mode (dropout and the like), in which it answers differently every "
             "time; it is in evaluation mode for the call and put back afterwards; call .eval() on it",
-            stacklevel=5,
+            stacklevel=stacklevel,
         )
     for layer in (layer for layers in training.values() for layer in layers):
         layer.training = False

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, shown, unknown_name
@@ -128,29 +129,28 @@ class Predict:
         """
         w = self.scales[i]
         if w == 1:
-            return prediction_from_output(self._one(x, i, self.condition, rows), x, self.grid, i)
-        assert self.unconditional is not None
-        if w == 0:
-            return prediction_from_output(self._one(x, i, self.unconditional, rows), x, self.grid, i)
-        free, bound = self._two(x, i, self.unconditional, rows)
-        return prediction_from_output(free + w * (bound - free), x, self.grid, i)  # linear: eps, v and x0 alike
+            output = self._ask(x, i, rows, self.condition)
+        elif w == 0:
+            output = self._ask(x, i, rows, self._free())
+        else:
+            free, bound = self._ask(x, i, rows, self._free(), self.condition).chunk(2)
+            output = free + w * (bound - free)  # linear: eps, v and x0 alike
+        return prediction_from_output(output, x, self.grid, i)
 
     def conditional(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
         """The conditional prediction alone, one pass; x0 is clamped only where halves are joined (`guided`)."""
-        return prediction_from_output(self._one(x, i, self.condition, rows), x, self.unclamped, i)
+        return prediction_from_output(self._ask(x, i, rows, self.condition), x, self.unclamped, i)
 
     def free(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
         """The unconditional prediction alone, one pass; x0 is not clamped either."""
-        assert self.unconditional is not None
-        return prediction_from_output(self._one(x, i, self.unconditional, rows), x, self.unclamped, i)
+        return prediction_from_output(self._ask(x, i, rows, self._free()), x, self.unclamped, i)
 
     def pair(self, x: Tensor, i: int, rows: Tensor | None = None) -> tuple[Prediction, Prediction]:
         """The unconditional and the conditional prediction, unguided: two passes, or one where they are the same."""
-        assert self.unconditional is not None
-        if self.unconditional is self.condition:
+        if self._free() is self.condition:
             same = self.conditional(x, i, rows)
             return same, same
-        free, bound = self._two(x, i, self.unconditional, rows)
+        free, bound = self._ask(x, i, rows, self._free(), self.condition).chunk(2)
         return prediction_from_output(free, x, self.unclamped, i), prediction_from_output(bound, x, self.unclamped, i)
 
     def guided(self, free: Prediction, bound: Prediction, i: int) -> Prediction:
@@ -163,17 +163,14 @@ class Predict:
         clip = self.grid.clip
         return p if clip is None else Prediction(p.x0.clamp(-clip, clip), p.eps)
 
-    def _one(self, x: Tensor, i: int, condition: Condition, rows: Tensor | None) -> Tensor:
-        two = self.unconditional is not None and self.unconditional is not self.condition
-        half = HALVES[condition is self.condition] if two else None
-        return self._network(x, i, condition if rows is None else condition.rows(rows), rows, 1, half)
+    def _free(self) -> Condition:
+        assert self.unconditional is not None
+        return self.unconditional
 
-    def _two(self, x: Tensor, i: int, unconditional: Condition, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        import torch
-
-        free, bound = (c if rows is None else c.rows(rows) for c in (unconditional, self.condition))
-        both = self._network(torch.cat([x, x]), i, free.joined(bound), rows, 2)
-        return both[: len(x)], both[len(x) :]
+    @cached_property
+    def _pair(self) -> Condition:
+        """Both conditions of the whole batch, one below the other."""
+        return self._free().joined(self.condition)
 
     def saw_gradient(self, gradient: Tensor, at: Tensor, i: int, rows: Tensor | None = None) -> None:
         """Look at a gradient in `at` (B, ...) that came through the network at grid point i; `rows` as in a call."""
@@ -192,14 +189,22 @@ class Predict:
                 place = {"what": what, "timestep": self.grid.timesteps[i], "half": which}
                 self.cost.saw_nonfinite(k, **place, input_finite=bool(asked[n]))
 
-    def _network(
-        self, x: Tensor, i: int, condition: Condition, rows: Tensor | None, passes: int, half: str | None = None
-    ) -> Tensor:
-        pictures = range(len(x) // passes) if rows is None else rows.tolist()
+    def _ask(self, x: Tensor, i: int, rows: Tensor | None, *halves: Condition) -> Tensor:
+        """The network's answer under one condition, or under two, one batch below the other; counted here."""
+        import torch
+
+        passes, picked = len(halves), halves if rows is None else [half.rows(rows) for half in halves]
+        if passes == 1:
+            asked, condition = x, picked[0]
+        else:
+            asked, condition = torch.cat([x, x]), self._pair if rows is None else picked[0].joined(picked[1])
+        pictures = range(len(x)) if rows is None else rows.tolist()
         for k in pictures:
             self.cost.nfe[k] += passes
-        output = self.model.network(x, self.grid.timesteps[i], condition)
+        output = self.model.network(asked, self.grid.timesteps[i], condition)
         if not math.isfinite(output.detach().sum().item()):  # one number, so that a sound answer costs next to nothing
+            two = self.unconditional is not None and self.unconditional is not self.condition
+            half = HALVES[halves[0] is self.condition] if two and passes == 1 else None
             self._saw("answer", output.unflatten(0, (passes, -1)), x, i, pictures, half)
         if output.requires_grad:
 

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.base import Condition, described
-from unsample.models.calling import call_network, config_of, vae_decode, vae_encode, vae_factor
+from unsample.models.base import described
+from unsample.models.calling import Denoiser, config_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_unet
 from unsample.models.weights import Weights
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class LatentModel:
+class LatentModel(Denoiser):
     """A loaded Stable Diffusion 1.x/2.x pipeline's components."""
 
     family = "latent"
@@ -48,10 +48,6 @@ class LatentModel:
         found = (getattr(hook, "execution_device", None) for hook in hooks)  # sequential offload: of the layers alone
         device = next((d for d in found if d is not None), None)
         return torch.device(self.unet.device if device is None else device)
-
-    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
-        """The U-Net's raw output."""
-        return call_network(self.unet, x, timestep, condition, self.dtype)
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures in [0, 1] to scaled latents (posterior mean)."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
-from unsample.models.base import Condition, described
-from unsample.models.calling import call_network, config_of, inputs_of, vae_decode, vae_encode, vae_factor
+from unsample.models.base import described
+from unsample.models.calling import Denoiser, config_of, inputs_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_pixel_unet, check_unet
 from unsample.models.identity import identity
 from unsample.models.weights import Weights
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"  # in place of a hash
 
 
-class PixelModel:
+class PixelModel(Denoiser):
     """The network sees the picture itself, in [-1, 1]."""
 
     family = "pixel"
@@ -62,10 +62,6 @@ class PixelModel:
         """Refuse a network, or what was put into it, that needs more than it would be given (`Incompatible`)."""
         check_pixel_unet(self.id, config_of(self.unet))
         self.weights.check()
-
-    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
-        """The network's raw output."""
-        return call_network(self.unet, x, timestep, condition, self.dtype)
 
     def encode(self, images: Tensor) -> Tensor:
         """[0, 1] to [-1, 1]; a one-channel model sees the luminance."""
@@ -148,10 +144,6 @@ class CallableModel(PixelModel):
             return UNKNOWN
         own = self.identity.sha256 if self.identity else self.given_id
         return sha256 if own is None else hashlib.sha256(f"{sha256}\n{own}".encode()).hexdigest()
-
-    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
-        """The network's raw output."""
-        return call_network(self.unet, x, timestep, condition, self.dtype, self.batched_timestep)
 
     def encode(self, images: Tensor) -> Tensor:
         """By the VAE where there is one."""

@@ -47,6 +47,7 @@ class Weights:
     def __init__(self, parts: Parts, foreign: bool = False) -> None:
         self.parts, self.foreign = parts, foreign
         self._known: dict[tuple[Any, ...], str] = {}
+        self.seen: list[str] = []  # the changes, in words, that were there when it was hashed last
 
     def sha256(self) -> str:
         """SHA-256, from memory where nothing has changed since."""
@@ -82,8 +83,9 @@ class Weights:
                 yield prefix, module
 
     def _look(self) -> tuple[Any, ...]:
-        sums = [_sums(module) for _, module in self._modules()]
-        return (*sums, *self._notes())
+        sums, found = [_sums(module) for _, module in self._modules()], list(self._settings())
+        self.seen = list(dict.fromkeys(words for _, words in found if words))
+        return (*sums, *(note for note, _ in found if note))
 
     def _notes(self) -> list[str]:
         return [note for note, _ in self._settings() if note]

@@ -6,7 +6,7 @@ SNR) is no special case of sampling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unsample.errors import Incompatible
@@ -16,12 +16,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Prediction:
-    """What the network says of `x` at a level: `x = alpha * x0 + sigma * eps` (before any clamp of x0)."""
+    """What the network says of `x` at a level: `x = alpha * x0 + sigma * eps` (before any clamp of x0).
 
-    x0: Tensor
-    eps: Tensor
+    Args:
+        x0: the picture, or a function that gives it, called once if it is asked for: inversion by eps never does.
+        eps: the noise.
+    """
+
+    __slots__ = ("_x0", "eps")
+
+    def __init__(self, x0: Tensor | Callable[[], Tensor], eps: Tensor) -> None:
+        self._x0, self.eps = x0, eps
+
+    @property
+    def x0(self) -> Tensor:
+        """The predicted picture."""
+        if callable(self._x0):
+            self._x0 = self._x0()
+        return self._x0
 
 
 def prediction_from_output(output: Tensor, x: Tensor, grid: Grid, i: int) -> Prediction:
@@ -31,17 +44,19 @@ def prediction_from_output(output: Tensor, x: Tensor, grid: Grid, i: int) -> Pre
         Incompatible: an output that says nothing at this level (epsilon where alpha is 0, sample where sigma is 0),
             or an unknown `prediction_type`.
     """
-    alpha, sigma = grid.eval_alpha[i], grid.eval_sigma[i]
+    alpha, sigma, clip = grid.eval_alpha[i], grid.eval_sigma[i], grid.clip
+
+    def clamped(x0: Tensor) -> Tensor:
+        return x0 if clip is None else x0.clamp(-clip, clip)
+
     if grid.prediction_type == "epsilon":
         if alpha == 0:
             raise Incompatible(says_nothing(grid.timesteps[i]))
-        x0, eps = (x - sigma * output) / alpha, output
-    elif grid.prediction_type == "v_prediction":
-        x0, eps = alpha * x - sigma * output, alpha * output + sigma * x
-    elif grid.prediction_type == "sample":
+        return Prediction(lambda: clamped((x - sigma * output) / alpha), output)
+    if grid.prediction_type == "v_prediction":
+        return Prediction(lambda: clamped(alpha * x - sigma * output), alpha * output + sigma * x)
+    if grid.prediction_type == "sample":
         if sigma == 0:
             raise Incompatible("a sample-predicting network fixes no eps at sigma = 0; start at a noisier timestep")
-        x0, eps = output, (x - alpha * output) / sigma
-    else:
-        raise Incompatible(f"prediction_type {grid.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
-    return Prediction(x0.clamp(-grid.clip, grid.clip) if grid.clip is not None else x0, eps)
+        return Prediction(clamped(output), (x - alpha * output) / sigma)
+    raise Incompatible(f"prediction_type {grid.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")

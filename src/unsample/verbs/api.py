@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from dataclasses import replace
-from importlib.metadata import version
-from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadInput, BadOption, Incompatible, UnsampleWarning
+from unsample.errors import BadInput, BadOption, UnsampleWarning
 from unsample.methods import Method, get_method
-from unsample.models.base import Model
-from unsample.models.calling import evaluating
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
-from unsample.numbers.draws import draw_noise
-from unsample.numbers.grid import Grid, check_end, grid_from_scheduler
-from unsample.numbers.health import health
-from unsample.numbers.solvers.ddim import ddim_sample
+from unsample.numbers.grid import check_end, grid_from_scheduler
 from unsample.numeric import is_whole
 from unsample.preflight import rules
 from unsample.verbs.inputs import (
-    Prompts,
     as_generators,
     as_images,
     as_latents,
-    generators_given,
+    as_trajectory,
+    fresh_noise,
     outside_domain,
     seeds_given,
 )
-from unsample.verbs.outcome import find_lost, residuals, status
+from unsample.verbs.interpolating import between, check_ends
+from unsample.verbs.outcome import statuses
 from unsample.verbs.playing import (
-    changes_of,
     check_model,
     drift,
     edit_guidance,
-    grid_of,
     guidance_of,
     method_of,
     opened,
@@ -45,9 +36,10 @@ from unsample.verbs.playing import (
     prompts_of,
     with_negatives,
 )
-from unsample.verbs.results import PER_PICTURE_META, Images, Inversion, check_pair
-from unsample.verbs.running import Callback, Run, Watching, encoded, state_dtype
-from unsample.verbs.running import recorded as as_recorded
+from unsample.verbs.prompts import Prompts
+from unsample.verbs.recording import inversion_of, sampled
+from unsample.verbs.results import Images, Inversion
+from unsample.verbs.running import Callback, Run, Watching, encoded, quiet, state_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,33 +129,26 @@ def sample(
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
     )
-    seeds: list[int] | None = None
-    if not isinstance(num_images_per_prompt, Integral) or num_images_per_prompt < 1:
+    if not is_whole(num_images_per_prompt) or num_images_per_prompt < 1:
         raise BadOption(f"num_images_per_prompt must be a whole number of at least 1; got {num_images_per_prompt!r}")
-    count = prompts.count() * num_images_per_prompt
-    if prompts.count() not in (1, count):
-        prompts = _repeat(prompts, num_images_per_prompt)
+    count, seeds = prompts.count() * num_images_per_prompt, None
+    prompts = prompts.repeated(num_images_per_prompt)
     if noise is None:
-        if count == 1:
-            count = generators_given(generator)
-        generators = as_generators(generator, count)
-        seeds = [g.initial_seed() for g in generators]
-        noise = draw_noise(generators, _shape(model, height, width))
+        noise, seeds = fresh_noise(model, count, generator, height, width)
     elif height is not None or width is not None or generator is not None:
         raise BadOption("noise says what is sampled and at which size; leave generator, height and width out with it")
     noise = as_latents(model, noise)
     if num_images_per_prompt > 1 and len(noise) != count:
         raise BadInput(f"noise holds {len(noise)} pictures, and {num_images_per_prompt} a prompt are {count}")
     x = noise.to(model.device, state_dtype(model, noise), copy=True)
-    watching = Watching(keep_trajectory, callback_on_step_end, progress)
     scales = guidance_scales(w, guidance_schedule, grid)
-    run = Run(model, grid, prompts, len(x), scales, grid.num_steps, watching, "sample")
-    outside = outside_domain(model, prompts, len(x))
-    made = run.sample(x, sampler.sample_step, start(x))
-    about = _meta(model, grid, grid.num_steps, prompts, len(x), seeds) | {"out_of_domain": outside}
-    about |= {"verb": "sample", "method": {"name": sampler.name, "settings": dict(sampler.settings)}}
-    about |= {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)}
-    return replace(made, meta=made.meta | about)
+    watching = Watching("sample", keep_trajectory, callback_on_step_end, progress)
+    with quiet(model):
+        run = Run(model, grid, grid.num_steps, prompts, len(x), [scales], watching)
+        outside = outside_domain(model, prompts, len(x))
+        made = run.sample(x, sampler.sample_step, start(x))
+    asked = {"guidance_scale": w, "guidance_schedule": schedule_name(guidance_schedule)}
+    return sampled(made, run, sampler, asked | {"seeds": seeds, "out_of_domain": outside})
 
 
 def invert(
@@ -256,68 +241,35 @@ def invert(
     )
     if (images is None) is (latents is None):
         raise BadInput("give images or latents, one of the two")
-    _check_needs(configured, model, prompts, trajectory, scales, w)
+    prompted = prompts.prompt is not None or prompt_embeds is not None
+    rules.check_needs_prompt(configured, model.id, model.takes_prompt or prompt_embeds is not None, prompted)
+    rules.check_needs_trajectory(configured, trajectory is not None)
+    if configured.drifts(w, scales):
+        warnings.warn(UnsampleWarning("drift", drift(configured, w, scales)), stacklevel=2)
     given = None if latents is not None else as_images(model, images, fit)
     rows = (given.images * 255).round().byte() if given else as_latents(model, latents)
     count = len(rows)
     generators = as_generators(generator, count, rows)
-    begin = time.perf_counter()
-    watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    run = Run(model, grid, prompts, count, w, stop, watching, "invert", scales)  # refuses before the encoder runs
-    outside = outside_domain(model, prompts, count, given)
-    x0 = encoded(model, given, latents)
-    recorded = None if trajectory is None else _recorded(trajectory, x0, grid)
-    noise, state = run.invert(x0, configured, generators, recorded)
-    cost, seconds = run.predict.cost, time.perf_counter() - begin
-    find_lost(run.watch, noise, state, configured, pure_noise=stop == grid.num_steps)
-    verdicts = status(run.watch, state, configured, count)
-    kept = {name: state[name] for name in configured.keeps}
-    sizes = given.sizes if given else [tuple(reversed(x0.shape[2:]))] * count
-    seeds = seeds_given(generator, count) or [g.initial_seed() for g in generators]
-    about = _meta(model, grid, stop, prompts, count, seeds)
-    about |= {
-        "method": {"name": configured.name, "settings": dict(configured.settings)},
+    watching = Watching("invert", keep_trajectory, callback_on_step_end, progress)
+    constant = (w,) * len(scales)
+    with quiet(model):
+        run = Run(model, grid, stop, prompts, count, [constant, scales], watching)  # refuses before the encoder runs
+        outside = outside_domain(model, prompts, count, given)
+        x0 = encoded(model, given, latents)
+        recorded = None if trajectory is None else as_trajectory(trajectory, x0, grid)
+        noise, state = run.invert(x0, configured, generators, recorded)
+    found = (noise, state, statuses(run, noise, state, configured))
+    asked = {
+        "seeds": seeds_given(generator, count) or [g.initial_seed() for g in generators],
         "guidance_scale": w,
         "sampling_guidance_scale": sampling,
         "guidance_schedule": schedule_name(guidance_schedule),
         "sampling_scales": list(scales),
         "strength": float(strength),
-        "source_sizes": [list(s) for s in sizes],
-        "names": given.names if given else [f"latents-{k}" for k in range(count)],
-        "notes": given.notes if given else [""] * count,
         "out_of_domain": outside,
-        "source_sha256": given.sha256 if given else [None] * count,
         "fit": fit,
-        "residual": residuals(state),
-        "stored": {
-            "what": configured.stores,
-            "size_over_noise": _bytes(noise, *kept.values()) / _bytes(noise),
-            "fitted_to_picture": configured.fitted,
-        },
-        "nfe": cost.nfe,
-        "backward": cost.backward,
-        "nonfinite_at": cost.nonfinite,
-        "lost_at": as_recorded(run.watch.places(count)),
-        "seconds": seconds,
-        **(configured.notes(grid, stop) if configured.notes else {}),
     }
-    return Inversion(
-        noise=noise,
-        state=kept,
-        nfe=cost.nfe,
-        backward=cost.backward,
-        seconds=seconds,
-        status=verdicts,
-        health=health(noise, pure_noise=stop == grid.num_steps),
-        meta=about,
-        source=None if given is None else (given.images * 255).round().byte().permute(0, 2, 3, 1).cpu(),
-        prompt_embeds=_row_each(prompt_embeds, count),
-        negative_prompt_embeds=_row_each(negative_prompt_embeds, count),
-        class_labels=run.condition.class_labels,
-        negative_class_labels=prompts.all_labels(count).get("negative_class_labels"),
-        latents=x0,
-        trajectory=run.watch.kept(),
-    )
+    return inversion_of(run, configured, x0, given, found, asked)
 
 
 def reconstruct(
@@ -355,8 +307,8 @@ def reconstruct(
         raise BadOption(f"use must be 'record' or 'noise'; got {use!r}")
     inversion = opened(inversion)
     guidance = guidance_of(inversion, guidance_scale, guidance_schedule)
-    watching = Watching(keep_trajectory, callback_on_step_end, progress)
-    return play(model, inversion, prompts_of(inversion), guidance, use, allow_other_model, watching, "reconstruct")
+    watching = Watching("reconstruct", keep_trajectory, callback_on_step_end, progress)
+    return play(load(model), inversion, prompts_of(inversion), guidance, use, allow_other_model, watching)
 
 
 def edit(
@@ -408,13 +360,13 @@ def edit(
     guidance = guidance_of(
         inversion, edit_guidance(inversion, guidance_scale, negative_class_labels), guidance_schedule
     )
-    watching = Watching(keep_trajectory, callback_on_step_end, progress)
+    watching = Watching("edit", keep_trajectory, callback_on_step_end, progress)
     model = load(model)
     outside = outside_domain(model, prompts, len(inversion))
-    made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching, "edit")
-    kept = inversion.meta.get("out_of_domain") or [[]] * len(inversion)
+    made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching)
+    kept = inversion.meta.out_of_domain or [[]] * len(inversion)
     both = [list(dict.fromkeys([*a, *b])) for a, b in zip(kept, outside, strict=True)]
-    return replace(made, meta=made.meta | {"out_of_domain": both})
+    return replace(made, meta=made.meta.model_copy(update={"out_of_domain": both}))
 
 
 def interpolate(
@@ -443,139 +395,13 @@ def interpolate(
     Raises:
         Incompatible: inversions of different shape, grid, strength, class labels or guidance.
     """
-    import torch
-
-    from unsample.numbers.slerp import slerp
-
     if not is_whole(num_frames) or num_frames < 2:
         raise BadOption(f"num_frames must be a whole number of at least 2; got {num_frames!r}")
     a, b = opened(inversion_a), opened(inversion_b)
-    check_pair((tuple(a.noise.shape), a.meta), (tuple(b.noise.shape), b.meta), guidance_scale)
-    for name in ("class_labels", "negative_class_labels"):
-        p, q = (None if (t := getattr(i, name)) is None else t.tolist() for i in (a, b))
-        if p != q:
-            raise Incompatible(f"cannot interpolate between {name} {p} and {q}; invert with the same")
+    check_ends(a, b, guidance_scale)
     model = load(model)
-    w, schedule, scales = guidance_of(a, guidance_scale, None)
+    guidance = guidance_of(a, guidance_scale, None)
     for inversion in (a, b):
         check_model(model, inversion, allow_other_model)
-    ts = torch.linspace(0, 1, num_frames, dtype=torch.float64).tolist()
-    noise = torch.cat(
-        [torch.cat([slerp(p[None], q[None], t) for t in ts]) for p, q in zip(a.noise, b.noise, strict=True)]
-    )
-    with torch.no_grad(), evaluating(model):
-        grid = grid_of(a, model)
-        scales = guidance_scales(w, schedule, grid) if scales is None else scales
-        guided = max((v for v in scales if v != 1), default=1.0)
-        conditions = [prompts_of(i).conditions(model, len(i), guided) for i in (a, b)]
-    embeds = _blend([c.prompt_embeds for c, _ in conditions], ts)
-    negative = _blend([None if u is None else u.prompt_embeds for _, u in conditions], ts)
-    labels = {n: getattr(a, n) for n in ("class_labels", "negative_class_labels")}
-    repeated = {n: None if t is None else t.repeat_interleave(num_frames) for n, t in labels.items()}
-    x = noise.to(model.device, state_dtype(model, noise))
-    prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, **repeated)
-    watching = Watching(callback=callback_on_step_end, progress=progress)
-    run = Run(model, grid, prompts, len(x), scales, a.meta["stop_index"], watching, "interpolate")
-    about = {key: value for key, value in a.meta.items() if key not in PER_PICTURE_META}
-    about |= {"verb": "interpolate", "num_frames": num_frames, "guidance_scale": w}
-    about |= {f"{name}s": [i.meta[name] for i in (a, b)] for name in ("prompt", "negative_prompt")}
-    about |= {"inversion_guidance_scale": a.meta["guidance_scale"]}
-    made = run.sample(x, ddim_sample)
-    return replace(made, meta=about | made.meta)
-
-
-# ---------------------------------------------------------------- what the verbs share
-
-
-def _bytes(*tensors: Tensor) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def _check_needs(
-    method: Method, model: Model, prompts: Prompts, trajectory: Tensor | None, scales: tuple[float, ...], w: float
-) -> None:
-    """Refuse what the method cannot do, and warn of guidance that it does not account for."""
-    prompted = prompts.prompt is not None or prompts.prompt_embeds is not None
-    rules.check_needs_prompt(method, model.id, model.takes_prompt or prompts.prompt_embeds is not None, prompted)
-    rules.check_needs_trajectory(method, trajectory is not None)
-    if method.drifts(w, scales):
-        warnings.warn(UnsampleWarning("drift", drift(method, w, scales)), stacklevel=3)
-
-
-def _recorded(trajectory: Tensor, x0: Tensor, grid: Grid) -> Tensor:
-    """A recorded sampling run, checked against what is inverted."""
-    wanted = (grid.num_steps + 1, *x0.shape)
-    if tuple(trajectory.shape) != wanted:
-        raise BadInput(
-            f"trajectory must be {wanted}, noisiest first, one point a grid point; got {tuple(trajectory.shape)}"
-        )
-    if not bool(trajectory.isfinite().all()):
-        raise BadInput("trajectory must be finite")
-    return trajectory.to(x0)
-
-
-def _shape(model: Model, height: int | None, width: int | None) -> tuple[int, int, int]:
-    """The network's sample shape for a picture of that size."""
-    channels, rows, columns = model.sample_shape
-    factor = model.picture_size[1] // rows
-    for name, side in (("height", height), ("width", width)):
-        if side is not None and (not isinstance(side, int) or side < 8 or side % model.multiple):
-            raise BadOption(f"{name} must be a multiple of {model.multiple}, at least 8, for {model.id}; got {side!r}")
-    return channels, (height or rows * factor) // factor, (width or columns * factor) // factor
-
-
-def _repeat(prompts: Prompts, times: int) -> Prompts:
-    """Each prompt `times` times in a row, as diffusers does."""
-    texts = {
-        name: [p for p in value for _ in range(times)] if isinstance(value, list | tuple) else value
-        for name, value in (("prompt", prompts.prompt), ("negative_prompt", prompts.negative_prompt))
-    }
-    names = ("prompt_embeds", "negative_prompt_embeds")
-    tensors = {n: None if (t := getattr(prompts, n)) is None else t.repeat_interleave(times, 0) for n in names}
-    labels = {
-        n: prompts.labels(n).repeat_interleave(times)
-        for n in ("class_labels", "negative_class_labels")
-        if getattr(prompts, n) is not None and prompts.labels(n).numel() > 1
-    }
-    alone = {n: getattr(prompts, n) for n in ("class_labels", "negative_class_labels")}
-    return Prompts(**texts, **tensors, **alone | labels)  # type: ignore[arg-type]
-
-
-def _blend(pair: list[Tensor | None], ts: list[float]) -> Tensor | None:
-    """Rows of two conditions, linearly interpolated, frame by frame within each pair."""
-    import torch
-
-    a, b = pair
-    if a is None and b is None:
-        return None
-    if a is None or b is None:
-        raise Incompatible("cannot interpolate: one inversion has embeddings, the other none; invert both alike")
-    return torch.cat([torch.stack([(1 - t) * p + t * q for t in ts]) for p, q in zip(a, b, strict=True)])
-
-
-def _row_each(tensor: Tensor | None, count: int) -> Tensor | None:
-    """One row a picture, so that an inversion can be split and saved."""
-    return None if tensor is None else tensor.detach().expand(count, *tensor.shape[1:])
-
-
-def _meta(model: Model, grid: Grid, stop: int, prompts: Prompts, count: int, seeds: list[int] | None) -> dict[str, Any]:
-    lists = {n: list(getattr(grid, n)) for n in ("alpha", "sigma", "timesteps", "eval_alpha", "eval_sigma")}
-    told = {"changes": changes_of(model), "unread": list(getattr(model, "unread", ()))}
-    about = {"id": model.id, "family": model.family, "sha256": model.weights_sha256(), "dtype": str(model.dtype)}
-    return {
-        "model": about | {name: value for name, value in told.items() if value},
-        "num_inference_steps": grid.num_steps,
-        "stop_index": stop,
-        "grid": lists | {"prediction_type": grid.prediction_type, "clip": grid.clip, "meta": grid.meta},
-        "prompt": prompts.texts(count),
-        "negative_prompt": prompts.negatives(count),
-        **{name: labels.tolist() for name, labels in prompts.all_labels(count).items()},
-        "seeds": seeds,
-        "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")} | {"unsample": _own_version()},
-    }
-
-
-def _own_version() -> str:
-    from unsample import __version__
-
-    return __version__
+    watching = Watching("interpolate", callback=callback_on_step_end, progress=progress)
+    return between(model, a, b, int(num_frames), guidance, watching)

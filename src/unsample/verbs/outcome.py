@@ -10,51 +10,47 @@ from typing import TYPE_CHECKING
 from unsample.errors import Diverged, LostAt, UnsampleWarning
 from unsample.methods import Method
 from unsample.numbers.walk import State
-from unsample.verbs.running import Watch, warn_nonfinite
+from unsample.verbs.running import Run, Watch, not_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure_noise: bool) -> None:
+def statuses(run: Run, noise: Tensor, state: State, method: Method) -> list[str]:
+    """What came of each picture; one warning names those that were lost, another those that did not converge.
+
+    Raises:
+        Diverged: all of them were lost.
+    """
+    watch = run.watch
+    _find_lost(watch, noise, state, method, pure_noise=run.stop == run.grid.num_steps)
+    converged = state.get("converged")
+    status = ["ok" if converged is None or bool(converged[k]) else "not_converged" for k in range(run.count)]
+    status = ["diverged" if k in watch.lost_at else own for k, own in enumerate(status)]
+    short = {k: float(state["residual"][k]) for k, own in enumerate(status) if own == "not_converged"}
+    watch.warn_lost(stacklevel=4)
+    if short:
+        warnings.warn(_not_converged(method.name, short), stacklevel=3)
+    watch.warn_nonfinite(status, stacklevel=4)
+    return status
+
+
+def _find_lost(watch: Watch, noise: Tensor, state: State, method: Method, *, pure_noise: bool) -> None:
     """Pictures whose record is not finite, or whose noise a reversible method has blown up, are lost."""
     steps = len(watch.points) - 1
     for name in method.keeps:
-        for k in (~state[name].flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+        for k in not_finite(state[name]):
             watch.lost_at.setdefault(k, LostAt("end", of=steps, what=f"{name} is not finite"))
-    stds = noise.flatten(1).std(1).tolist() if method.reversible and pure_noise else []
-    odd: dict[int, float] = {}
-    for k, std in enumerate(stds):
-        if std > 100:
-            watch.lost_at.setdefault(k, LostAt("end", of=steps, what=f"noise std {std:.3g}"))
-        elif not 0.8 <= std <= 1.25:
-            odd[k] = std
+    stds = dict(enumerate(noise.flatten(1).std(1).tolist())) if method.reversible and pure_noise else {}
+    for k in (k for k, std in stds.items() if std > 100):
+        watch.lost_at.setdefault(k, LostAt("end", of=steps, what=f"noise std {stds[k]:.3g}"))
+    odd = {k: std for k, std in stds.items() if std <= 100 and not 0.8 <= std <= 1.25}
     if odd:
-        warnings.warn(_odd_noise(method.name, odd), stacklevel=3)
+        warnings.warn(_odd_noise(method.name, odd), stacklevel=4)
     if len(watch.lost_at) == len(noise):
         message = f"invert with {watch.model.id} diverged: {method.name} lost every picture at {watch.lost_at[0]}"
         message += "; try guidance 1, strength below 1, or another timestep_spacing" if method.reversible else ""
         raise Diverged(f"{message}{watch.cost.because(0)}", watch.cost.nonfinite, watch.places(len(noise)))
-
-
-def status(watch: Watch, state: State, method: Method, count: int) -> list[str]:
-    """What came of each picture; one warning names those that were lost, another those that did not converge."""
-    converged = state.get("converged")
-    status: list[str] = []
-    short: dict[int, float] = {}
-    for k in range(count):
-        if k in watch.lost_at:
-            status.append("diverged")
-        elif converged is not None and not bool(converged[k]):
-            status.append("not_converged")
-            short[k] = float(state["residual"][k])
-        else:
-            status.append("ok")
-    watch.warn_lost(stacklevel=4)
-    if short:
-        warnings.warn(_not_converged(method.name, short), stacklevel=3)
-    warn_nonfinite("invert", watch.cost, status)
-    return status
 
 
 def _odd_noise(method: str, stds: dict[int, float]) -> UnsampleWarning:

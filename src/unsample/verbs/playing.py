@@ -5,99 +5,92 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unsample.errors import BadInput, BadOption, Incompatible, UnsampleWarning
 from unsample.methods import Method
 from unsample.models.base import Condition, Model
-from unsample.models.calling import evaluating
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
-from unsample.models.loading import load
 from unsample.models.pixel import UNKNOWN
-from unsample.numbers.grid import Grid
+from unsample.numbers.grid import PREDICTION_TYPES, Grid
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.preflight import rules
-from unsample.verbs.inputs import Prompts
-from unsample.verbs.results import Images, Inversion, check_whole
-from unsample.verbs.running import Run, Watching, state_dtype
+from unsample.verbs.prompts import Prompts
+from unsample.verbs.recording import changes_of, played
+from unsample.verbs.results import Images, Inversion
+from unsample.verbs.running import Run, Watching, quiet, state_dtype
+from unsample.verbs.saved import check_whole
 from unsample.wording import argument
 
 NOTHING = hashlib.sha256().hexdigest()  # stood for a plain function's weights in earlier inversions
 
 
+@dataclass(frozen=True)
+class PlayGuidance:
+    """The guidance of a playback: scale, schedule, and the scales that are recorded, where they hold."""
+
+    scale: float
+    schedule: Schedule
+    recorded: tuple[float, ...] | None = None
+
+    def at(self, grid: Grid) -> tuple[float, ...]:
+        """The scale at every grid point."""
+        return guidance_scales(self.scale, self.schedule, grid) if self.recorded is None else self.recorded
+
+
 def play(
-    model: Any,
+    model: Model,
     inversion: Inversion,
     prompts: Prompts,
-    guidance: tuple[float, Schedule, tuple[float, ...] | None],
+    guidance: PlayGuidance,
     use: str,
-    allow: bool,
-    watching: Watching,
-    verb: str,
+    allow_other_model: bool,
+    asked: Watching,
 ) -> Images:
-    import torch
-
-    model = load(model)
-    w, schedule, scales = guidance
-    check_model(model, inversion, allow)
-    method, grid = method_of(inversion), grid_of(inversion, model)
-    scales = guidance_scales(w, schedule, grid) if scales is None else scales
-    check_bound(method, inversion, scales, use, verb)
-    inverted_at = inversion.meta["guidance_scale"]
-    if (
-        verb == "reconstruct"
-        and list(scales) != fitted_scales(inversion, scales)
-        and method.drifts(inverted_at, scales)
-    ):
+    """Walk an inversion down; `asked.verb` tells an edit from a reconstruction."""
+    check_model(model, inversion, allow_other_model)
+    method, grid, again = method_of(inversion), grid_of(inversion, model), asked.verb == "reconstruct"
+    scales, inverted_at = guidance.at(grid), inversion.meta.guidance_scale
+    check_bound(method, inversion, scales, use, asked.verb)
+    if again and list(scales) != fitted_scales(inversion, scales) and method.drifts(inverted_at, scales):
         text = drift(method, inverted_at, scales)  # else it was said at inversion
         warnings.warn(UnsampleWarning("drift", text), stacklevel=3)
     x = inversion.noise.to(model.device, state_dtype(model, inversion.noise))
-    try:
-        run = Run(model, grid, prompts, len(x), scales, inversion.meta["stop_index"], watching, verb)
-    except BadOption as error:
-        if verb != "reconstruct" or isinstance(error, Incompatible):
-            raise
-        raise BadInput(f"what this inversion is conditioned on does not fit {model.id}: {error}") from error
-    if use == "noise":
-        made = run.sample(x, ddim_sample)
-    else:
-        check_state(method, inversion, run.condition)
-        state = {name: value.to(model.device) for name, value in inversion.state.items()}
-        if method.playback is not None:
-            with torch.no_grad(), evaluating(model):
-                source = (
-                    run.condition if verb == "reconstruct" else prompts_of(inversion).conditions(model, len(x), 1)[0]
-                )
-            run.predict = method.playback(run.predict, source)
-        step = method.edit_step if verb == "edit" and method.edit_step else method.sample_step
-        made = run.sample(x, step, state)
-    warn_constant(made, inversion, verb)
-    shown: dict[str, Any] = {"prompt": prompts.texts(len(x)), "negative_prompt": prompts.negatives(len(x))}
-    shown |= {name: labels.tolist() for name, labels in prompts.all_labels(len(x)).items()}
-    played = {"verb": verb, "use": use, "guidance_scale": w, "guidance_schedule": schedule_name(schedule)}
-    played |= {"inversion_guidance_scale": inverted_at}
-    played |= {"nfe": made.nfe, "backward": made.backward} | {n: made.meta[n] for n in ("nonfinite_at", "lost_at")}
-    return replace(made, meta=inversion.meta | shown | played | {"source_prompt": inversion.meta["prompt"]})
+    with quiet(model):
+        try:
+            run = Run(model, grid, inversion.meta.stop_index, prompts, len(x), [scales], asked)
+        except BadOption as error:
+            if not again or isinstance(error, Incompatible):
+                raise
+            raise BadInput(f"what this inversion is conditioned on does not fit {model.id}: {error}") from error
+        if use == "noise":
+            made = run.sample(x, ddim_sample)
+        else:
+            check_state(method, inversion, run.condition)
+            state = {name: value.to(model.device) for name, value in inversion.state.items()}
+            if method.playback is not None:
+                own = run.condition if again else prompts_of(inversion).conditions(model, len(x), 1)[0]
+                run.predict = method.playback(run.predict, own)
+            made = run.sample(x, method.sample_step if again or not method.edit_step else method.edit_step, state)
+    warn_constant(made, inversion, asked.verb)
+    return played(made, run, inversion, (guidance.scale, schedule_name(guidance.schedule)), use)
 
 
 def opened(inversion: Inversion | str | os.PathLike[str]) -> Inversion:
     """An inversion, or the file that one was saved in."""
     if isinstance(inversion, Inversion):
-        check_whole(inversion)
-        return inversion
+        return check_whole(inversion)
     if isinstance(inversion, str | os.PathLike):
         return Inversion.load(Path(inversion))
     raise BadInput(f"an inversion, or the path of a saved one, is needed; got {type(inversion).__name__}")
 
 
-def guidance_of(
-    inversion: Inversion, guidance_scale: float | None, schedule: Schedule | None
-) -> tuple[float, Schedule, tuple[float, ...] | None]:
-    """Scale and schedule of a playback, and the very scales of the inversion where both are as recorded."""
+def guidance_of(inversion: Inversion, guidance_scale: float | None, schedule: Schedule | None) -> PlayGuidance:
+    """The guidance of a playback; what is not given is as recorded."""
     meta = inversion.meta
-    recorded, kept = meta["sampling_guidance_scale"], meta.get("guidance_schedule", "constant")
+    recorded, kept = meta.sampling_guidance_scale, meta.guidance_schedule or "constant"
     w = check_guidance(recorded if guidance_scale is None else guidance_scale)
     same = w == recorded and schedule in (None, kept)
     if schedule is None and kept == "callable" and not same:
@@ -105,11 +98,8 @@ def guidance_of(
             "the inversion was made under a guidance_schedule that is a function, and those cannot be saved; give "
             "guidance_schedule again"
         )
-    return (
-        w,
-        kept if schedule is None else schedule,
-        tuple(meta["sampling_scales"]) if same and "sampling_scales" in meta else None,
-    )
+    scales = tuple(meta.sampling_scales) if same and meta.sampling_scales is not None else None
+    return PlayGuidance(w, kept if schedule is None else schedule, scales)
 
 
 def edit_guidance(inversion: Inversion, guidance_scale: float | None, negative_class_labels: Any = None) -> float:
@@ -123,7 +113,7 @@ def edit_guidance(inversion: Inversion, guidance_scale: float | None, negative_c
     if inversion.class_labels is not None and inversion.negative_class_labels is None and negative_class_labels is None:
         return 1.0
     if method.edits_as_fitted:
-        return float(inversion.meta["sampling_guidance_scale"])
+        return float(inversion.meta.sampling_guidance_scale)
     return 5.0 if method.edit_guidance_scale is None else method.edit_guidance_scale
 
 
@@ -133,8 +123,8 @@ def check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...],
     meta = inversion.meta
     if use == "record" and bound and list(scales) != fitted_scales(inversion, scales):
         raise Incompatible(
-            f"{method.name}'s record was fitted under guidance {meta['sampling_guidance_scale']:g} "
-            f"({meta.get('guidance_schedule', 'constant')}) and holds under no other; leave guidance_scale and "
+            f"{method.name}'s record was fitted under guidance {meta.sampling_guidance_scale:g} "
+            f"({meta.guidance_schedule or 'constant'}) and holds under no other; leave guidance_scale and "
             "guidance_schedule out, or invert again with that sampling_guidance_scale"
         )
 
@@ -142,7 +132,7 @@ def check_bound(method: Method, inversion: Inversion, scales: tuple[float, ...],
 def fitted_scales(inversion: Inversion, scales: tuple[float, ...]) -> list[float]:
     """The sampling guidance that the inversion was made for, a scale a grid point."""
     meta = inversion.meta
-    return list(meta.get("sampling_scales", [meta["sampling_guidance_scale"]] * len(scales)))
+    return [meta.sampling_guidance_scale] * len(scales) if meta.sampling_scales is None else meta.sampling_scales
 
 
 def drift(method: Method, inverted_at: float, scales: tuple[float, ...]) -> str:
@@ -197,15 +187,13 @@ def warn_constant(made: Images, inversion: Inversion, verb: str) -> None:
 
 def prompts_of(inversion: Inversion) -> Prompts:
     """What the inversion was conditioned on."""
-    meta = inversion.meta
 
-    def text(name: str) -> list[str] | None:
-        values = meta.get(name)
+    def text(values: list[str | None] | None) -> list[str] | None:
         return None if not values or all(v is None for v in values) else [v or "" for v in values]
 
     return Prompts(
-        text("prompt"),
-        text("negative_prompt"),
+        text(inversion.meta.prompt),
+        text(inversion.meta.negative_prompt),
         inversion.prompt_embeds,
         inversion.negative_prompt_embeds,
         inversion.class_labels,
@@ -225,42 +213,46 @@ def with_negatives(prompts: Prompts, inversion: Inversion) -> Prompts:
 
 def grid_of(inversion: Inversion, model: Model) -> Grid:
     """The very grid of the inversion; what the network's output means is the model's own affair."""
-    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in inversion.meta["grid"].items()}
-    last, trained = stored["timesteps"][-1], len(model.scheduler.alphas_cumprod)
+    stored, trained = inversion.meta.grid, len(model.scheduler.alphas_cumprod)
+    last = stored.timesteps[-1]
     if last >= trained:
         raise BadInput(f"the inversion's noisiest timestep is {last}, and {model.id} was trained on 0 to {trained - 1}")
-    return Grid(**stored | {"prediction_type": model.scheduler.config.get("prediction_type", "epsilon")})
+    return stored.grid(model.scheduler.config.get("prediction_type", "epsilon"))
 
 
 def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> None:
-    made_by = inversion.meta["model"]
-    was, means = inversion.meta["grid"]["prediction_type"], model.scheduler.config.get("prediction_type", "epsilon")
+    """Whether a model is the one that inverted.
+
+    Raises:
+        BadInput: it is another, where that is not allowed, or one on whose grids nothing is played back yet.
+    """
+    made_by, was = inversion.meta.model, inversion.meta.grid.prediction_type
+    if was not in PREDICTION_TYPES:
+        raise BadInput(
+            f"this inversion was made on the grid of a flow model, {made_by.id} (prediction type {was}), and this "
+            f"version of unsample plays back {', '.join(PREDICTION_TYPES)} only; upgrade unsample"
+        )
+    means = model.scheduler.config.get("prediction_type", "epsilon")
     if was != means and not allow_other_model:
         raise BadInput(
             f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that model, "
             f"or {argument('allow_other_model')}"
         )
-    sha256, unread = model.weights_sha256(), [*getattr(model, "unread", ()), *made_by.get("unread", ())]
-    unknown = sha256 == UNKNOWN or made_by["sha256"] in (UNKNOWN, NOTHING)
-    if allow_other_model or unknown or sha256 == made_by["sha256"]:
+    sha256, unread = model.weights_sha256(), [*getattr(model, "unread", ()), *(made_by.unread or ())]
+    unknown = sha256 == UNKNOWN or made_by.sha256 in (UNKNOWN, NOTHING)
+    if allow_other_model or unknown or sha256 == made_by.sha256:
         if tuple(inversion.noise.shape[1:2]) != tuple(model.sample_shape[:1]):
             raise BadInput(f"the inversion has {inversion.noise.shape[1]} channels, {model.id} {model.sample_shape[0]}")
         if not allow_other_model and (unknown or unread):
-            what = ", ".join(dict.fromkeys(unread)) or made_by["id"]
+            what = ", ".join(dict.fromkeys(unread)) or made_by.id
             text = (
                 f"whether {model.id} is the network that inverted is not known: {what} cannot be read; give both "
                 "unsample.wrap(..., id='a name of yours') to have it compared"
             )
             warnings.warn(UnsampleWarning("model", text), stacklevel=4)
         return
-    was = f"{made_by['id']} (weights {made_by['sha256'][:12]}{_with(made_by.get('changes'))})"
-    raise rules.other_model(was, f"{model.id} (weights {sha256[:12]}{_with(changes_of(model))})")
-
-
-def changes_of(model: Model) -> list[str]:
-    """What changes a model's predictions beside its weights, in words."""
-    weights = getattr(model, "weights", None)
-    return weights.changes() if weights is not None else []
+    this = f"{made_by.id} (weights {made_by.sha256[:12]}{_with(made_by.changes)})"
+    raise rules.other_model(this, f"{model.id} (weights {sha256[:12]}{_with(changes_of(model))})")
 
 
 def _with(changes: list[str] | None) -> str:

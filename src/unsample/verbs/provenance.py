@@ -1,19 +1,22 @@
-"""What the JSON of a saved inversion holds: every field, its type and its bounds, said once.
+"""What is recorded of an inversion and of pictures made: every field, its type and its bounds, said once.
 
 Format 1: a field that older files lack has a default, and what is not named here is let through (as plain JSON).
-Imported where an inversion is read, not before: pydantic takes its time.
+Imported where a record is made or read, not before: pydantic takes its time.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from unsample.numbers.grid import PREDICTION_TYPES
+from unsample.numbers.grid import PREDICTION_TYPES, Grid
 
 DEEPEST = 64  # of lists and objects within each other: a method may hold 16 others, two levels each
+FLOW = "flow_prediction"  # diffusers' name for a network that predicts eps - x0 on a grid with alpha + sigma = 1
+T = TypeVar("T")
 
 
 def _text(value: Any) -> str:
@@ -24,15 +27,22 @@ def _text(value: Any) -> str:
 
 
 def _prediction_type(value: str) -> str:
-    if value not in PREDICTION_TYPES:
-        raise ValueError(f"should be one of {', '.join(PREDICTION_TYPES)}")
+    if value not in LEVELS:
+        raise ValueError(f"should be one of {', '.join(LEVELS)}")
     return value
 
 
+EACH = "one entry a picture"
+Each = Annotated[list[T], EACH]
+"""A list with one entry a picture: it is sliced and repeated with them, and of their number."""
+MaybeEach = Annotated[list[T] | None, EACH]
 Name = Annotated[str, PlainValidator(_text)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Timestep = Annotated[int, Field(ge=0, lt=2**31)] | Annotated[float, Field(ge=0, lt=2**31)]
+Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -41,12 +51,14 @@ class _Part(BaseModel):
 
 
 class ModelRecord(_Part):
-    """The model that inverted."""
+    """The model."""
 
     id: Name
-    sha256: str
     family: str | None = None
+    sha256: str
     dtype: str | None = None
+    changes: list[Name] | None = None  # what changes its predictions beside its weights
+    unread: list[Name] | None = None  # what of it cannot be read, and so is not in the hash
 
 
 class MethodRecord(_Part):
@@ -56,18 +68,56 @@ class MethodRecord(_Part):
     settings: dict[str, Any]
 
 
+def _variance_preserving(grid: GridRecord) -> None:
+    """alpha^2 + sigma^2 = 1, and timesteps that are rows of a table."""
+    if any(abs(a * a + s * s - 1) > 1e-6 for a, s in grid.levels):
+        raise ValueError("its levels should preserve the variance")
+    if any(isinstance(t, float) for t in grid.timesteps):
+        raise ValueError("its timesteps should be whole numbers")
+    if 0 in grid.eval_sigma:
+        raise ValueError("only its clean end may hold no noise, and only its last point no picture")
+
+
+def _interpolating(grid: GridRecord) -> None:
+    """alpha + sigma = 1, and timesteps that may lie between those of a table."""
+    if any(abs(a + s - 1) > 1e-6 for a, s in grid.levels):
+        raise ValueError("alpha and sigma of a level should add up to 1")
+
+
+LEVELS: dict[str, Callable[[GridRecord], None]] = dict.fromkeys(PREDICTION_TYPES, _variance_preserving)
+LEVELS |= {FLOW: _interpolating}  # what holds of a grid's levels, by the prediction type of its network
+
+
 class GridRecord(_Part):
-    """`unsample.numbers.grid.Grid`, number by number: variance preserving, from clean to noisy."""
+    """`unsample.numbers.grid.Grid`, number by number, from clean to noisy; `LEVELS` has the rule of each kind."""
 
     model_config = ConfigDict(extra="forbid")
     alpha: list[Unit]
     sigma: list[Unit]
-    timesteps: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    timesteps: list[Timestep]
     eval_alpha: list[Unit]
     eval_sigma: list[Unit]
     prediction_type: Annotated[str, AfterValidator(_prediction_type)]
     clip: Annotated[float, Field(gt=0)] | None
     meta: dict[str, Any]
+
+    @staticmethod
+    def of(grid: Grid) -> GridRecord:
+        """What is recorded of a grid."""
+        named = {name: getattr(grid, name) for name in GridRecord.model_fields}
+        return GridRecord.model_validate({k: list(v) if isinstance(v, tuple) else v for k, v in named.items()})
+
+    def grid(self, prediction_type: str) -> Grid:
+        """The grid, for a network that predicts so."""
+        named = {name: getattr(self, name) for name in GridRecord.model_fields}
+        lists = {k: tuple(v) for k, v in named.items() if isinstance(v, list)}
+        return Grid(**named | lists | {"prediction_type": prediction_type})
+
+    @property
+    def levels(self) -> list[tuple[float, float]]:
+        """Every (alpha, sigma), those at which answers are converted too."""
+        own = zip(self.alpha, self.sigma, strict=True)
+        return [*own, *zip(self.eval_alpha, self.eval_sigma, strict=True)]
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> GridRecord:
@@ -78,13 +128,11 @@ class GridRecord(_Part):
             raise ValueError("its levels should run from clean to noisy")
         if self.timesteps[:1] != [0] or len(set(self.timesteps[1:])) < len(self.timesteps) - 1:
             raise ValueError("its timesteps should begin with 0 and differ")
-        if 0 in (*self.sigma[1:], *self.alpha[:-1], *self.eval_sigma):
+        if 0 in (*self.sigma[1:], *self.alpha[:-1]):
             raise ValueError("only its clean end may hold no noise, and only its last point no picture")
-        levels = [*zip(self.alpha, self.sigma, strict=True), *zip(self.eval_alpha, self.eval_sigma, strict=True)]
-        if any(abs(a * a + s * s - 1) > 1e-6 for a, s in levels):
-            raise ValueError("its levels should preserve the variance")
         if self.eval_alpha[1:] != self.alpha[1:] or self.eval_sigma[1:] != self.sigma[1:]:
             raise ValueError("its answers should be converted at its own levels")
+        LEVELS[self.prediction_type](self)
         return self
 
 
@@ -100,7 +148,7 @@ class Nonfinite(_Part):
     """Where the network's answer about a picture was not finite (`models.guidance.Cost`)."""
 
     what: Literal["answer", "gradient"]
-    timestep: Count
+    timestep: Timestep
     evaluation: Count
     half: Literal["conditional", "unconditional"] | None
     input_finite: bool
@@ -113,7 +161,7 @@ class Lost(_Part):
     where: Literal["encoder", "step", "end", "decoder"]
     step: Count | None = None
     of: Count | None = None
-    timestep: Count | None = None
+    timestep: Timestep | None = None
     what: Name | None = None
 
 
@@ -129,49 +177,103 @@ class Health(_Part):
     within: bool = False
 
 
-class Provenance(_Part):
-    """How an inversion was made: `Inversion.meta`."""
+class _Record(_Part, Mapping[str, Any]):  # type: ignore[misc]
+    """How something was made. Its fields are attributes; as a mapping it is the plain JSON of those that were given."""
 
+    model_config = ConfigDict(frozen=True)
     model: ModelRecord
-    method: MethodRecord
-    grid: GridRecord
     num_inference_steps: Annotated[int, Field(ge=1)]
     stop_index: Annotated[int, Field(ge=1)]
+    grid: GridRecord
+    prompt: MaybeEach[str | None] = None
+    negative_prompt: MaybeEach[str | None] = None
+    class_labels: MaybeEach[Seed] = None
+    negative_class_labels: MaybeEach[Seed] = None
+    seeds: MaybeEach[Seed] = None
+    versions: dict[str, str] | None = None
+    method: MethodRecord
     guidance_scale: Amount
-    sampling_guidance_scale: Amount
+    sampling_guidance_scale: Amount | None = None
     guidance_schedule: str | None = None
     sampling_scales: list[Amount] | None = None
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
-    prompt: list[str | None]
-    negative_prompt: list[str | None]
-    seeds: list[Annotated[int, Field(ge=-(2**63), lt=2**64)]] | None = None
-    source_sizes: list[Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]] | None = None
-    out_of_domain: list[list[Name]] | None = None
-    source_sha256: list[str | None] | None = None
-    names: list[Name] | None = None
-    notes: list[Name] | None = None
+    source_sizes: MaybeEach[Size] = None
+    names: MaybeEach[Name] = None
+    notes: MaybeEach[Name] = None
+    out_of_domain: MaybeEach[list[Name]] = None
+    source_sha256: MaybeEach[str | None] = None
     fit: str | None = None
-    residual: list[Amount | None] | None = None
+    residual: MaybeEach[Amount | None] = None
     stored: Stored | None = None
-    nfe: list[Count] | None = None
-    backward: list[Count] | None = None
-    nonfinite_at: list[Nonfinite | None] | None = None
-    lost_at: list[Lost | None] | None = None
+    nfe: MaybeEach[Count] = None
+    backward: MaybeEach[Count] = None
+    nonfinite_at: MaybeEach[Nonfinite | None] = None
+    lost_at: MaybeEach[Lost | None] = None
     seconds: Amount | None = None
-    versions: dict[str, str] | None = None
     forward_steps: Count | None = None
     forward_timestep: Count | None = None
     regularised: MethodRecord | None = None
 
     @model_validator(mode="after")
-    def _fits_its_grid(self) -> Provenance:
+    def _fits_its_grid(self) -> _Record:
         if len(self.grid.alpha) != self.num_inference_steps + 1 or self.stop_index > self.num_inference_steps:
             raise ValueError("its steps should be those of its grid")
+        return self
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.model_fields_set:
+            raise KeyError(name)
+        return _as_json(getattr(self, name))
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        return (n for n in (*type(self).model_fields, *(self.model_extra or ())) if n in self.model_fields_set)
+
+    def __len__(self) -> int:
+        return len(self.model_fields_set)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self) == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self}
+
+    def of_pictures(self, pick: Callable[[list[Any]], list[Any]], **more: Any) -> Any:
+        """The same of other pictures: `pick` is applied to every list with one entry a picture; `more` is set."""
+        lists = {name: getattr(self, name) for name in per_picture(type(self))}
+        return self.model_copy(update={n: pick(v) for n, v in lists.items() if v is not None} | more)
+
+
+class Provenance(_Record):
+    """How an inversion was made: `Inversion.meta`."""
+
+    prompt: Each[str | None]
+    negative_prompt: Each[str | None]
+    sampling_guidance_scale: Amount
+
+    @model_validator(mode="after")
+    def _has_its_schedule(self) -> Provenance:
         if (self.guidance_schedule is None) is not (self.sampling_scales is None):
             raise ValueError("a guidance schedule should have its scales, and scales their schedule")
         if self.sampling_scales is not None and len(self.sampling_scales) != len(self.grid.alpha):
             raise ValueError("its guidance should fit its grid")
         return self
+
+
+class SamplingProvenance(_Record):
+    """How pictures were made: `Images.meta`. Of an inversion that was played back it holds what that records, too."""
+
+    verb: Literal["sample", "reconstruct", "edit", "interpolate"]
+    use: Literal["record", "noise"] | None = None
+    inversion_guidance_scale: Amount | None = None
+    source_prompt: MaybeEach[str | None] = None
+    num_frames: Annotated[int, Field(ge=2)] | None = None
+    prompts: list[list[str | None]] | None = None  # of an interpolation: those of its first ends, and of its last
+    negative_prompts: list[list[str | None]] | None = None
 
 
 class Header(_Part):
@@ -180,34 +282,51 @@ class Header(_Part):
     model_config = ConfigDict(extra="forbid")
     meta: Provenance
     seconds: Amount
-    status: Annotated[list[Literal["ok", "not_converged", "diverged"]], Field(min_length=1)]
-    nfe: list[Count]
-    backward: list[Count]
-    health: list[Health]
+    status: Annotated[Each[Literal["ok", "not_converged", "diverged"]], Field(min_length=1)]
+    nfe: Each[Count]
+    backward: Each[Count]
+    health: Each[Health]
 
 
-def check_header(header: Any, per_picture: tuple[str, ...], per_picture_meta: tuple[str, ...]) -> None:
-    """Refuse the JSON of an inversion that is not what is written.
+def per_picture(record: type[BaseModel]) -> list[str]:
+    """The fields with one entry a picture."""
+    return [name for name, field in record.model_fields.items() if EACH in field.metadata]
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True)
+    return [_as_json(v) for v in value] if isinstance(value, list) else value
+
+
+def checked_header(header: Any) -> Header:
+    """The JSON of an inversion, or a refusal of what is not written so.
 
     Args:
         header: as `json.loads` gives it.
-        per_picture, per_picture_meta: the lists, of the header and of its meta, with one entry a picture.
 
     Raises:
         ValueError: with the place and what should be there.
     """
     _plain(header)
     try:
-        Header.model_validate(header)
+        found = Header.model_validate(header)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{place or 'it'}: {first['msg'].removeprefix('Value error, ')}") from error
-    count, meta = len(header["status"]), header["meta"]
-    lists = {n: header[n] for n in per_picture} | {f"meta.{n}": meta.get(n) for n in per_picture_meta}
-    for name, value in lists.items():
-        if value is not None and len(value) != count:
-            raise ValueError(f"{name} should speak of {count} pictures, and speaks of {len(value)}")
+        raise ValueError(misfit(error)) from error
+    for part, whose in ((found, ""), (found.meta, "meta.")):
+        lists = {name: getattr(part, name) for name in per_picture(type(part))}
+        for name, value in lists.items():
+            if value is not None and len(value) != len(found.status):
+                count = len(found.status)
+                raise ValueError(f"{whose}{name} should speak of {count} pictures, and speaks of {len(value)}")
+    return found
+
+
+def misfit(error: ValidationError) -> str:
+    """The place and what should be there."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place or 'it'}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _plain(value: Any) -> None:

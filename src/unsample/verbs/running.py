@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Diverged, LostAt, UnsampleWarning
@@ -15,7 +17,8 @@ from unsample.models.calling import evaluating
 from unsample.models.guidance import Cost, Predict, spoken
 from unsample.numbers.grid import Grid
 from unsample.numbers.walk import State, Step, walk
-from unsample.verbs.inputs import GivenImages, Prompts
+from unsample.verbs.inputs import GivenImages
+from unsample.verbs.prompts import Prompts
 from unsample.verbs.results import Images
 
 if TYPE_CHECKING:
@@ -27,8 +30,9 @@ Callback = Callable[[Any, int, int, "dict[str, Any]"], "dict[str, Any] | None"]
 
 @dataclass(frozen=True)
 class Watching:
-    """How a caller wants to watch a walk."""
+    """The verb that walks, and how a caller wants to watch it."""
 
+    verb: str
     keep_trajectory: bool = False
     callback: Callback | None = None
     progress: bool | None = None
@@ -42,23 +46,19 @@ class Watch:
     grid: Grid
     points: range
     asked: Watching
-    verb: str
+    cost: Cost
     pivots: list[Tensor] | None = None  # a list to keep the points in, on their device
     trajectory: list[Tensor] = field(default_factory=list)
     lost_at: dict[int, LostAt] = field(default_factory=dict)
-    cost: Cost = field(default_factory=lambda: Cost([]))
 
-    def run(self, step: Step, predict: Predict, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Walk, watched."""
+    @contextmanager
+    def from_start(self, x: Tensor) -> Iterator[Callable[[int, int, Tensor, State], Tensor]]:
+        """While it lasts, a bar is shown; what it gives is called after each step of a walk from `x`."""
         from tqdm import tqdm
 
-        self.cost = predict.cost
-        self.trajectory = [x.cpu()] if self.asked.keep_trajectory else []
-        if self.pivots is not None:
-            self.pivots.append(x)
-        self.bar = tqdm(total=len(self.points) - 1, desc=self.verb, disable=self.hidden, leave=False)
-        with self.bar:
-            return walk(step, predict, x, self.grid, self.points, state, self.observe)
+        self._keep(x)
+        with tqdm(total=len(self.points) - 1, desc=self.asked.verb, disable=self.hidden, leave=False) as self.bar:
+            yield self.observe
 
     @property
     def hidden(self) -> bool | None:
@@ -69,41 +69,58 @@ class Watch:
         """The steps of a method's own loop, with a bar."""
         from tqdm import tqdm
 
-        return tqdm(steps, desc=f"{self.verb}: {what}", disable=self.hidden, leave=False)
+        return tqdm(steps, desc=f"{self.asked.verb}: {what}", disable=self.hidden, leave=False)
 
     def observe(self, k: int, j: int, x: Tensor, state: State) -> Tensor:
         """After each step."""
         timestep = self.grid.timesteps[max(j, self.points[k])]  # the noisier end: where the network was asked
         if self.asked.callback is not None:
             x = _replaced(x, self.asked.callback(self.model, k, timestep, {"latents": x}))
-        finite = x.flatten(1).isfinite().all(1)
-        if not bool(finite.all()):
-            where = LostAt("step", k + 1, len(self.points) - 1, timestep)
-            for row in (~finite).nonzero().flatten().tolist():
-                self.lost_at.setdefault(row, where)
-            if len(self.lost_at) == len(x):
-                raise Diverged(
-                    f"{self.verb} with {self.model.id} diverged: no picture was finite any more at {where}"
-                    f"{self.cost.because(row)}; try more steps, guidance 1, another method, or dtype float32",
-                    self.cost.nonfinite,
-                    self.places(len(x)),
-                )
+        if not math.isfinite(x.sum().item()):  # one number, so that a sound step costs next to nothing
+            self._look_for_lost(x, LostAt("step", k + 1, len(self.points) - 1, timestep))
+        self._keep(x)
+        self.bar.update()
+        return x
+
+    def _keep(self, x: Tensor) -> None:
         if self.asked.keep_trajectory:
             self.trajectory.append(x.cpu())
         if self.pivots is not None:
             self.pivots.append(x)
-        self.bar.update()
-        return x
+
+    def _look_for_lost(self, x: Tensor, where: LostAt) -> None:
+        """Which pictures are not finite; an error where none is left."""
+        lost = not_finite(x)
+        for row in lost:
+            self.lost_at.setdefault(row, where)
+        if lost and len(self.lost_at) == len(x):
+            raise Diverged(
+                f"{self.asked.verb} with {self.model.id} diverged: no picture was finite any more at {where}"
+                f"{self.cost.because(lost[-1])}; try more steps, guidance 1, another method, or dtype float32",
+                self.cost.nonfinite,
+                self.places(len(x)),
+            )
 
     def warn_lost(self, stacklevel: int) -> None:
         """One warning that names every picture that was lost, and where."""
 
         def text(name: Callable[[int], str]) -> str:
             lost = ", ".join(f"{name(k)} diverged at {where}" for k, where in self.lost_at.items())
-            return f"{self.verb}: {lost}; the others are untouched"
+            return f"{self.asked.verb}: {lost}; the others are untouched"
 
         if self.lost_at:
             warnings.warn(UnsampleWarning("diverged", text, self.lost_at), stacklevel=stacklevel)
+
+    def warn_nonfinite(self, status: Sequence[str], stacklevel: int) -> None:
+        """Name the pictures that the network failed and that are finite all the same; of a lost one `lost_at` tells."""
+        failed = {k: where for k, where in enumerate(self.cost.nonfinite) if where and status[k] != "diverged"}
+
+        def text(name: Callable[[int], str]) -> str:
+            told = [f"{name(k)} ({status[k]}): {spoken(where)}" for k, where in failed.items()]
+            return f"{self.asked.verb}: {'; '.join(told)}"
+
+        if failed:
+            warnings.warn(UnsampleWarning("nonfinite", text, failed), stacklevel=stacklevel)
 
     def places(self, count: int) -> list[LostAt | None]:
         """Where each of `count` pictures was lost."""
@@ -116,20 +133,9 @@ class Watch:
         return torch.stack(self.trajectory) if self.asked.keep_trajectory else None
 
 
-def warn_nonfinite(verb: str, cost: Cost, status: Sequence[str]) -> None:
-    """Name the pictures that the network failed and that are finite all the same; of a lost one the result tells."""
-    failed = {k: where for k, where in enumerate(cost.nonfinite) if where and status[k] != "diverged"}
-
-    def text(name: Callable[[int], str]) -> str:
-        return f"{verb}: {'; '.join(f'{name(k)} ({status[k]}): {spoken(where)}' for k, where in failed.items())}"
-
-    if failed:
-        warnings.warn(UnsampleWarning("nonfinite", text, failed), stacklevel=5)
-
-
-def recorded(places: Sequence[LostAt | None]) -> list[dict[str, Any] | None]:
-    """Where the pictures were lost, as it stands in a result's meta."""
-    return [None if where is None else asdict(where) for where in places]
+def not_finite(x: Tensor) -> list[int]:
+    """The rows of `x` (B, ...) that hold a number which is not finite."""
+    return (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
 
 
 def _replaced(x: Tensor, returned: Any) -> Tensor:
@@ -147,10 +153,7 @@ def _replaced(x: Tensor, returned: Any) -> Tensor:
 
 def encoded(model: Model, given: GivenImages | None, latents: Tensor | None) -> Tensor:
     """The start of the walk: (B, C, h, w) on the model's device, in the state's dtype."""
-    import torch
-
-    with torch.no_grad(), evaluating(model):
-        x0 = latents if given is None else model.encode(given.images.to(model.device))
+    x0 = latents if given is None else model.encode(given.images.to(model.device))
     assert x0 is not None
     return x0.to(model.device, state_dtype(model, latents, given.images if given else None), copy=latents is not None)
 
@@ -163,88 +166,110 @@ def state_dtype(model: Model, *given: Tensor | None) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
+@contextmanager
+def quiet(model: Model) -> Iterator[None]:
+    """While it lasts, no gradients are kept, and the model's networks are in evaluation mode."""
+    import torch
+
+    with torch.no_grad(), evaluating(model, stacklevel=6):
+        yield
+
+
 class Run:
-    """One walk: model, grid, condition, watch. Making it embeds the prompts and refuses what does not go together."""
+    """One walk: model, grid, condition, watch. Making it embeds the prompts and refuses what does not go together.
+
+    It is made and used while the model is `quiet`.
+
+    Args:
+        model: the adapter.
+        grid: the noise levels.
+        stop: the noisiest grid point of the walk.
+        prompts: what the pictures are conditioned on.
+        count: of the pictures.
+        scales: guidance at every grid point, of this walk and then, if there is one, of the playback to come.
+        asked: which verb walks, and how it is watched.
+    """
 
     def __init__(
         self,
         model: Model,
         grid: Grid,
+        stop: int,
         prompts: Prompts,
         count: int,
-        w: float | tuple[float, ...],
-        stop: int,
+        scales: Sequence[tuple[float, ...]],
         asked: Watching,
-        verb: str,
-        sampling: tuple[float, ...] | None = None,
     ) -> None:
-        """`w` is the guidance of this walk, one scale or one a grid point; `sampling` that of the playback to come."""
-        import torch
-
         self.begin, self.model, self.grid, self.stop = time.perf_counter(), model, grid, stop
-        self.asked, self.verb = asked, verb
-        every = {*(w if isinstance(w, tuple) else [w]), *(sampling or ())}
-        with torch.no_grad(), evaluating(model):
-            self.condition, free = prompts.conditions(model, count, max((v for v in every if v != 1), default=1.0))
-        self.predict = Predict(model, grid, self.condition, free, w, count)
-        self.playback = self.predict
-        if sampling is not None:
-            self.playback = Predict(model, grid, self.condition, free, sampling, count, self.predict.cost)
+        self.prompts, self.count, self.asked = prompts, count, asked
+        guided = max((w for each in scales for w in each if w != 1), default=1.0)
+        self.condition, free = prompts.conditions(model, count, guided)
+        predicts = [Predict(model, grid, self.condition, free, scales[0], count)]
+        predicts += [Predict(model, grid, self.condition, free, w, count, predicts[0].cost) for w in scales[1:]]
+        self.predict, self.playback = predicts[0], predicts[-1]
+
+    @property
+    def cost(self) -> Cost:
+        """What the walk has cost so far."""
+        return self.predict.cost
+
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.perf_counter() - self.begin
 
     def invert(
         self, x: Tensor, method: Method, generators: Sequence[torch.Generator], trajectory: Tensor | None
     ) -> tuple[Tensor, State]:
-        import torch
-
-        self.watch = Watch(self.model, self.grid, range(self.stop + 1), self.asked, self.verb)
-        self.watch.pivots = None if method.fit is None else []
+        """Walk up from the clean end: the noise, and the state that the method kept."""
+        watch = self._watch(range(self.stop + 1))
+        watch.pivots = None if method.fit is None else []
         self._check_start(x)
-        task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, self.watch.progress)
-        with torch.no_grad(), evaluating(self.model):
-            state = {} if method.begin is None else method.begin(task)
-            noise, state = self.watch.run(method.invert_step, self.predict, x, state)
-            if method.fit is not None:
-                state = method.fit(task, self.watch.pivots or [], state)
+        task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, watch.progress)
+        state = {} if method.begin is None else method.begin(task)
+        with watch.from_start(x) as observe:
+            noise, state = walk(method.invert_step, self.predict, x, self.grid, watch.points, state, observe)
+        if method.fit is not None:
+            state = method.fit(task, watch.pivots or [], state)
         return noise, state
+
+    def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
+        """Walk down from the noisiest point, and decode; the images say nothing yet of how they were made."""
+        watch = self._watch(range(self.stop, -1, -1))
+        with watch.from_start(x) as observe:
+            latents, _ = walk(step, self.predict, x, self.grid, watch.points, state, observe)
+        images = self.model.decode(latents).float()
+        for k in not_finite(images):
+            watch.lost_at.setdefault(k, LostAt("decoder"))
+        status = ["diverged" if k in watch.lost_at else "ok" for k in range(len(x))]
+        self._report(status)
+        cost, shown = self.cost, images.clamp(0, 1)
+        return Images(shown, latents, x, status, cost.nfe, cost.backward, self.seconds(), trajectory=watch.kept())
+
+    def _watch(self, points: range) -> Watch:
+        self.watch = Watch(self.model, self.grid, points, self.asked, self.cost)
+        return self.watch
 
     def _check_start(self, x: Tensor) -> None:
         """Pictures that the encoder lost are lost there, not at the first step."""
-        lost = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+        lost = not_finite(x)
         vae = getattr(self.model, "vae", None)
         what = "the model" if vae is None else f"{type(vae).__name__} in {vae.dtype}"
         where = LostAt("encoder", what=f"{what} is not finite")
         self.watch.lost_at |= dict.fromkeys(lost, where)
         if len(lost) == len(x):
             raise Diverged(
-                f"{self.verb} with {self.model.id}: no picture is finite any more after {where}: a VAE in float16 "
-                "overflows; put it in float32 (vae.to(torch.float32)), as unsample.load does from a folder",
+                f"{self.asked.verb} with {self.model.id}: no picture is finite any more after {where}: a VAE in "
+                "float16 overflows; put it in float32 (vae.to(torch.float32)), as unsample.load does from a folder",
                 [None] * len(x),
                 self.watch.places(len(x)),
             )
 
-    def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
-        import torch
-
-        self.watch = Watch(self.model, self.grid, range(self.stop, -1, -1), self.asked, self.verb)
-        with torch.no_grad(), evaluating(self.model):
-            latents, _ = self.watch.run(step, self.predict, x, state)
-            images = self.model.decode(latents).float()
-        for k in (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
-            self.watch.lost_at.setdefault(k, LostAt("decoder"))
-        status = ["diverged" if k in self.watch.lost_at else "ok" for k in range(len(x))]
-        self._report(status)
-        cost, seconds = self.predict.cost, time.perf_counter() - self.begin
-        shown = images.clamp(0, 1)
-        kept = self.watch.kept()
-        about = {"nonfinite_at": cost.nonfinite, "lost_at": recorded(self.watch.places(len(x)))}
-        return Images(shown, latents, x, status, cost.nfe, cost.backward, seconds, trajectory=kept, meta=about)
-
     def _report(self, status: list[str]) -> None:
         if all(s == "diverged" for s in status):
             raise Diverged(
-                f"{self.verb} with {self.model.id}: the decoder's output is not finite for any picture",
-                self.predict.cost.nonfinite,
+                f"{self.asked.verb} with {self.model.id}: the decoder's output is not finite for any picture",
+                self.cost.nonfinite,
                 self.watch.places(len(status)),
             )
         self.watch.warn_lost(stacklevel=5)
-        warn_nonfinite(self.verb, self.predict.cost, status)
+        self.watch.warn_nonfinite(status, stacklevel=5)

@@ -9,9 +9,10 @@ iterate, as in `fixed_point`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unsample.numbers.prediction import Prediction
 from unsample.numbers.solvers.fixed_point import LOOSE, rms
 from unsample.numbers.solvers.regularise import match_patches, whiten
 from unsample.numbers.solvers.stochastic import noisy_carry
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.numbers.grid import Grid
-    from unsample.numbers.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def regularised(p: Prediction, reference: Tensor | None, rolls: Tensor, plan: Re
         if plan.lambda_ac > 0:
             for roll in rolls[:, outer].unbind(1):
                 eps = whiten(eps, roll, plan.lambda_ac / plan.num_ac_rolls)
-    return replace(p, eps=eps)  # a transfer reads eps alone; where alpha_j = 0 it reads x0, and eps fixes nothing there
+    return Prediction(
+        lambda: p.x0, eps
+    )  # a transfer reads eps alone; where alpha_j = 0 it reads x0, and eps fixes nothing there
 
 
 def renoise_invert(plan: RenoisePlan) -> Step:
@@ -172,4 +174,4 @@ class Iterates:
 
 def _mean(mean: Prediction, p: Prediction, count: int) -> Prediction:
     """The running mean with one more prediction in it, `count` with it."""
-    return replace(mean, x0=mean.x0 + (p.x0 - mean.x0) / count, eps=mean.eps + (p.eps - mean.eps) / count)
+    return Prediction(mean.x0 + (p.x0 - mean.x0) / count, mean.eps + (p.eps - mean.eps) / count)
