@@ -339,7 +339,7 @@ def test_generated_pictures_have_a_known_noise(tmp_path: Path) -> None:
     for item in ("generated-tune-0", "generated-tune-1"):
         assert rows["ddim", item]["recovered.e_latent"]["value"] > 1e-3
         for name in ("e_latent", "e_recon", "e_interp"):
-            # with the true predictions the way up is the way down; float32 rounding is left
+            # with the true predictions the inversion trajectory is that of sampling; float32 rounding is left
             assert rows["oracle", item][f"recovered.{name}"]["value"] < 1e-6
 
 

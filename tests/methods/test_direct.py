@@ -47,14 +47,14 @@ def test_in_full_it_reconstructs_by_construction(dtype: torch.dtype, limit: floa
     assert rms(made.latents - inversion.latents) < limit
     assert made.trajectory is not None
     assert inversion.trajectory is not None
-    assert rms(made.trajectory.flip(0) - inversion.trajectory) < limit  # every point of the way up is met again
+    assert rms(made.trajectory.flip(0) - inversion.trajectory) < limit  # every point is met again
     assert rms(unsample.reconstruct(model, inversion, use="noise").latents - inversion.latents) > 0.1
     assert inversion.nfe == [direct().passes(Walked(STEPS, 1, 2))] * 2
 
 
 @pytest.mark.parametrize("settings", [{"scale": 0.4}, {"every": 2}, {"every": 49}, {"scale": 0.8, "every": 2}])
 def test_the_ablations_leave_out_what_they_say(settings: dict[str, Any]) -> None:
-    """Played by hand: x goes on from where the corrected step leads, and the offset aims at the way up from there."""
+    """Played by hand: x goes on from where the corrected step leads; the offset aims at the trajectory from there."""
     model, inversion = inverted(**settings)
     assert not direct(**settings).exact
     scale, every = settings.get("scale", 1.0), settings.get("every", 1)

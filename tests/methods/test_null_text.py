@@ -83,7 +83,7 @@ def line(x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Tensor:
 
 
 def test_it_finds_the_embedding_that_is_known() -> None:
-    """With eps = 0.3 x + m, the m_u that lands on the way up solves one linear equation a step."""
+    """With eps = 0.3 x + m, the m_u that lands on the inversion trajectory solves one linear equation a step."""
     w, x0, given = 4.0, normal(2, 1, 1, 1, seed=4), texts(2)
     model = smooth(line, (1, 1, 1))
     method = null_text(num_inner_steps=500, learning_rate=0.03, early_stop=None)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the noisiest of", "ignore:.*did 
 
 @pytest.mark.parametrize("w", [1.0, 4.0])
 def test_it_finds_the_embedding_that_is_known(w: float) -> None:
-    """With eps = 0.3 x + m, the m_c that lands on the way up solves one linear equation a step; at w = 1 too."""
+    """With eps = 0.3 x + m, the m_c that lands on the trajectory solves one linear equation a step; at w = 1 too."""
     x0, given, model = normal(2, 1, 1, 1, seed=4), texts(2), smooth(line, (1, 1, 1))
     given["negative_prompt_embeds"] = torch.full((1, 2, 3), 0.2)
     method = prompt_tuning(num_inner_steps=500, learning_rate=0.03)

@@ -1,4 +1,4 @@
-"""ProxEdit: the thresholds against their definitions, and what stays on the way up."""
+"""ProxEdit: the thresholds against their definitions, and what stays on the inversion trajectory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_without_threshold_and_pull_it_is_negative_prompt_inversion() -> None:
 def test_a_reconstruction_ends_on_the_picture_itself(strength: float) -> None:
     x0 = 0.3 * normal(2, *SHAPE, seed=2)
     inversion, again, edit = edited(proximal(), x0, strength=strength)
-    assert torch.equal(again.latents, x0)  # the difference is 0 everywhere, so nothing is left off the way up
+    assert torch.equal(again.latents, x0)  # the difference is 0 everywhere, so nothing is left off the trajectory
     assert again.nfe == [int(STEPS * strength)] * 2
     assert inversion.state["pivots"].shape == (2, 3, *SHAPE)
     assert torch.equal(inversion.state["pivots"][:, 0], x0)

@@ -123,7 +123,7 @@ METHODS: dict[str, MethodFacts] = {
     ),
     "null_text": MethodFacts(
         null_text,
-        summary="null-text inversion: an unconditional embedding a step, fitted to the way up",
+        summary="null-text inversion: an unconditional embedding a step, fitted to the inversion trajectory",
         family="fitted embeddings",
         equation="u_i = argmin mean((step(x_i; c, u, w) - x*_j)^2), by Adam",
         cost="T + T (num_inner_steps + 2), and T num_inner_steps backward; T at sampling guidance 1",
@@ -145,7 +145,7 @@ METHODS: dict[str, MethodFacts] = {
     ),
     "negative_prompt": MethodFacts(
         negative_prompt,
-        summary="negative-prompt inversion: the source prompt as the negative prompt of the playback",
+        summary="negative-prompt inversion: the source prompt as the negative prompt of sampling",
         family="guidance, explicit",
         equation="eps = eps_source + w (eps_c - eps_source)",
         cost="T",
@@ -154,7 +154,7 @@ METHODS: dict[str, MethodFacts] = {
     ),
     "proximal": MethodFacts(
         proximal,
-        summary="ProxEdit: negative-prompt inversion that guides only the largest differences and keeps to the way up",
+        summary="ProxEdit: negative-prompt inversion that guides large differences only and keeps to its trajectory",
         family="guidance, explicit",
         equation="eps = eps_source + w prox(eps_c - eps_source); x_j += lr (1 - mask) (x*_j - x_j) below recon_t",
         cost="T",
@@ -169,7 +169,7 @@ METHODS: dict[str, MethodFacts] = {
     ),
     "direct": MethodFacts(
         direct,
-        summary="direct (PnP) inversion: what guided sampling misses of the way up, stored and added back",
+        summary="direct (PnP) inversion: what guided sampling misses of its trajectory, stored and added back",
         family="stored offsets",
         equation="o_j = x*_j - step(x_i; c, w), x_j = step(x_i; c, w) + o_j",
         cost="T + 2T",

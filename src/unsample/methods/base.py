@@ -157,7 +157,7 @@ class Method:
 
     @property
     def stepwise(self) -> bool:
-        """Whether it is a way up alone: noise in, plain DDIM back. Only such a method can be another's base."""
+        """Whether it finds noise alone, which plain DDIM plays back. Only such a method can be another's base."""
         return self.sample_step is ddim_sample and not self.keeps and self.fit is None and self.playback is None
 
     def check_fresh(self) -> Callable[[Tensor], State]:

@@ -1,8 +1,9 @@
 """Direct inversion, PnP inversion (Ju, Zeng, Bian, Liu and Xu, 2023, arXiv:2310.01506).
 
-`o_j = x*_j - step(x_i; c, w)`: what a guided sampling step misses of the way up is stored, and added when the source
-is played back. With every offset in full that reconstructs by construction, so it says nothing of the inversion. The
-method is for editors with two branches, which add the offsets to the source's branch and share its attention.
+`o_j = x*_j - step(x_i; c, w)`: what a guided sampling step misses of the inversion trajectory is stored, and added
+when the source is played back. With every offset in full that reconstructs by construction, so it says nothing of the
+inversion. The method is for editors with two branches, which add the offsets to the source's branch and share its
+attention.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from unsample.methods.base import STEPS, Kept, Method, Task
 from unsample.methods.inner import as_base
-from unsample.methods.settings import Setting, WayUp, configured
+from unsample.methods.settings import NoiseAlone, Setting, configured
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.walk import State
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @configured
 def direct(
-    base: WayUp = "ddim",
+    base: NoiseAlone = "ddim",
     scale: Annotated[
         float, Setting("what part of an offset is stored and added; the paper tried .4 and .8.", high=1)
     ] = 1.0,
@@ -36,7 +37,7 @@ def direct(
         ),
     ] = 1,
 ) -> Method:
-    """Direct inversion: the offsets of guided sampling from the way up, stored.
+    """Direct inversion: the offsets of guided sampling from the inversion trajectory, stored.
 
     They hold under the sampling guidance that they were made with (7.5). The settings are the paper's ablations: with
     either of them, x goes on from where the corrected step leads.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @configured
 def easyinv(
-    base: Annotated[Base, Setting("the inversion step that is blended; any that is a way up alone.")] = "ddim",
+    base: Annotated[Base, Setting("the inversion step that is blended; any that keeps the noise alone.")] = "ddim",
     eta: Annotated[float, Setting("weight of the new latent, from 0 to 1; 1 is the base alone.", high=1.0)] = 0.5,
     start: Annotated[
         float, Setting("where the window begins, as a part of the number of steps; strict.", high=1.0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @configured
 def forward_first(
-    base: Annotated[Base, Setting("the inversion that goes on from there; any that is a way up alone.")] = "ddim",
+    base: Annotated[Base, Setting("the inversion that goes on from there; any that keeps the noise alone.")] = "ddim",
     fraction: Annotated[
         float,
         Setting(

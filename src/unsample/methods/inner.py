@@ -30,7 +30,7 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True, goes_on: bool 
         goes_on: whether the base goes on from where the wrapper's own first steps lead.
 
     Raises:
-        BadOption: not a method, or bases within bases without end. Incompatible: a base that is not a way up alone.
+        BadOption: not a method, or bases within bases without end. Incompatible: a base that keeps more than the noise.
     """
     from unsample.methods import METHODS
 

@@ -1,8 +1,9 @@
 """Negative-prompt inversion (Miyake, Iohara, Saito and Tanaka, 2023, arXiv:2305.16807).
 
-The embedding that null-text inversion looks for is near that of the source prompt itself, since a way up under eps_c
-is walked back under eps_c: so `eps = eps_source + w (eps_c - eps_source)` plays the noise back, and nothing is fitted.
-A reconstruction (c = source) is sampling at guidance 1 whatever w, with all its error; only edits are guided.
+The embedding that null-text inversion looks for is near that of the source prompt itself, since an inversion trajectory
+under eps_c is walked back under eps_c: so `eps = eps_source + w (eps_c - eps_source)` plays the noise back, and nothing
+is fitted. A reconstruction (c = source) is sampling at guidance 1 whatever w, with all its error; only edits are
+guided.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from unsample.methods.base import Method
 from unsample.methods.inner import as_base
-from unsample.methods.settings import Setting, WayUp, configured
+from unsample.methods.settings import NoiseAlone, Setting, configured
 
 if TYPE_CHECKING:
     from unsample.models.base import Condition
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @configured
 def negative_prompt(
-    base: WayUp = "ddim",
+    base: NoiseAlone = "ddim",
     lerp: Annotated[
         float,
         Setting(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from unsample.errors import Incompatible
 from unsample.methods.base import STEPS, Axis, Kept, Method, Task
 from unsample.methods.inner import as_base
-from unsample.methods.settings import Setting, WayUp, configured
+from unsample.methods.settings import NoiseAlone, Setting, configured
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.solvers.embeddings import Descent, Half, fit_each_step, fit_one_for_all, matters, with_embeds
 from unsample.numbers.walk import State, Step
@@ -31,7 +31,7 @@ TwiceForward = Annotated[bool, Setting("less memory for a second forward pass in
 
 @configured
 def null_text(
-    base: WayUp = "ddim",
+    base: NoiseAlone = "ddim",
     num_inner_steps: InnerSteps = 10,
     learning_rate: Annotated[float, Setting("of Adam, at the noisiest step.", low=1e-8)] = 1e-2,
     early_stop: Annotated[
@@ -41,21 +41,21 @@ def null_text(
         bool,
         Setting(
             'one embedding for all steps instead, for comparison (the paper\'s "global null-text inversion"): '
-            "num_inner_steps sweeps over the steps, each started at its own point of the way up, with one update a "
-            "step at `learning_rate`."
+            "num_inner_steps sweeps over the steps, each started at its own point of the trajectory, with one "
+            "update a step at `learning_rate`."
         ),
     ] = False,
     gradient_checkpointing: TwiceForward = False,
 ) -> Method:
-    """Null-text inversion: an unconditional embedding a step, fitted so that guided sampling goes back the way up.
+    """Null-text inversion: an unconditional embedding a step, so that guided sampling keeps to the trajectory.
 
     The embeddings are float32 whatever the network's type. With T steps and k of them done, Adam's learning rate is
     `learning_rate (1 - k / 2T)` and a picture stops once its loss was below `early_stop + 1e-3 k / T`, after
     the update; at T = 50 that is the authors' code, whose own `1 - k / 100` falls to zero at step 100 of more. The
     conditional prediction is asked for once a step, so 50 steps cost at most 50 + 50 (1 + 10 + 1) passes. At
     `sampling_guidance_scale=1` no unconditional embedding is asked, nothing is fitted and T passes are the cost.
-    The residual reported is the largest relative distance of the fitted walk from the way up (the base's own, if it
-    reports one).
+    The residual reported is the largest relative distance of the fitted walk from the inversion trajectory (the base's
+    own, if it reports one).
 
     Raises:
         Incompatible: a base that keeps more than the noise; when it is used: a sampling guidance of 0, or gradient

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @configured
 def oracle(
-    base: Annotated[Base, Setting("the inversion that goes on from there; any that is a way up alone.")] = "ddim",
+    base: Annotated[Base, Setting("the inversion that goes on from there; any that keeps the noise alone.")] = "ddim",
     num_steps: Annotated[
         int,
         Setting("k, how many of the first inversion steps are replaced; all of them if there are fewer.", low=1),

@@ -30,7 +30,7 @@ def pix2pix_zero(
     base: Annotated[
         Base,
         Setting(
-            "the step whose eps is regularised: any that is a way up alone and needs no gradients. The bare name "
+            "the step whose eps is regularised: any that keeps the noise alone and needs no gradients. The bare name "
             "`ddim` is DDIM as the authors pair it, asked at the source level; a configured one, `ddim()` or "
             "`base.eps_at=target`, is taken as it is."
         ),

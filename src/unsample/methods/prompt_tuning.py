@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from unsample.methods.base import Method, Walked
 from unsample.methods.inner import as_base
 from unsample.methods.null_text import InnerSteps, TwiceForward, embedding_method, sample_with
-from unsample.methods.settings import Setting, WayUp, configured
+from unsample.methods.settings import NoiseAlone, Setting, configured
 from unsample.numbers.solvers.embeddings import Descent
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @configured
 def prompt_tuning(
-    base: WayUp = "ddim",
+    base: NoiseAlone = "ddim",
     num_inner_steps: InnerSteps = 10,
     learning_rate: Annotated[
         float, Setting("of Adam, at the noisiest step. Code of others has 0.01 and 0.005.", low=1e-8)
@@ -41,12 +41,12 @@ def prompt_tuning(
     ] = 0.8,
     gradient_checkpointing: TwiceForward = False,
 ) -> Method:
-    """Prompt tuning inversion: a conditional embedding a step, fitted so that sampling goes back the way up.
+    """Prompt tuning inversion: a conditional embedding a step, so that sampling keeps to the inversion trajectory.
 
     Fitted as in `null_text`, float32 and under the sampling guidance (7.5), with the same course of learning rate and
     threshold. The paper describes the picture in no words and walks up without a prompt: give prompt="" for that;
-    with a prompt, its embedding is where the fit starts and the way up is under it, as in the code of others. At
-    `sampling_guidance_scale=1` the conditional embedding is still fitted, without an unconditional pass.
+    with a prompt, its embedding is where the fit starts and the inversion trajectory is under it, as in the code of
+    others. At `sampling_guidance_scale=1` the conditional embedding is still fitted, without an unconditional pass.
     The residual reported is as in `null_text`.
 
     Raises:

@@ -1,8 +1,8 @@
 """Proximal negative-prompt inversion, ProxEdit (Han et al., 2023, arXiv:2306.05414).
 
 Negative-prompt inversion whose edits guide only the largest differences, `eps_source + w prox(eps_c - eps_source)`,
-and pull the rest back onto the way up in the last steps (inversion guidance). The record holds those points, the
-picture's own among them, so a reconstruction says nothing of the inversion: with `recon_lr=1` it is exact.
+and pull the rest back onto the inversion trajectory in the last steps (inversion guidance). The record holds those
+points, the picture's own among them, so a reconstruction says nothing of the inversion: with `recon_lr=1` it is exact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from unsample.methods.base import Axis, Kept, Method, Task
 from unsample.methods.inner import as_base
-from unsample.methods.settings import Setting, WayUp, configured
+from unsample.methods.settings import NoiseAlone, Setting, configured
 from unsample.numbers.solvers.proximal import Proximal
 from unsample.numbers.walk import State
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @configured
 def proximal(
-    base: WayUp = "ddim",
+    base: NoiseAlone = "ddim",
     prox: Annotated[
         Literal["l0", "l1"],
         Setting(
@@ -58,7 +58,7 @@ def proximal(
 
     `prox` is as in the paper; in the authors' code "l0" shortens what it keeps, which is l1, and "l1" does so twice.
     Inversion guidance: at steps from timesteps below `recon_t`, x moves by `recon_lr` of its distance to the point
-    of the way up, except where the difference was kept.
+    of the inversion trajectory, except where the difference was kept.
 
     Raises:
         Incompatible: a base that keeps more than the noise.
@@ -100,8 +100,10 @@ def proximal(
         sample_step=step,
         fit=fit if guided else None,
         playback=playback,
-        keeps={"pivots": Kept("the last points of the way up, clean first", pulled)} if guided else {},
-        stores="noise and the last points of the way up, the picture's own among them" if guided else "noise",
+        keeps={"pivots": Kept("the last points of the inversion trajectory, clean first", pulled)} if guided else {},
+        stores="noise and the last points of the inversion trajectory, the picture's own among them"
+        if guided
+        else "noise",
         fitted=guided,
         exact=guided and recon_lr == 1,
         needs_prompt=True,

@@ -178,7 +178,7 @@ Started = Annotated[
         "the step before (`previous`, as in `uni_inv`), for one network evaluation more in the first step."
     ),
 ]
-WayUp = Annotated[Base, Setting("the way up, a method that keeps the noise alone.")]
+NoiseAlone = Annotated[Base, Setting("the inversion, by a method that keeps the noise alone.")]
 Checkpointing = Annotated[
     bool, Setting("less memory for one more forward pass an update (not counted); diffusers networks only.")
 ]

@@ -186,7 +186,7 @@ class Run:
         stop: the noisiest grid point of the walk.
         prompts: what the pictures are conditioned on.
         count: of the pictures.
-        scales: guidance at every grid point, of this walk and then, if there is one, of the playback to come.
+        scales: guidance at every grid point, of this walk and then, if there is one, of the sampling to come.
         asked: which verb walks, and how it is watched.
     """
 

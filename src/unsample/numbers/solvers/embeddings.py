@@ -1,4 +1,4 @@
-"""Text embeddings fitted to a walk: under them a guided sampling step lands on the next point of the way up.
+"""Text embeddings fitted to an inversion trajectory: under them a guided sampling step lands on its next point.
 
 `min over e of mean((step(x_i; e) - x*_j)^2)` by Adam, one embedding a picture and a step, each started where the one
 before it ended (null-text inversion, arXiv:2211.09794, Eq. 3, and prompt tuning inversion, arXiv:2305.04441). Only one
@@ -162,8 +162,8 @@ def fit_each_step(
     """An embedding a step.
 
     Args:
-        predict: under the guidance of the playback.
-        pivots: the points of the way up, clean first.
+        predict: under the guidance of sampling.
+        pivots: the points of the inversion trajectory, clean first.
         half: which half of the prediction is fitted.
         start: (B, L, D), the embedding that the noisiest step starts from.
         descent: how.

@@ -1,7 +1,7 @@
 """The proximal guidance step (Han et al., 2023, arXiv:2306.05414): only the largest differences are guided.
 
 `eps = eps_u + w prox(eps_c - eps_u)`, with prox hard (l0) or soft (l1) thresholding at a quantile of |eps_c - eps_u|,
-one a picture; then, where the difference was dropped, x is pulled back onto the way up.
+one a picture; then, where the difference was dropped, x is pulled back onto the inversion trajectory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def proximal_factor(delta: Tensor, quantile: float, soft: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Proximal:
-    """Settings of the step; the state's `pivots` (B, K, C, H, W) are the points of the way up, clean first."""
+    """Settings of the step; the state's `pivots` (B, K, C, H, W) are the inversion trajectory's points, clean first."""
 
     quantile: float = 0.7
     soft: bool = False
