@@ -32,6 +32,7 @@ from unsample.methods.random_noise import random_noise
 from unsample.methods.renoise import renoise
 from unsample.methods.sdedit import sdedit
 from unsample.methods.settings import declarations, parse_setting, setting_defaults
+from unsample.methods.sim_inversion import sim_inversion
 from unsample.methods.uni_inv import uni_inv
 
 METHODS: dict[str, MethodFacts] = {
@@ -43,6 +44,15 @@ METHODS: dict[str, MethodFacts] = {
         cost="T",
         year=2021,
         reference="Song, Meng and Ermon, arXiv:2010.02502",
+    ),
+    "sim_inversion": MethodFacts(
+        sim_inversion,
+        summary="SimInversion: DDIM inversion at guidance 0.5 both ways, edits at 7.5",
+        family="ODE, explicit",
+        equation="x_j = alpha_j (x_i - sigma_i eps) / alpha_i + sigma_j eps, eps = (eps_u + eps_c) / 2 at (x_i, t_j)",
+        cost="2 T",
+        year=2024,
+        reference="Qian, Xu, Yan and Hu, arXiv:2409.10476",
     ),
     "fixed_point": MethodFacts(
         fixed_point,

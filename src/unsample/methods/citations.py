@@ -117,6 +117,12 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "Ziyue Zhang and Mingbao Lin and Shuicheng Yan and Rongrong Ji",
         2024,
     ),
+    "2409.10476": (
+        "qian2024siminversion",
+        "{SimInversion}: A Simple Framework for Inversion-Based Text-to-Image Editing",
+        "Qi Qian and Haiyang Xu and Ming Yan and Juhua Hu",
+        2024,
+    ),
     "2410.07273": (
         "wang2024belm",
         "{BELM}: Bidirectional Explicit Linear Multi-step Sampler for Exact Inversion in Diffusion Models",
