@@ -24,7 +24,7 @@ NAMED = (
     "cka_debiased svcca e_latent e_recon e_recon_record e_interp cosine std noise_mean noise_std noise_kl "
     "noise_kl_dims lag1_correlation pixel_correlation normality spectrum_flatness pie_psnr pie_mse pie_ssim pie_lpips "
     "masked_psnr masked_mse masked_ssim masked_lpips edit_gain edit_gain_inside edit_gain_outside "
-    "edit_gain_lpips edit_size attribute_render_fit attribute_clip judges_agree "
+    "edit_gain_lpips edit_size attribute_render_fit attribute_clip judges_agree mae "
 )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import unsample
 from unsample.metrics import METRICS, Subject
-from unsample.metrics.pixels import ms_ssim, mse, ssim, ssim_global, ssim_map
+from unsample.metrics.pixels import mae, ms_ssim, mse, ssim, ssim_global, ssim_map
 
 
 def pictures(
@@ -172,3 +172,9 @@ def test_mse_is_the_mean_over_all_values() -> None:
     x[0, 1, 2, 3] = 0.6
     assert mse(x, y)[0] == pytest.approx(0.36 / 192, rel=1e-6)  # float32 pictures
     assert METRICS["mse"].better == "lower"
+
+
+def test_mae_counts_an_error_once_whatever_its_sign() -> None:
+    x, y = torch.full((2, 3, 8, 8), 0.5), torch.full((2, 3, 8, 8), 0.5)
+    x[0, 1, 2, 3], x[0, 0, 4, 4], x[1] = 0.9, 0.1, 0.25
+    assert mae(x, y) == pytest.approx([0.8 / 192, 0.25], rel=1e-6)  # float32 pictures

@@ -1,4 +1,4 @@
-"""How near one picture is to another: MSE, PSNR and three kinds of SSIM, and the ceiling that a model's encoder sets.
+"""How near one picture is to another: MSE, MAE, PSNR and three kinds of SSIM, and the ceiling a model's encoder sets.
 
 `PSNR = -10 log10 MSE` in dB, in float64, of pictures in [0, 1]; infinite for equal pictures, and then said to be exact.
 SSIM (Wang et al., 2004) has a Gaussian window of 11x11, sigma 1.5 and reflected borders, as torchmetrics 1.9 has it;
@@ -53,6 +53,19 @@ def mse(images: Tensor, reference: Tensor) -> list[float]:
     """
     _check(images, reference)
     return (images.double() - reference.double()).square().flatten(1).mean(1).tolist()
+
+
+def mae(images: Tensor, reference: Tensor) -> list[float]:
+    """Mean absolute error of each picture over all its values.
+
+    Args:
+        images, reference: (B, 3, H, W) in [0, 1].
+
+    Raises:
+        BadInput: shapes that differ.
+    """
+    _check(images, reference)
+    return (images.double() - reference.double()).abs().flatten(1).mean(1).tolist()
 
 
 def decibels(mean_squared_error: float) -> float:
@@ -220,6 +233,11 @@ def _check(images: Tensor, reference: Tensor) -> None:
 def of_mse(subject: Subject, settings: Settings) -> list[float]:
     """See `mse`."""
     return mse(*subject.given("images", "reference"))
+
+
+def of_mae(subject: Subject, settings: Settings) -> list[float]:
+    """See `mae`."""
+    return mae(*subject.given("images", "reference"))
 
 
 def of_psnr(subject: Subject, settings: Settings) -> list[float]:

@@ -67,6 +67,8 @@ ROWS = (
     # ---------------------------------------------------------------- pixels
     pair("mse", "mean squared error", 0, 1, "lower", compute=pixels.of_mse,
          convention=f"{EIGHT}, one size, mean over pixels and channels, float64"),
+    pair("mae", "mean absolute error", 0, 1, "lower", compute=pixels.of_mae,
+         convention=f"{EIGHT}, one size, mean over pixels and channels, float64"),
     pair("psnr", "peak signal to noise ratio", 0, None, "higher", unit="dB", compute=pixels.of_psnr,
          convention=f"{EIGHT}, one size, data range 1; equal pictures are inf: null and exact"),
     MetricFacts("psnr_to_ceiling", "PSNR to what the autoencoder alone gives back", 0, None, "higher", unit="dB",
