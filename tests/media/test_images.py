@@ -162,7 +162,7 @@ def test_the_text_of_a_result_is_one_short_line(oracle: Any, inversion: Inversio
         assert word in repr(inversion)
     for word in ("2 pictures of 8x8", "edit", "guidance 3"):
         assert word in repr(made)
-    assert repr(unsample.methods.fixed_point(5)) == "fixed_point(num_iters=5, tol=None)"
+    assert repr(unsample.methods.fixed_point(5)) == "fixed_point(num_iters=5, tol=None, start='source')"
     assert "1 diverged, 1 ok" in repr(replace(made, status=["diverged", "ok"]))
 
 

@@ -236,7 +236,7 @@ def verify(run: RunFolder, json: options.Json = False, debug: options.Debug = Fa
 
 
 def merge(
-    runs: Annotated[list[str], Argument(metavar="RUN...", help="Shards of one plan.", show_default=False)],
+    runs: Annotated[list[str], Argument(metavar="RUN", help="Shards of one plan.", show_default=False)],
     output: Annotated[
         str, Option("--output", "-o", metavar="DIR", help="Folder of the whole run.", rich_help_panel=OUTPUT)
     ] = "merged",

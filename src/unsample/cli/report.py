@@ -20,18 +20,14 @@ MOST = 12  # rows that a line names
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    shown = (
-        "unsample report runs/x",
-        "unsample report runs/x -o shared --json",
-        "unsample report runs/x --docs docs.md",
-    )
+    shown = ("unsample report runs/x -o shared --json", "unsample report runs/x --docs docs/methods.md")
     app.command("report", epilog=examples(*shown))(report)
 
 
 def report(
     runs: Annotated[
         list[str],
-        Argument(metavar="RUN...", help="Folders of runs: what 'unsample bench run -o' made.", show_default=False),
+        Argument(metavar="RUN", help="Folders of runs: what 'unsample bench run -o' made.", show_default=False),
     ],
     output: Annotated[
         str | None,
@@ -63,7 +59,7 @@ def report(
     The page stands alone: it asks no other host and needs no script. A run that
     is still going on, or that failed in places, can be reported too. In the run's
     own folder its report is made anew; elsewhere files that exist are kept.
-    With --docs, the table that the [docs] of the run's plan speaks of is written
+    With --docs, the table that the run's plan describes (docs) is written
     into a document instead, between <!-- table NAME --> and <!-- end NAME -->.
     """
     if docs is not None:

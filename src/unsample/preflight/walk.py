@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unsample.errors import BadInput
 from unsample.models.guidance import check_guidance
 from unsample.numbers.grid import check_steps
 from unsample.preflight import rules
@@ -109,7 +110,7 @@ def recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source": own("source_sha256"),
         "method": meta["method"]["name"],
-        "settings": meta["method"]["settings"],
+        "settings": _settings(meta["method"]),
         "steps": meta["num_inference_steps"],
         "guidance_scale": meta["guidance_scale"],
         "sampling_guidance_scale": meta["sampling_guidance_scale"],
@@ -120,3 +121,11 @@ def recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
         "clip": meta["grid"].get("meta", {}).get("clip"),
         **{name: own(name) for name in ("prompt", "negative_prompt", "class_labels", "negative_class_labels")},
     }
+
+
+def _settings(method: Mapping[str, Any]) -> Any:
+    """All settings of a recorded method: those that it got later have the value that stood for them before."""
+    try:
+        return json.loads(json.dumps(rules.recorded_method(method).settings))
+    except BadInput:
+        return method["settings"]
