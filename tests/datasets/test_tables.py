@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.datasets.sets import colourful, genai_row, pie_folder, pie_row, saved, write_parquet
-from unsample.datasets import index, open_dataset
+from unsample.datasets import index, limits, open_dataset
 from unsample.errors import BadInput
 
 WORDS = ("a dog, sitting", "a cat")
@@ -232,7 +232,7 @@ def test_a_picture_that_stands_in_many_rows_of_parquet_is_held_once(tmp_path: Pa
 def test_an_index_with_too_many_rows_is_refused_and_its_first_ones_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "MAX_ROWS", 5)
+    monkeypatch.setattr(limits, "MAX_ROWS", 5)
     folder = pie_folder(tmp_path / "pie", {f"{k}": pie_row(k) for k in range(6)})
     with pytest.raises(BadInput, match="has over 5 rows; split it, or take the first ones with limit="):
         open_dataset(f"pie_bench:{folder}")

@@ -104,7 +104,7 @@ def compare(
     a column, not across the two. With --target-prompt each method edits too.
     """
     walks = [checks.walk(walk, name, own) for name, own in chosen(methods, set or [], quick).items()]
-    target = Target.checked(target_prompt, edit_guidance_scale)
+    target = EditTarget.checked(target_prompt, edit_guidance_scale)
     if target is not None:
         walks = [target.fitted(walk) for walk in walks]
     where = checks.place(place)
@@ -126,14 +126,14 @@ def compare(
 
 
 @dataclass(frozen=True)
-class Target:
+class EditTarget:
     """What the edits shall show, and under which guidance; None: the method's own."""
 
     prompt: str
     guidance_scale: float | None
 
     @staticmethod
-    def checked(prompt: str | None, scale: float | None) -> Target | None:
+    def checked(prompt: str | None, scale: float | None) -> EditTarget | None:
         """From the options; None where no edit is wanted.
 
         Raises:
@@ -141,7 +141,7 @@ class Target:
         """
         checks.guidance("edit_guidance_scale", scale)
         if prompt is not None:
-            return Target(rules.check_text(prompt, "target_prompt") or "", scale)
+            return EditTarget(rules.check_text(prompt, "target_prompt") or "", scale)
         if scale is not None:
             raise BadOption("--edit-guidance-scale is of edits; give --target-prompt too, or leave it out")
         return None
@@ -200,7 +200,7 @@ class Compared:
 def _run(
     job: InvertJob,
     walks: Sequence[Walk],
-    target: Target | None,
+    target: EditTarget | None,
     where: Placement,
     files: Sequence[Path],
     as_json: bool,
@@ -221,7 +221,7 @@ def _run(
     return 5 if all(f.picture is None for f in found) else 0
 
 
-def _one(model: Model, job: InvertJob, walk: Walk, target: Target | None) -> Compared:
+def _one(model: Model, job: InvertJob, walk: Walk, target: EditTarget | None) -> Compared:
     """The experiment on one picture, as a row and pictures."""
     name = walk.method.name
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"method": name, "stores": walk.method.stores, "nonfinite_at": None}
@@ -258,7 +258,7 @@ def _one(model: Model, job: InvertJob, walk: Walk, target: Target | None) -> Com
     return Compared(row, picture, source, alone, inversion.noise[0], figures["record"], edit)
 
 
-def _setup(job: InvertJob, walk: Walk, target: Target | None) -> Setup:
+def _setup(job: InvertJob, walk: Walk, target: EditTarget | None) -> Setup:
     """What is asked of the experiment: seeded as `unsample invert` seeds, so that the figures are the same."""
     return Setup(
         method=walk.method,
@@ -321,7 +321,7 @@ def _decibels(figures: Fidelity) -> float | str | None:
     return "exact" if figures.psnr is not None and math.isinf(figures.psnr) else figures.psnr
 
 
-def _write_figure(job: InvertJob, found: Sequence[Compared], target: Target | None, path: Path) -> bool:
+def _write_figure(job: InvertJob, found: Sequence[Compared], target: EditTarget | None, path: Path) -> bool:
     """The source, then a row a method: reconstruction, difference (one factor for all), recovered noise, edit.
 
     Whether it was written: there is nothing to show where every method diverged.

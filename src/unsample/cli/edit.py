@@ -13,7 +13,7 @@ from unsample.cli import checks, options, outside, places, record, session, subj
 from unsample.cli.flat import But, command
 from unsample.cli.invert import inverted, skew_of
 from unsample.cli.options import EditOptions, EndOptions, Placement, WalkOptions
-from unsample.cli.subject import Subject
+from unsample.cli.subject import SubjectFiles
 from unsample.errors import BadInput, BadOption, Diverged
 from unsample.media.fitting import at_source_size
 from unsample.preflight import rules
@@ -207,7 +207,7 @@ def _given(context: typer.Context) -> frozenset[str]:
 # ---------------------------------------------------------------- with torch
 
 
-def _run(subject: Subject, wanted: EditSpec, where: Placement, as_json: bool) -> int:
+def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: bool) -> int:
     model = session.load(subject.model, where)
     with talk.naming([subject.path]):
         inversion = _inversion(model, subject, wanted)
@@ -226,7 +226,7 @@ def _run(subject: Subject, wanted: EditSpec, where: Placement, as_json: bool) ->
     return record.ended(as_json, [model.id] * len(edits), subject.method.name, [e.row for e in edits])
 
 
-def _inversion(model: Model, subject: Subject, wanted: EditSpec) -> Inversion:
+def _inversion(model: Model, subject: SubjectFiles, wanted: EditSpec) -> Inversion:
     if subject.recorded is not None:
         return session.open_inversion(model, subject.path, wanted.allow_other_model)
     assert subject.job is not None
@@ -244,7 +244,7 @@ def _inversion(model: Model, subject: Subject, wanted: EditSpec) -> Inversion:
 def _edit(
     model: Model,
     inversion: Inversion,
-    subject: Subject,
+    subject: SubjectFiles,
     wanted: EditSpec,
     prompt: str | None,
     file: Path,
@@ -281,7 +281,7 @@ def _edit(
     return EditJob(prompt, file, scale, row, made, session.as_pil(made.images), figures)
 
 
-def _write_edit(inversion: Inversion, subject: Subject, edit: EditJob) -> list[Path]:
+def _write_edit(inversion: Inversion, subject: SubjectFiles, edit: EditJob) -> list[Path]:
     """An edit at the model's size, and at the source's where that is another."""
     from unsample.media.pictures import write_png
 
@@ -299,7 +299,7 @@ def _write_edit(inversion: Inversion, subject: Subject, edit: EditJob) -> list[P
 
 
 def _write_grid(
-    model: Model, inversion: Inversion, subject: Subject, wanted: EditSpec, edits: Sequence[EditJob]
+    model: Model, inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]
 ) -> Path:
     """The figure, a row for each edit that did not diverge."""
     from unsample.media.figures import edit_figure
@@ -316,7 +316,7 @@ def _write_grid(
     return wanted.figure
 
 
-def _write_sheet(inversion: Inversion, subject: Subject, wanted: EditSpec, edits: Sequence[EditJob]) -> Path:
+def _write_sheet(inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]) -> Path:
     """A row a prompt: the source, and the edit at each guidance scale."""
     from PIL import Image
 
@@ -338,7 +338,7 @@ def _write_sheet(inversion: Inversion, subject: Subject, wanted: EditSpec, edits
     return wanted.output
 
 
-def _together(edits: Sequence[EditJob], subject: Subject, figure: str | None) -> dict[str, Any]:
+def _together(edits: Sequence[EditJob], subject: SubjectFiles, figure: str | None) -> dict[str, Any]:
     """The settings of a figure of several edits: what they share, all the prompts, and what it shows."""
     assert edits[0].made is not None
     prompts = list(dict.fromkeys(e.prompt for e in edits))
@@ -347,7 +347,7 @@ def _together(edits: Sequence[EditJob], subject: Subject, figure: str | None) ->
     return about | ({"prompts": prompts} if len(prompts) > 1 else {}) | ({"figure": figure} if figure else {})
 
 
-def source_picture(inversion: Inversion, subject: Subject) -> Image:
+def source_picture(inversion: Inversion, subject: SubjectFiles) -> Image:
     """The source as the model saw it."""
     from PIL import Image
 

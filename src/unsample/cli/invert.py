@@ -81,7 +81,7 @@ def invert(
     inputs = [*images, *([trajectory] if trajectory else [])]
     found = _found(jobs, checked, end.overwrite or recorded is not None, inputs)
     places.check_outputs(_files(jobs, found.whole | found.half), end.overwrite, inputs)
-    run = Run(checked, where, batch_size, found, recorded)
+    run = InvertRun(checked, where, batch_size, found, recorded)
     return _report(list(run.all(jobs)), checked.method.name, Path(output), end.json)
 
 
@@ -89,22 +89,22 @@ def _files(jobs: Sequence[InvertJob], but: frozenset[int] = frozenset()) -> list
     return [file for job in jobs if job.index not in but for file in (job.inversion, job.picture)]
 
 
-def _found(jobs: Sequence[InvertJob], walk: Walk, anew: bool, images: Sequence[str]) -> resume.Found:
+def _found(jobs: Sequence[InvertJob], walk: Walk, anew: bool, images: Sequence[str]) -> resume.FoundFiles:
     """What is done already; nothing is looked for where all is made anew (a trajectory is not recorded)."""
     if anew:
-        return resume.Found()
+        return resume.FoundFiles()
     places.check_free(_files(jobs), True, images)
     return resume.find(jobs, walk)
 
 
 @dataclass(frozen=True)
-class Run:
+class InvertRun:
     """How all of it is done."""
 
     walk: Walk
     where: Placement
     batch_size: int
-    found: resume.Found
+    found: resume.FoundFiles
     trajectory: Tensor | None
 
     def all(self, jobs: Sequence[InvertJob]) -> Iterator[tuple[int, str, dict[str, Any]]]:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFiles:
     """What stands where a command would write, by the index of the job."""
 
     whole: frozenset[int] = frozenset()  # an inversion and its picture, of the same source and settings
     half: frozenset[int] = frozenset()  # such an inversion whose picture was not written any more: made again
 
 
-def find(jobs: Sequence[InvertJob], walk: Walk) -> Found:
+def find(jobs: Sequence[InvertJob], walk: Walk) -> FoundFiles:
     """What the same command wrote before.
 
     Raises:
@@ -40,7 +40,7 @@ def find(jobs: Sequence[InvertJob], walk: Walk) -> Found:
             "--output"
         )
     whole = frozenset(job.index for job in there if job.picture.exists())
-    return Found(whole, frozenset(job.index for job in there) - whole)
+    return FoundFiles(whole, frozenset(job.index for job in there) - whole)
 
 
 def _difference(job: InvertJob, walk: Walk) -> str | None:
@@ -67,7 +67,7 @@ def _difference(job: InvertJob, walk: Walk) -> str | None:
 # ---------------------------------------------------------------- with torch
 
 
-def check_model(model: Model, jobs: Sequence[InvertJob], found: Found) -> None:
+def check_model(model: Model, jobs: Sequence[InvertJob], found: FoundFiles) -> None:
     """Refuse what another model wrote, before the first picture is inverted.
 
     Raises:

@@ -20,7 +20,7 @@ from unsample.wording import argument
 
 
 @dataclass(frozen=True)
-class Subject:
+class SubjectFiles:
     """Of `recorded` and `job`, with its walk, one is there."""
 
     path: str
@@ -44,7 +44,9 @@ def fitted_to(walk: Walk, scales: Sequence[float | None]) -> Walk:
     return replace(walk, sampling_guidance_scale=scales[0])
 
 
-def from_picture(path: str, named: KnownModel | None, walk: Walk, prompts: tuple[str | None, str | None]) -> Subject:
+def from_picture(
+    path: str, named: KnownModel | None, walk: Walk, prompts: tuple[str | None, str | None]
+) -> SubjectFiles:
     """A picture that is to be inverted; `prompts` are of what it shows, and negative."""
     asked: dict[str, Any] = {"steps": walk.steps, "prompt": prompts[0], "name": "source_prompt"}
     if named is not None:
@@ -55,7 +57,7 @@ def from_picture(path: str, named: KnownModel | None, walk: Walk, prompts: tuple
     job.model.check_method(walk.method, job.prompt, "source_prompt")
     rules.check_needs_trajectory(walk.method, False)
     check_sizes([job], walk.fit)
-    return Subject(path, job.model, walk.method, job=job, walk=walk)
+    return SubjectFiles(path, job.model, walk.method, job=job, walk=walk)
 
 
 def from_inversion(
@@ -65,7 +67,7 @@ def from_inversion(
     source_prompt: str | None,
     names: frozenset[str],
     allow_other_model: bool,
-) -> Subject:
+) -> SubjectFiles:
     """A saved inversion, when nothing that was given contradicts it; `names` are the options that were given."""
     meta = (saved := places.open_one_inversion(path)).meta
     found = recorded(meta)
@@ -83,7 +85,7 @@ def from_inversion(
                 f"leave {said} out, or give the picture to invert it anew"
             )
     known = playing_model(named, meta["model"]["id"], path, allow_other_model)
-    return Subject(path, known, rules.recorded_method(meta["method"], path), recorded=saved)
+    return SubjectFiles(path, known, rules.recorded_method(meta["method"], path), recorded=saved)
 
 
 COMPARED = ("steps", "strength", "seed", "fit", "clip")

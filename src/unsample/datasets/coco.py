@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from unsample.datasets.folder import Shot, read_shot
-from unsample.datasets.index import MAX_ROWS, Pairs, capped, read_json
+from unsample.datasets.index import Pairs, read_json
+from unsample.datasets.limits import MAX_ROWS, capped
 from unsample.datasets.rows import Rows, file_ids, gather, inside, needed, text
 from unsample.datasets.spec import Spec, existing
 from unsample.errors import BadInput, BadOption

@@ -16,12 +16,11 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from unsample.datasets.limits import MAX_BYTES, capped
 from unsample.errors import BadInput
 
-MAX_BYTES = 512 * 2**20  # of a file that is read row by row
 MAX_JSON = 128 * 2**20  # of a JSON file, whose text stays in memory while it is read
 MAX_LINE = 2**20  # letters of a JSON line
-MAX_ROWS = 500_000
 MAX_COLUMNS = 1000  # that are told of
 BEYOND = ""  # the column of cells for which there is no name
 LONG = 40  # digits of a number that stays whole; one that is longer is a float
@@ -64,18 +63,6 @@ def opened(path: Path, most: int = MAX_BYTES, newline: str | None = "") -> Itera
             yield file
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{str(path)!r} cannot be read as text: {error}; save it as UTF-8") from error
-
-
-def capped(rows: Iterable[T], where: Path, advice: str = "split it, or take the first ones with limit=") -> Iterator[T]:
-    """The rows, as long as they are not too many.
-
-    Raises:
-        BadInput: over 500,000.
-    """
-    for number, row in enumerate(rows):
-        if number == MAX_ROWS:
-            raise BadInput(f"{str(where)!r} has over {MAX_ROWS:,} rows; {advice}")
-        yield row
 
 
 # ---------------------------------------------------------------- JSON

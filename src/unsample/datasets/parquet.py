@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.datasets.index import MAX_BYTES, MAX_ROWS, capped
+from unsample.datasets.limits import MAX_BYTES, MAX_ROWS, capped
 from unsample.datasets.rows import inside
 from unsample.errors import BadInput, first_line
 

@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.datasets.index import Pairs, capped, find_columns, read_json
+from unsample.datasets.index import Pairs, find_columns, read_json
 from unsample.datasets.item import Item
+from unsample.datasets.limits import capped
 from unsample.datasets.parquet import RowPlace, cells_of, columns_of, picture_of, tables_in, texts_of
 from unsample.datasets.rows import Rows, gather, inside, needed, noted, safe_id
 from unsample.datasets.spec import Spec

@@ -45,7 +45,7 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRow:
     """A row that the plan lists: what tells it from others, and its cells as far as they are done."""
 
     part: Part  # the first of them, where a plan has several data sets
@@ -159,7 +159,7 @@ def _joined(first: RunData, other: RunData) -> RunData:
     return replace(first, rows=sorted(rows.values(), key=lambda row: row["order"]), standing=standing)
 
 
-def _made(docs: Docs, planned: Sequence[Planned], inside: str) -> tuple[str, Filled]:
+def _made(docs: Docs, planned: Sequence[PlannedRow], inside: str) -> tuple[str, Filled]:
     """The section with every row that is there to be had, in the order of the plan."""
     telling = [k for k, c in enumerate(docs.columns) if c in TELLING]
     titles, *there = _cells(inside) or [[]]
@@ -191,7 +191,7 @@ def _cells(section: str) -> list[list[str]]:
     return cells[:1] + cells[2:]
 
 
-def _cell(asked: str | Shown, one: Planned, said: bool) -> str:
+def _cell(asked: str | Shown, one: PlannedRow, said: bool) -> str:
     """The text of a cell; `said`: the guidance of inversion has a column of its own."""
     if isinstance(asked, Shown):
         return _figure(asked, one.rows)
@@ -260,7 +260,7 @@ def _said(asked: Shown, found: Sequence[float], weights: Sequence[float | None],
     return f"{mean:.3g}" if half is None else f"{mean:.3g} ± {half:.1g}"
 
 
-def planned_rows(run: RunData) -> list[Planned]:
+def planned_rows(run: RunData) -> list[PlannedRow]:
     """Every row of a run's plan, model by model and method by method, baselines first.
 
     Raises:
@@ -279,7 +279,7 @@ def planned_rows(run: RunData) -> list[Planned]:
     for row in run.rows:
         rows.setdefault(part_of(row), []).append(row)
     far = {one.part: one.counts for one in covered(plan, run.standing)}
-    found: dict[tuple[str, str, int, float | None], Planned] = {}
+    found: dict[tuple[str, str, int, float | None], PlannedRow] = {}
     for part, named in parts_of(plan):
         if part in far and not far[part].planned:  # not applicable
             continue
@@ -289,11 +289,11 @@ def planned_rows(run: RunData) -> list[Planned]:
             continue
         whole = part in far and not far[part].missing
         own = rows.get(part, [])
-        one = found.setdefault(key, Planned(part, named.baseline, free, named.inversion_guidance, True, []))
+        one = found.setdefault(key, PlannedRow(part, named.baseline, free, named.inversion_guidance, True, []))
         found[key] = replace(one, whole=one.whole and whole, rows=[*one.rows, *own])
     labels = [named.label for named in methods_of(plan)]
 
-    def place(one: Planned) -> tuple[Any, ...]:
+    def place(one: PlannedRow) -> tuple[Any, ...]:
         part = one.part
         return plan.models.index(part.model), not one.baseline, labels.index(part.method), part.steps, part.guidance
 

@@ -34,7 +34,7 @@ LOSSLESS = 128  # pixels of a side up to which nothing is lost
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPicture:
     """A picture on the page, or why there is none."""
 
     title: str
@@ -51,7 +51,7 @@ class Pick:
     place: str  # worst | median | best
     item: str
     value: str
-    pictures: Sequence[Shown]
+    pictures: Sequence[ShownPicture]
 
 
 @dataclass(frozen=True)
@@ -168,28 +168,28 @@ def _pick(
     return Pick(place, item, text, [*pictures, _difference(row, whose, factor, album)])
 
 
-def _shown(title: str, alt: str, path: tuple[str, str] | None, row: Mapping[str, Any], album: Album) -> Shown:
+def _shown(title: str, alt: str, path: tuple[str, str] | None, row: Mapping[str, Any], album: Album) -> ShownPicture:
     if path is None:
-        return Shown(title, alt, note="diverged" if row["status"] == "diverged" else "none")
+        return ShownPicture(title, alt, note="diverged" if row["status"] == "diverged" else "none")
     image = album.open(path)
     if isinstance(image, str):
-        return Shown(title, alt, note=image)
-    return Shown(title, alt, data_uri(image), max(image.size))
+        return ShownPicture(title, alt, note=image)
+    return ShownPicture(title, alt, data_uri(image), max(image.size))
 
 
-def _difference(row: Mapping[str, Any], whose: str, factor: int, album: Album) -> Shown:
+def _difference(row: Mapping[str, Any], whose: str, factor: int, album: Album) -> ShownPicture:
     from unsample.media.figures import difference
 
     compared, pair = _compared(row), _pair(row, album)
     if compared is None or pair is None:
-        return Shown("difference", f"difference of {whose}", note="none")
+        return ShownPicture("difference", f"difference of {whose}", note="none")
     result, against = (KINDS[k] for k in compared)
     title = f"difference ×{factor}"
     try:
         heat, _ = difference(*pair, factor)
     except (BadOption, ValueError):
-        return Shown(title, f"difference of {whose}", note="none")
-    return Shown(title, f"difference ({result}, {against}) of {whose}", data_uri(heat), max(heat.size))
+        return ShownPicture(title, f"difference of {whose}", note="none")
+    return ShownPicture(title, f"difference ({result}, {against}) of {whose}", data_uri(heat), max(heat.size))
 
 
 def data_uri(image: Image) -> str:

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """What the page shows of a model at a guidance."""
 
     id: str
@@ -75,11 +75,11 @@ def page(blocks: Sequence[Block], about: About, folder: Path) -> str:
     )
 
 
-def _part(block: Block, name: str, folder: Path) -> Part:
+def _part(block: Block, name: str, folder: Path) -> PagePart:
     leaders = {stage: leading(block.columns, stage) for stage in ("edit", "noise", "recovered")}
     drawn = [(_called(c), plot(block, c)) for c in leaders.values() if c]
     by = next((c for c in leaders.values() if c), None)
-    return Part(
+    return PagePart(
         name,
         block.title,
         sheets(block),
