@@ -76,6 +76,16 @@ def test_a_table_is_filled_and_the_rest_of_the_document_stays(tmp_path: Path) ->
     assert path.read_bytes() == before
 
 
+def test_a_document_that_is_a_link_stays_one_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    link = tmp_path / "here" / "link.md"
+    link.symlink_to(Path("..") / document(tmp_path).name)
+    write_docs([run(tmp_path / "r", {("ddim", 1.0): [20.0, 24.0]})], link)
+    assert link.is_symlink()
+    assert DDIM_ROW in (tmp_path / "docs.md").read_text()
+    assert [file.name for file in (tmp_path / "here").iterdir()] == ["link.md"]
+
+
 def test_rows_that_the_run_does_not_hold_whole_stay_and_those_that_the_plan_does_not_list_go(tmp_path: Path) -> None:
     old = ["| edict | 3 | 3 | 12.3 | 7 | 2 | 2025-01-01 on H100 |", "| bdia | 1 | 1 | 5 | 6 | 2 | 2025-01-01 |"]
     path = document(tmp_path, "\n".join(["old note", "", HEAD, *old]))

@@ -105,7 +105,8 @@ def _read(path: Path) -> str:
 def _write(path: Path, text: str) -> None:
     from unsample.media.files import atomic_write
 
-    atomic_write(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+    target = os.path.realpath(path)  # so that a link stays one, and what it points to is written
+    atomic_write(target, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
 
 
 def _section(text: str, name: str, path: Path) -> tuple[str, str, str]:
