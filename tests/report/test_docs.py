@@ -86,6 +86,18 @@ def test_a_document_that_is_a_link_stays_one_and_what_it_points_to_is_written(tm
     assert [file.name for file in (tmp_path / "here").iterdir()] == ["link.md"]
 
 
+@pytest.mark.parametrize("inside", ["", "old note\n\n| method | w |\n|---|---|\n| edict | 3 |"])
+def test_a_document_whose_lines_end_as_on_windows_keeps_these_ends(tmp_path: Path, inside: str) -> None:
+    path, other = document(tmp_path, inside), tmp_path / "crlf.md"
+    other.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    folder = run(tmp_path / "r", {("ddim", 1.0): [20.0, 24.0]})
+    for _ in range(2):
+        assert write_docs([folder], path) == write_docs([folder], other)
+        assert other.read_bytes() == path.read_bytes().replace(b"\n", b"\r\n")
+    write_section(other, "t", "a\nb")
+    assert other.read_bytes() == AROUND.format("a\nb").replace("\n", "\r\n").encode()
+
+
 def test_rows_that_the_run_does_not_hold_whole_stay_and_those_that_the_plan_does_not_list_go(tmp_path: Path) -> None:
     old = ["| edict | 3 | 3 | 12.3 | 7 | 2 | 2025-01-01 on H100 |", "| bdia | 1 | 1 | 5 | 6 | 2 | 2025-01-01 |"]
     path = document(tmp_path, "\n".join(["old note", "", HEAD, *old]))

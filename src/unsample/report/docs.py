@@ -71,7 +71,7 @@ def write_docs(folders: Sequence[str | os.PathLike[str]], document: str | os.Pat
     for docs, run in _together([read_run(folder) for folder in folders]):
         before, inside, after = _section(text, docs.table, path)
         section, what = _made(docs, planned_rows(run), inside)
-        text, filled = f"{before}{section}{after}", [*filled, what]
+        text, filled = _with_section(before, section, after), [*filled, what]
     _write(path, text)
     return filled
 
@@ -83,7 +83,7 @@ def write_section(document: Path, name: str, text: str) -> None:
         BadInput: it has no such markers, or cannot be read or written.
     """
     before, _, after = _section(_read(document), name, document)
-    _write(document, f"{before}{text}{after}")
+    _write(document, _with_section(before, text, after))
 
 
 def table_of(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -111,15 +111,21 @@ def _write(path: Path, text: str) -> None:
 
 def _section(text: str, name: str, path: Path) -> tuple[str, str, str]:
     """What stands up to the markers of a table, between them, and after."""
-    begin, end = f"<!-- table {name} -->\n", f"\n<!-- end {name} -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) + len(begin) > text.index(end) + 1:
+    begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+    begins = list(re.finditer(rf"{re.escape(begin)}\r?\n", text))
+    ends = list(re.finditer(rf"(\r?\n){re.escape(end)}", text))
+    if len(begins) != 1 or len(ends) != 1 or begins[0].end() > ends[0].end(1):
         raise BadInput(
-            f"{str(path)!r} has no place for the table {name}: put the lines {begin.strip()} and {end.strip()} "
+            f"{str(path)!r} has no place for the table {name}: put the lines {begin} and {end} "
             "where it shall stand, once and in this order"
         )
-    before, _, rest = text.partition(begin)
-    inside, _, after = (f"\n{rest}" if rest.startswith(end[1:]) else rest).partition(end)
-    return before + begin, inside, end + after
+    start, stop = begins[0].end(), ends[0].start()  # of nothing between them, the line end is of both
+    return text[:start], text[start:stop], text[stop:]
+
+
+def _with_section(before: str, section: str, after: str) -> str:
+    """A document with another section, whose lines end as that of the marker before it does."""
+    return before + section.replace("\n", "\r\n" if before.endswith("\r\n") else "\n") + after
 
 
 def _together(runs: Sequence[RunData]) -> list[tuple[Docs, RunData]]:
