@@ -175,6 +175,13 @@ def test_a_diverged_picture_is_not_saved_and_the_others_are(inversion: Inversion
     Inversion.load(tmp_path / "a.safetensors")
 
 
+def test_what_could_not_be_loaded_is_not_saved(inversion: Inversion, tmp_path: Path) -> None:
+    changed = replace(inversion, meta=inversion.meta | {"method": 3})
+    with pytest.raises(BadInput, match="not whole .*method"):
+        changed.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_path_that_cannot_be_written_is_refused(inversion: Inversion, tmp_path: Path) -> None:
     for path in (tmp_path / "no" / "a.safetensors", tmp_path):
         with pytest.raises(BadInput, match="cannot write"):
@@ -338,6 +345,8 @@ CHANGES: dict[str, Any] = {
     "a hash that is a number": lambda t, m, h: h["meta"]["model"].update(sha256=5),
     "a grid beyond floats": lambda t, m, h: h["meta"]["grid"].update(alpha=[10**400] * (STEPS + 1)),
     "guidance beyond floats": lambda t, m, h: h["meta"].update(sampling_guidance_scale=10**400),
+    "a strength that stops elsewhere": lambda t, m, h: h["meta"].update(strength=0.5),
+    "a constant guidance that is another": lambda t, m, h: h["meta"].update(sampling_scales=[9.0] * (STEPS + 1)),
     "settings that are a list": lambda t, m, h: h["meta"]["method"].update(settings=[]),
 }
 

@@ -261,6 +261,15 @@ class Provenance(_Record):
             raise ValueError("a guidance schedule should have its scales, and scales their schedule")
         if self.sampling_scales is not None and len(self.sampling_scales) != len(self.grid.alpha):
             raise ValueError("its guidance should fit its grid")
+        if self.guidance_schedule == "constant" and {*(self.sampling_scales or ())} - {self.sampling_guidance_scale}:
+            raise ValueError("a constant guidance should be its sampling_guidance_scale at every step")
+        return self
+
+    @model_validator(mode="after")
+    def _stops_where_its_strength_says(self) -> Provenance:
+        steps = self.num_inference_steps
+        if self.strength is not None and self.stop_index != min(int(steps * self.strength), steps):
+            raise ValueError("its stop_index should be that of its strength")
         return self
 
 

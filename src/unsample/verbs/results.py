@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.errors import BadInput, Incompatible, LostAt, UnsampleWarning
 from unsample.verbs import notebook, saved
 from unsample.verbs.settings import settings
+from unsample.wording import argument
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -212,7 +212,8 @@ class Inversion:
         """Write one `.safetensors` file, atomically.
 
         Raises:
-            BadInput: a picture diverged (there is nothing to save), or the path cannot be written.
+            BadInput: a picture diverged (there is nothing to save), the inversion was changed to one that could not be
+                loaded, or the path cannot be written.
         """
         import torch
         from safetensors.torch import save
@@ -225,7 +226,7 @@ class Inversion:
         tensors = {
             n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in saved.tensors_of(self).items()
         }
-        header = {"unsample_format": str(saved.FORMAT_VERSION), "unsample": json.dumps(saved.json_of(self))}
+        header = {"unsample_format": str(saved.FORMAT_VERSION), "unsample": saved.text_of(self)}
         content = save(tensors, metadata=header)  # its save_file turns a full disk into an error of its own kind
         atomic_write(path, lambda temporary: temporary.write_bytes(content))
 
@@ -294,4 +295,5 @@ def check_pair(
         )
     scales = [(m.sampling_guidance_scale, m.guidance_schedule or "constant") for _, m in (a, b)]
     if guidance_scale is None and scales[0] != scales[1]:
-        raise Incompatible(f"cannot interpolate: sampling guidance {scales[0]} and {scales[1]}; give guidance_scale")
+        told = " and ".join(f"{w:g} ({schedule})" for w, schedule in scales)
+        raise Incompatible(f"cannot interpolate: sampling guidance {told}; give {argument('guidance_scale')}")

@@ -122,6 +122,22 @@ def json_of(inversion: Inversion) -> dict[str, Any]:
     return {n: getattr(inversion, n) for n in Header.model_fields} | {"meta": dict(inversion.meta)}
 
 
+def text_of(inversion: Inversion) -> str:
+    """The JSON of a file, as text that can be read again.
+
+    Raises:
+        BadInput: a fact that is not what `invert` makes.
+    """
+    from unsample.verbs.provenance import checked_header
+
+    try:
+        text = json.dumps(json_of(inversion))
+        checked_header(json.loads(text))
+    except Exception as error:  # whatever strange values raise
+        raise BadInput(f"this inversion is not whole ({first_line(error)}); invert the picture again") from error
+    return text
+
+
 def _checked(written: dict[str, Any], shapes: dict[str, list[int]], kinds: dict[str, str]) -> Header:
     """What `Inversion.load` and the verbs rely on; any exception here means a file that is corrupt."""
     from unsample.verbs.provenance import checked_header
