@@ -55,6 +55,8 @@ PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "f
         ({"datasets": dict.fromkeys(("record", "noise", "recovered"), "scenes:3")}, BadOption, "nothing is measured"),
         ({"dataset": "", "datasets": {"record": "scenes:3"}, "edit": True}, BadOption, "for the stage edit"),
         ({"dataset": "", "datasets": {"recovered": "scenes:3"}, "metrics": ["fd"]}, BadOption, "of pictures"),
+        ({"dataset": "", "datasets": {"noise": "scenes:2"}, "metrics": ["e_latent"]}, BadOption, "stage recovered,"),
+        ({"metrics": ["attribute_render_fit"]}, BadOption, "attribute_render_fit: it is measured in the stage edit"),
         ({"docs": {"table": "t"}}, BadOption, "columns"),
         ({"methods": ["edict[inversion_guidance=3]", {"name": "edict", "inversion_guidance": 3.0}]}, BadOption, "diff"),
     ],

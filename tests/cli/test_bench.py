@@ -80,6 +80,14 @@ def test_a_dry_run_counts_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_metric_that_no_stage_measures_is_said_once(run: Run, tmp_path: Path) -> None:
+    ended = run("bench", "run", *SMALL, "--methods", "ddim", "--metrics", "psnr,attribute_render_fit", "--dry-run")
+    assert ended.code == 0
+    assert ended.err.count("attribute_render_fit will not be measured: it is measured in the stage edit") == 1
+    assert "psnr will not" not in ended.err
+    assert "e_latent" not in run("bench", "run", *SMALL, "--methods", "ddim", "--metrics", "e_latent", "--dry-run").err
+
+
 def test_options_go_over_the_plans_keys_and_another_plan_is_refused(run: Run) -> None:
     assert run("bench", "run", *SMALL, "--methods", "ddim", "-o", "x").code == 0
     ended = run("bench", "run", *SMALL, "--methods", "ddim", "--seed", "1", "-o", "x")

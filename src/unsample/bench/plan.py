@@ -9,7 +9,7 @@ import hashlib
 import json
 import tomllib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -251,9 +251,10 @@ def without_weights(plan: Plan) -> dict[str, str]:
     from unsample.metrics.subject import Settings
     from unsample.metrics.table import METRICS
 
-    asked = {name: lacking_weights(resolve(name, METRICS, Settings(clip=plan.clip_model))) for name in plan.metrics}
+    names = [name for name in plan.metrics if name not in unmeasured(plan)]
+    asked = {name: lacking_weights(resolve(name, METRICS, Settings(clip=plan.clip_model))) for name in names}
     lacking = {name: reason for name, reason in asked.items() if reason}
-    if len(lacking) == len(plan.metrics):
+    if len(lacking) == len(names):
         raise WeightsMissing("; ".join(f"{name}: {reason}" for name, reason in lacking.items()))
     return lacking
 
@@ -267,6 +268,28 @@ def _check_metrics(plan: Plan) -> None:
         resolve(name, METRICS, Settings(clip=plan.clip_model))
     if plan.set_metrics and all(stages == ("recovered",) for stages in plan.stages.values()):
         raise BadOption(f"{plan.set_metrics[0]} is of pictures, and the stage recovered has none; name another stage")
+    lost = unmeasured(plan)
+    if len(lost) == len(plan.metrics):
+        said = "; ".join(f"{name}: {reason}" for name, reason in lost.items())
+        raise BadOption(f"no metric of the plan can be measured: {said}; name others, or give a stage a data set")
+
+
+def unmeasured(plan: Plan) -> dict[str, str]:
+    """The metrics of a plan that no stage of it asks for, and why: no row has them."""
+    from unsample.metrics.table import METRICS
+
+    here = [stage for stage in STAGES if any(stage in stages for stages in plan.stages.values())]
+    found = {}
+    for name in plan.metrics:
+        kind = METRICS[name.partition("[")[0]].kind
+        asking = [s for s, kinds in STAGES.items() if kind in kinds or (kind == "set" and s != "recovered")]
+        if not {*asking} & {*here}:
+            found[name] = f"it is measured in {_told(asking)}, and the plan has only {_told(here)}"
+    return found
+
+
+def _told(stages: Sequence[str]) -> str:
+    return f"the stage{'s' if len(stages) > 1 else ''} {', '.join(stages)}"
 
 
 def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

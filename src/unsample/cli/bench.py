@@ -351,7 +351,7 @@ def _say_before(plan: Plan, apart: Sequence[Apart]) -> None:
     """What is known of a run before it begins, once."""
     from unsample.bench.entries import drifting
     from unsample.bench.parts import Several
-    from unsample.bench.plan import without_weights
+    from unsample.bench.plan import unmeasured, without_weights
 
     for said in dict.fromkeys(drifting(plan).values()):
         talk.warn(said)
@@ -359,7 +359,7 @@ def _say_before(plan: Plan, apart: Sequence[Apart]) -> None:
         talk.note(f"not run: {part.told(Several.of(plan))}")
     if len(apart) > MOST:
         talk.note(f"not run: {len(apart) - MOST:,} more")
-    for metric, reason in without_weights(plan).items():
+    for metric, reason in (unmeasured(plan) | without_weights(plan)).items():
         talk.warn(f"{metric} will not be measured: {reason}")
 
 
