@@ -25,7 +25,7 @@ PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "f
     ("change", "error", "said"),
     [
         ({"methods": ["ddmi"]}, UnknownName, "did you mean 'ddim'"),
-        ({"methods": ["ddim[eta=1]"]}, UnknownName, "unknown setting 'eta'"),
+        ({"methods": ["ddim[eta=1]"]}, UnknownName, "unknown setting of ddim 'eta'"),
         ({"methods": ["ddim", "ddim"]}, BadOption, "different"),
         ({"methods": []}, BadOption, "at least one"),
         ({"methods": ["fixed_point[num_iters]"]}, BadOption, "key=value"),

@@ -31,7 +31,7 @@ from unsample.methods.proximal import proximal
 from unsample.methods.random_noise import random_noise
 from unsample.methods.renoise import renoise
 from unsample.methods.sdedit import sdedit
-from unsample.methods.settings import declarations, parse_setting, setting_defaults
+from unsample.methods.settings import declarations, parse_setting, setting_defaults, unknown_setting
 from unsample.methods.sim_inversion import sim_inversion
 from unsample.methods.uni_inv import uni_inv
 
@@ -338,7 +338,7 @@ def get_method(method: str | Method, settings: dict[str, Any] | None = None) -> 
         given = {**facts.named_settings()[preset], **given}
     for name in given:
         if name not in setting_defaults(facts.factory):
-            raise unknown_name(f"setting of {method}", name, setting_defaults(facts.factory))
+            raise unknown_setting(facts.factory, name)
     return facts.factory(**given)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
 
-from unsample.errors import BadOption, unknown_name
+from unsample.errors import BadOption, UnknownName, shown, unknown_name
 from unsample.methods.base import Method
 from unsample.methods.inner import INNER, Base, recorded
 from unsample.numbers.solvers.start import Start
@@ -59,8 +59,8 @@ class Declared:
         """Its type as one writes it."""
         if self.kind == Base:
             return "Base"
-        words = f"Literal[{', '.join(map(repr, get_args(self.kind)))}]" if get_origin(self.kind) is Literal else ""
-        return (words or self.kind.__name__) + " | None" * self.optional
+        words = " | ".join(get_args(self.kind)) if get_origin(self.kind) is Literal else self.kind.__name__
+        return words + " | None" * self.optional
 
     def check(self, method: str, value: object) -> None:
         """Refuse a value that is not of the type, or out of bounds.
@@ -128,6 +128,14 @@ def setting_defaults(factory: Callable[..., Method]) -> dict[str, Any]:
     return {d.name: d.default for d in declarations(factory)}
 
 
+def unknown_setting(factory: Callable[..., Method], name: str) -> UnknownName:
+    """The error for a setting that a method has not."""
+    method, known = factory.__name__, setting_defaults(factory)
+    if known:
+        return unknown_name(f"setting of {method}", name, known)
+    return UnknownName(f"unknown setting of {method} {shown(str(name))}; {method} has no settings")
+
+
 def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
     """A setting written as text (`--set num_iters=5`) as the type that the factory declares.
 
@@ -139,7 +147,7 @@ def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
 
     known = {d.name: d for d in declarations(factory)}
     if name not in known:
-        raise unknown_name("setting", name, known)
+        raise unknown_setting(factory, name)
     hint = str if known[name].hint == Base else known[name].hint
     try:
         if text.lower() not in ("none", "null"):
@@ -147,9 +155,11 @@ def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
         if not known[name].optional:
             raise TypeError("not optional")
     except (ValidationError, TypeError) as error:
-        shown, kind = known[name].default, getattr(hint, "__name__", str(hint))
-        shown = 5 if shown is None else shown
-        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={shown}") from error
+        if get_origin(known[name].kind) is Literal:
+            known[name].check(factory.__name__, text)
+        example, kind = known[name].default, getattr(hint, "__name__", str(hint))
+        example = 5 if example is None else example
+        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={example}") from error
     return None
 
 
