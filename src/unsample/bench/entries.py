@@ -6,7 +6,7 @@ A row's label is that text without `guidance`, `steps` and `items`, which stand 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,10 @@ def _named(text: str, plan: Plan) -> Named:
     pairs = [tuple(side.strip() for side in part.split("=", 1)) for part in parts]
     if any(len(pair) != 2 for pair in pairs):
         raise BadOption(f"settings in {shown(text)} are key=value, separated by commas")
+    _check_once([pair[0] for pair in pairs], text)
     own = {pair[0]: _value(pair[0], pair[1], text) for pair in pairs if pair[0] in OF_A_METHOD}
+    if own.get("quick") and any(pair[0] == "preset" for pair in pairs):
+        raise BadOption(f"preset and quick = true of a method are two presets; give one of them: {shown(text)}")
     chosen: dict[str, Any] = {key: own.get(key, getattr(plan, key)) for key in ("guidance", "steps")}
     chosen["items"] = own.get("items")
     if zero:
@@ -98,6 +101,11 @@ def _named(text: str, plan: Plan) -> Named:
     label = f"{name}[{','.join(kept)}]" if kept else name
     chosen |= {"strength": own.get("strength", plan.strength), "same": said == SAME, "unsaid": said is None}
     return Named(label, name, settings, inverted, **chosen)
+
+
+def _check_once(keys: Sequence[str], entry: str) -> None:
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise BadOption(f"{shown(twice[0])} stands twice in {shown(entry)}; give it once")
 
 
 def _value(key: str, text: str, entry: str) -> Any:
@@ -147,7 +155,7 @@ def text_of(entry: Any) -> Any:
     if not isinstance(settings, Mapping):
         raise BadOption(f"settings of a method are a table, such as {{num_iters = 5}}; got {shown(settings)}")
     inner = [match[2]] if match[2] else []
-    inner += [f"{key}={_text(key, value)}" for key, value in _flat({**preset, **settings})]
+    inner += [f"{key}={_text(key, value)}" for key, value in [*_flat(preset), *_flat(settings)]]
     inner += [f"{key}={_toml(_own(key, entry[key]))}" for key in OF_A_METHOD if key in entry]
     return f"{match[1]}[{','.join(inner)}]" if inner else match[1]
 
