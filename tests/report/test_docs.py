@@ -233,6 +233,15 @@ def test_a_bad_column_is_named_when_the_plan_is_read(change: dict[str, Any], sai
         make_plan({**PLAN_OF, "docs": {**DOCS, **change}})
 
 
+def test_an_error_of_docs_quotes_what_the_plan_says() -> None:
+    columns = ["method", "made", FIGURE]
+    for docs in ({"table": "t", "columns": columns}, {**DOCS, "columns": ["method", "made", 3]}):
+        with pytest.raises(BadOption) as caught:
+            read_docs(docs, ["psnr"], ["noise"])
+        assert "Shown" not in str(caught.value)
+        assert str(caught.value).endswith(f"got {docs}" if "note" not in docs else "got 3")
+
+
 def test_a_label_says_the_guidance_of_inversion_where_no_column_does(tmp_path: Path) -> None:
     docs = {**DOCS, "columns": ["method", "w", "made"]}
     write_docs([run(tmp_path / "r", {(EDICT, 3.0): [1.0, 2.0]}, docs=docs)], path := document(tmp_path))

@@ -66,7 +66,7 @@ def read_docs(given: object, metrics: Sequence[str], stages: Sequence[str]) -> D
     if not isinstance(columns, list | tuple):
         raise BadOption(f"docs of a plan need columns, a list such as ['method', 'n', 'made']; got {shown(columns)}")
     made = tuple(_column(c, metrics, stages) for c in columns)
-    docs: Docs = _checked(Docs, {**given, "columns": made}, "docs of a plan")
+    docs: Docs = _checked(Docs, {**given, "columns": made}, "docs of a plan", given)
     for title in ("method", "made"):
         if title not in made:
             raise BadOption(f"columns in docs of a plan must hold {title!r}; got {', '.join(docs.titles)}")
@@ -80,8 +80,11 @@ def _column(given: object, metrics: Sequence[str], stages: Sequence[str]) -> str
         if given not in PLAIN:
             raise unknown_name("column in docs of a plan", given, PLAIN)
         return given
-    named = given.get("title") if isinstance(given, Mapping) else given
-    column: Shown = _checked(Shown, given, f"column {shown(named)} in docs of a plan")
+    if not isinstance(given, Mapping):
+        raise BadOption(
+            f"a column in docs of a plan is a name, or a table with title, value and show; got {shown(given)}"
+        )
+    column: Shown = _checked(Shown, given, f"column {shown(given.get('title'))} in docs of a plan", given)
     for key in filter(None, (column.value, column.weight)):
         stage, _, metric = key.partition(".")
         if stage not in stages:
@@ -91,11 +94,13 @@ def _column(given: object, metrics: Sequence[str], stages: Sequence[str]) -> str
     return column
 
 
-def _checked(kind: type[Any], given: object, what: str) -> Any:
+def _checked(kind: type[Any], given: Mapping[str, Any], what: str, written: Mapping[str, Any]) -> Any:
+    """The model of what is given; an error quotes what is written in the plan."""
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = f", {'.'.join(map(str, first['loc']))}" if first["loc"] else ""
         message = str(first["msg"]).removeprefix("Value error, ")
-        raise BadOption(f"{what}{where}: {message[:1].lower()}{message[1:]}; got {shown(first['input'])}") from error
+        found = written if first["input"] == given else first["input"]  # where a key is missing, the whole
+        raise BadOption(f"{what}{where}: {message[:1].lower()}{message[1:]}; got {shown(found)}") from error
