@@ -52,6 +52,7 @@ def test_a_tampered_run_ends_with_4(run: Run, tmp_path: Path) -> None:
         (["run", *SMALL, "--methods", "ddmi"], 2, "did you mean 'ddim'"),
         (["run", *SMALL, *METHODS, "--guidance", "1,x"], 2, "numbers"),
         (["run", *SMALL, *METHODS, "--guidance", "nan"], 2, "finite"),
+        (["run", *SMALL, *METHODS, "--inversion-guidance", "sam"], 2, "--inversion-guidance takes a number, or same"),
         (["run", *SMALL, *METHODS, "--device", "cuda:0,gpu"], 2, "--device must be one of"),
         (["run", *SMALL, *METHODS, "--workers", "0"], 2, "--workers must be at least 1"),
         (["run", *SMALL, *METHODS, "--batch-size", "many"], 2, "or auto"),
@@ -93,3 +94,13 @@ def test_options_go_over_the_plans_keys_and_another_plan_is_refused(run: Run) ->
     ended = run("bench", "run", *SMALL, "--methods", "ddim", "--seed", "1", "-o", "x")
     assert ended.code == 4
     assert "seed: 0 there, 1 asked" in ended.err
+
+
+def test_a_guidance_of_inversion_is_taken_as_the_plans_key_is(run: Run, tmp_path: Path) -> None:
+    for text, kept in (("same", "same"), ("1.5", 1.5)):
+        more = ("--guidance", "1.5", "--inversion-guidance", text, "-o", text, "--artefacts", "none")
+        ended = run("bench", "run", *SMALL[2:], "--dataset", "scenes:1,split=tune", "--methods", "ddim", *more)
+        assert ended.code == 0, ended.err
+        assert json.loads((tmp_path / text / "plan.json").read_text())["plan"]["inversion_guidance"] == kept
+    told = " ".join(run("bench", "run", "--help").out.replace("│", " ").split())
+    assert "the plan's, else each method's own, else 1" in told

@@ -103,9 +103,10 @@ def run(
         ),
     ] = None,
     inversion_guidance: Annotated[
-        float | None,
+        str | None,
         Option(
-            metavar="W", help="Guidance while inverting.", rich_help_panel=INVERSION, show_default="the plan's, else 1"
+            metavar="W|same", help="Guidance while inverting; same: that of sampling.", rich_help_panel=INVERSION,
+            show_default="the plan's, else each method's own, else 1",
         ),
     ] = None,
     steps: Annotated[
@@ -177,7 +178,8 @@ def run(
     again. Options replace the plan's keys. Results do not depend on workers,
     engine or order. Exit code 1: some cells failed; 130: stopped, and whole.
     """
-    changes: dict[str, Any] = {"dataset": dataset, "dtype": dtype, "inversion_guidance": inversion_guidance}
+    changes: dict[str, Any] = {"dataset": dataset, "dtype": dtype}
+    changes["inversion_guidance"] = _scale_or_same("--inversion-guidance", inversion_guidance)
     changes |= {"seed": seed, "edit": edit or None, "quick": quick or None}
     changes |= {"models": _names(model), "methods": _names(methods), "metrics": _names(metrics)}
     changes["guidance"] = _numbers("--guidance", guidance, float)
@@ -330,6 +332,15 @@ def _numbers(option: str, text: str | None, kind: type) -> list[Any] | None:
     except ValueError as error:
         what = "numbers" if kind is float else "whole numbers"
         raise BadOption(f"{option} takes {what}, separated by commas; got {text!r}") from error
+
+
+def _scale_or_same(option: str, text: str | None) -> float | str | None:
+    from unsample.bench.entries import SAME
+
+    try:
+        return text if text in (None, SAME) else float(text or "")
+    except ValueError as error:
+        raise BadOption(f"{option} takes a number, or {SAME}, that of sampling; got {text!r}") from error
 
 
 def _batch_size(text: str) -> int:
