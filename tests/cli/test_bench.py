@@ -104,3 +104,24 @@ def test_a_guidance_of_inversion_is_taken_as_the_plans_key_is(run: Run, tmp_path
         assert json.loads((tmp_path / text / "plan.json").read_text())["plan"]["inversion_guidance"] == kept
     told = " ".join(run("bench", "run", "--help").out.replace("│", " ").split())
     assert "the plan's, else each method's own, else 1" in told
+
+
+@pytest.mark.parametrize(
+    ("key", "option", "said"),
+    [
+        ("strength = 1.5", [], "error: strength of a plan must be above 0 and at most 1; got 1.5"),
+        ("strength = 0.1", [], "error: strength 0.1 of a plan of 3 steps is no step"),
+        ("steps = 0", [], "error: steps of a plan: num_inference_steps must be at least 1"),
+        ("steps = 100000", [], "error: steps of a plan: num_inference_steps must be at least 1 and at most 1000"),
+        ("", ["--steps", "0"], "error: --steps: num_inference_steps must be at least 1"),
+        ("", ["--steps", "100000"], "error: --steps: num_inference_steps must be at least 1 and at most 1000"),
+    ],
+)
+def test_what_is_wrong_is_called_as_it_was_given(
+    run: Run, tmp_path: Path, key: str, option: list[str], said: str
+) -> None:
+    steps = "" if "steps" in key else "steps = 3"
+    (tmp_path / "p.toml").write_text(f'dataset = "scenes:2"\nmethods = ["ddim"]\n{key}\n{steps}\n')
+    ended = run("bench", "run", "p.toml", *option, "--dry-run")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err

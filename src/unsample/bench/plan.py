@@ -19,6 +19,7 @@ from unsample.bench.entries import SAME, methods_of, text_of
 from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, shown, unknown_name
 from unsample.experiment.setup import STAGES
 from unsample.numeric import is_real, is_text, is_whole
+from unsample.wording import of
 
 if TYPE_CHECKING:
     from unsample.media.pictures import Fit
@@ -166,7 +167,8 @@ def typed(key: str, value: Any) -> Any:
     if key in ("guidance", "inversion_guidance"):
         values = tuple(check_guidance(v, key) for v in values)
     if key == "steps":
-        values = tuple(check_steps(v) for v in values)
+        with of("steps"):
+            values = tuple(check_steps(v) for v in values)
     if key == "strength":
         check_strength(value, 10**9)
     return values if many is tuple else values[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +17,7 @@ from unsample.cli import checks, options, places, talk
 from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, examples
 from unsample.errors import BadOption
 from unsample.media.files import check_writable_folder
+from unsample.wording import CommandLine, worded
 
 if TYPE_CHECKING:
     from unsample.bench.parts import Apart, Examined
@@ -184,12 +185,14 @@ def run(
     changes |= {"models": _names(model), "methods": _names(methods), "metrics": _names(metrics)}
     changes["guidance"] = _numbers("--guidance", guidance, float)
     changes["steps"] = _numbers("--steps", steps, int)
-    asked = _plan(plan, {k: v for k, v in changes.items() if v is not None})
+    changes = {k: v for k, v in changes.items() if v is not None}
     from unsample.bench.parts import examine
     from unsample.bench.run import How
     from unsample.bench.sets import check_kept
 
-    examined = examine(asked)
+    with worded(_PlanKeys(changes)):
+        asked = _plan(plan, changes)
+        examined = examine(asked)
     check_kept(asked, artefacts)
     for part in (device or "").split(","):
         checks.device(part or None)
@@ -310,6 +313,24 @@ def export(
 
 
 # ---------------------------------------------------------------- what `run` needs
+
+
+class _PlanKeys(CommandLine):
+    """As in a shell what was given there; any other key is the plan's."""
+
+    def __init__(self, options: Collection[str]) -> None:
+        self._options = options
+
+    def argument(self, name: str) -> str:
+        return f"{name} of a plan" if self._of_plan(name) else super().argument(name)
+
+    def given(self, name: str, value: object) -> str:
+        return f"{name} {self.value(value)} of a plan" if self._of_plan(name) else super().given(name, value)
+
+    def _of_plan(self, name: str) -> bool:
+        from unsample.bench.plan import Plan
+
+        return name in Plan.__dataclass_fields__ and name not in self._options
 
 
 def _plan(name: str | None, changes: dict[str, Any]) -> Plan:
