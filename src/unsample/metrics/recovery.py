@@ -32,12 +32,6 @@ def std(noise: Tensor) -> Tensor:
     return noise.double().flatten(1).std(1, correction=0)
 
 
-def mean_interval(values: Tensor) -> tuple[float, float]:
-    """Mean of a sample (B,), and the half width of its 95 % interval (normal)."""
-    half = 1.96 * float(values.double().std()) / len(values) ** 0.5 if len(values) > 1 else float("inf")
-    return float(values.double().mean()), half
-
-
 # ---------------------------------------------------------------- as the table calls them
 
 
