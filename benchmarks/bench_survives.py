@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import seconds, show
+from benchmarks.common import seconds, show
 from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.ledger import Ledger, raw_rows, read_run
 from unsample.bench.local import Processes, Workplace

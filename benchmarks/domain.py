@@ -14,7 +14,7 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from benchmarks.tables import show
+from benchmarks.common import show
 from unsample.datasets import Scenes
 from unsample.metrics.pixels import as_pil
 from unsample.models.domain import misfit_of

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditi
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import unsample
-from benchmarks.tables import seconds, show
+from benchmarks.common import seconds, show
 from unsample.models.latent import LatentModel
 from unsample.models.loading import BUNDLED_FOLDER
 

@@ -7,7 +7,7 @@ import sys
 import torch
 
 import unsample
-from benchmarks.tables import growth, in_child, show
+from benchmarks.common import growth, in_child, show
 
 BATCH = 64
 

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 import unsample
-from benchmarks.tables import growth, in_child, scene_batch, seconds, show, where
+from benchmarks.common import growth, in_child, scene_batch, seconds, show, where
 from unsample.methods import METHODS, get_method, setting_defaults
 from unsample.report.docs import table_of, write_section
 

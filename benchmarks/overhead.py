@@ -11,7 +11,7 @@ import statistics
 import torch
 
 import unsample
-from benchmarks.tables import scene_batch, seconds, show
+from benchmarks.common import scene_batch, seconds, show
 
 STEPS, REPEATS = 50, 7
 

@@ -9,7 +9,7 @@ import math
 import statistics
 from typing import Any
 
-from benchmarks.tables import load, show
+from benchmarks.common import load, show
 from unsample.datasets import open_dataset
 from unsample.experiment.cell import run_cells
 from unsample.experiment.setup import Setup

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import unsample
-from benchmarks.tables import generators, show
+from benchmarks.common import generators, show
 from training.build import write_manifest
 from training.cards import write_card
 from training.run import BUNDLED
