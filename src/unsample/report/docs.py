@@ -275,16 +275,15 @@ def planned_rows(run: RunData) -> list[PlannedRow]:
     """
     from unsample.bench.coverage import covered
     from unsample.bench.entries import methods_of
-    from unsample.bench.parts import part_of, parts_of
+    from unsample.bench.parts import parts_of
     from unsample.bench.plan import make_plan
+    from unsample.bench.sets import rows_of
 
     try:
         plan = make_plan(run.plan["plan"])
     except (BadOption, KeyError, TypeError) as error:
         raise BadInput(f"the plan of {str(run.folder)!r} is one that this version cannot make: {error}") from error
-    rows: dict[Any, list[Row]] = {}
-    for row in run.rows:
-        rows.setdefault(part_of(row), []).append(row)
+    rows = rows_of(run)
     far = {one.part: one.counts for one in covered(plan, run.standing)}
     found: dict[tuple[str, str, int, float | None], PlannedRow] = {}
     for part, named in parts_of(plan):
