@@ -320,12 +320,14 @@ def test_numbers_of_steps_that_cannot_be_are_refused(steps: Any) -> None:
         grid_from_scheduler(DDIMScheduler(), steps)
 
 
-def test_a_flow_matching_scheduler_is_refused() -> None:
-    with pytest.raises(Incompatible, match="FlowMatchEulerDiscreteScheduler has no discrete alphas_cumprod table"):
-        grid_from_scheduler(diffusers.FlowMatchEulerDiscreteScheduler(), 10)
-    flow = diffusers.DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
-    with pytest.raises(Incompatible, match="flow_prediction"):
-        grid_from_scheduler(flow, 10)
+def test_a_flow_matching_scheduler_keeps_its_own_sigmas_and_timesteps() -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    grid = grid_from_scheduler(scheduler, 10)
+    scheduler.set_timesteps(10)
+    assert grid.is_flow
+    assert grid.sigma == tuple(scheduler.sigmas.double().flip(0).tolist())
+    assert grid.timesteps[1:] == tuple(scheduler.timesteps.double().flip(0).tolist())
+    assert all(a + s == pytest.approx(1) for a, s in zip(grid.alpha, grid.sigma, strict=True))
 
 
 def test_something_that_is_no_scheduler_is_refused() -> None:

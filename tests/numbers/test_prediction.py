@@ -66,7 +66,9 @@ def test_sample_at_sigma_zero_is_refused() -> None:
 
 def test_an_unknown_type_is_refused() -> None:
     grid = Grid((1.0, 0.5), (0.0, 0.8), (0, 9), (1.0, 0.5), (0.0, 0.8), "flow")
-    with pytest.raises(Incompatible, match="prediction_type 'flow' is not one of epsilon, v_prediction, sample"):
+    with pytest.raises(
+        Incompatible, match="prediction_type 'flow' is not one of epsilon, v_prediction, sample, flow_prediction"
+    ):
         prediction_from_output(normal(*SHAPE), normal(*SHAPE), grid, 1)
 
 

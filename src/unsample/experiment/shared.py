@@ -72,7 +72,7 @@ class SharedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
+    def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """See `Model`."""
         asked = (x, timestep, condition.prompt_embeds, condition.class_labels)
         return self._answer("network", asked, lambda: self._model.network(x, timestep, condition))

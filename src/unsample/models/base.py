@@ -27,7 +27,7 @@ class Model(Protocol):
     takes_prompt: bool
     num_classes: int | None
 
-    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
+    def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """The raw output for `x` (B, C, H, W) in the state's dtype."""
 
     def encode(self, images: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Denoiser:
     dtype: torch.dtype | None
     batched_timestep = False  # whether the network takes a time for every picture
 
-    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
+    def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """The network's raw output: cast in, unwrap `.sample`, drop a learned variance, cast out.
 
         Raises:
@@ -33,7 +33,8 @@ class Denoiser:
         """
         import torch
 
-        t = torch.tensor(timestep, dtype=torch.int64, device=x.device)
+        kind = torch.int64 if timestep == int(timestep) else torch.float32  # between two rows of the table
+        t = torch.tensor(timestep, dtype=kind, device=x.device)
         t = t.expand(len(x)) if self.batched_timestep else t
         dtype, more = self.dtype or x.dtype, {}
         if condition.prompt_embeds is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
 from unsample.models.base import Condition, described, state_dict_sha256
+from unsample.numbers.grid import FLOW, prediction_type_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,8 @@ class GaussianModel:
     Args:
         means: (K, C, H, W), in the model's own range ([-1, 1] nominal).
         variances: (K, C, H, W), positive.
-        scheduler: a diffusers scheduler; its `prediction_type` is what `network` returns.
+        scheduler: a diffusers scheduler; its `prediction_type` is what `network` returns, the velocity eps - x0 for
+            one of flow matching.
         id: a name.
         fits: for a prompt, (K,) log-weights added to those of the components; None for a model without text.
     """
@@ -57,44 +59,55 @@ class GaussianModel:
         self.embed_width = len(means)  # an embedding is a log-weight a component
         self.device = means.device
         self.dtype: torch.dtype | None = torch.float64
-        self._last_level: tuple[float, tuple[Tensor, ...]] | None = None
+        self._last_level: tuple[tuple[float, float], tuple[Tensor, ...]] | None = None
 
     def to(self, device: torch.device) -> GaussianModel:
         """The same mixture on another device."""
         return GaussianModel(self.means.to(device), self.variances.to(device), self.scheduler, self.id, self.fits)
 
-    def network(self, x: Tensor, timestep: int, condition: Condition) -> Tensor:
-        """The exact eps, v or x0 (as the scheduler's `prediction_type` says), computed in float64."""
-        abar = float(self.scheduler.alphas_cumprod[timestep].double())
-        alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
+    def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
+        """The exact eps, v, x0 or velocity (as the scheduler's `prediction_type` says), computed in float64."""
+        kind = prediction_type_of(self.scheduler)
+        alpha, sigma = self._levels_at(timestep)
         if x.shape[1:] != self.means.shape[1:]:
             own, got = tuple(self.means.shape[1:]), tuple(x.shape[1:])
             raise Incompatible(f"{self.id} is a closed form and knows samples of {own} only; got {got}")
         flat = x.double().flatten(1)
-        x0 = self._posterior_mean(flat, abar, condition).reshape(x.shape)
-        kind = self.scheduler.config.prediction_type
-        if kind == "sample":
-            return x0.to(x.dtype)
+        x0, noise = (v.reshape(x.shape) for v in self._posterior_means(flat, alpha, sigma, condition))
+        if kind in ("sample", FLOW):
+            return (x0 if kind == "sample" else noise - x0).to(x.dtype)
         eps = (x.double() - alpha * x0) / sigma
         return (eps if kind == "epsilon" else alpha * eps - sigma * x0).to(x.dtype)
 
-    def _posterior_mean(self, x: Tensor, abar: float, condition: Condition) -> Tensor:
-        precision, centre, constant, gain, offset = self._level(abar)
+    def _levels_at(self, timestep: float) -> tuple[float, float]:
+        """alpha and sigma at a timestep; between two rows of a table log(sigma / alpha) is a straight line."""
+        if prediction_type_of(self.scheduler) == FLOW:
+            sigma = timestep / float(self.scheduler.config.num_train_timesteps)
+            return 1 - sigma, sigma
+        table, low = self.scheduler.alphas_cumprod, int(timestep)
+        abar = float(table[low].double())
+        if timestep != low:
+            ends = [math.log((1 - a) / a) for a in (abar, float(table[low + 1].double()))]
+            abar = 1 / (1 + math.exp(ends[0] + (timestep - low) * (ends[1] - ends[0])))
+        return math.sqrt(abar), math.sqrt(1 - abar)
+
+    def _posterior_means(self, x: Tensor, alpha: float, sigma: float, condition: Condition) -> tuple[Tensor, Tensor]:
+        """E[x0 | x] and E[eps | x]; neither divides by alpha or sigma."""
+        precision, centre, constant, gain, offset = self._level(alpha, sigma)
         logits = constant + x @ centre.T - 0.5 * (x**2) @ precision.T  # (B, K)
         if condition.prompt_embeds is not None:
             logits = logits + condition.prompt_embeds.double().flatten(1)
         weight = logits.softmax(1)
-        return weight @ offset + x * (weight @ gain)
+        return weight @ offset + x * (weight @ gain), sigma * (x * (weight @ precision) - weight @ centre)
 
-    def _level(self, abar: float) -> tuple[Tensor, ...]:
+    def _level(self, alpha: float, sigma: float) -> tuple[Tensor, ...]:
         """What depends on the noise level only; the last one asked for is kept, and another thread may replace it."""
         kept = self._last_level
-        if kept is None or kept[0] != abar:
-            alpha, variance = math.sqrt(abar), 1 - abar
+        if kept is None or kept[0] != (alpha, sigma):
             mu, v = self.means.flatten(1), self.variances.flatten(1)
-            s = abar * v + variance
+            s = alpha**2 * v + sigma**2
             constant = -0.5 * ((alpha * mu) ** 2 / s + s.log()).sum(1)
-            kept = abar, (1 / s, alpha * mu / s, constant, alpha * v / s, mu * (variance / s))
+            kept = (alpha, sigma), (1 / s, alpha * mu / s, constant, alpha * v / s, mu * (sigma**2 / s))
             self._last_level = kept
         return kept[1]
 
@@ -124,11 +137,12 @@ class GaussianModel:
         return self._sha256
 
 
-def scenes_mixture() -> GaussianModel:
+def scenes_mixture(scheduler: Any = None) -> GaussianModel:
     """`scenes-mixture`: 512 scenes at 32x32, every combination of 8 shapes, 4 colours, 4 backgrounds, 4 textures.
 
     All are drawn with the same jitter and light, so changing one attribute leads to another component: noise,
-    attributes and the true edit are all known. The variance is small in plain regions, larger in textured ones.
+    attributes and the true edit are all known. The variance is small in plain regions, larger in textured ones. With a
+    `scheduler` of flow matching it is the same mixture as a flow, its velocity exact.
     """
     import torch
     from diffusers import DDIMScheduler
@@ -139,7 +153,7 @@ def scenes_mixture() -> GaussianModel:
     scenes = mixture_scenes()
     drawn = render(scenes, 32)
     variances = torch.where(drawn.plain_mask > 0, 0.03**2, 0.12**2).expand_as(drawn.images)
-    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler = scheduler or DDIMScheduler(clip_sample=False)
     return GaussianModel(
         drawn.images * 2 - 1, variances, scheduler, "scenes-mixture", lambda prompt: fit_prompt(prompt, scenes)
     )

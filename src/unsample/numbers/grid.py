@@ -7,6 +7,7 @@ with its own grid for `trailing` and `linspace`).
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import warnings
@@ -19,7 +20,8 @@ from unsample.numeric import is_whole
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+FLOW = "flow_prediction"  # diffusers' name for a network that predicts eps - x0 on a grid with alpha + sigma = 1
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", FLOW)
 MAX_STEPS = 10**6  # where no model says how many it was trained with
 # spacings of Euler and DPM-Solver configs that the conversion to DDIM leaves out
 RESPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
@@ -29,6 +31,8 @@ RESPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", 
 class Grid:
     """N + 1 noise levels; index 0 is the clean end.
 
+    alpha^2 + sigma^2 = 1 (the variance is preserved), or of a flow alpha + sigma = 1.
+
     `timesteps[0]` is 0: the clean end has no network timestep of its own, and timestep 0 stands for it.
     `eval_alpha` and `eval_sigma` are the levels at which a network output is converted; they differ from `alpha`
     and `sigma` at index 0 only, where they are those of timestep 0.
@@ -36,12 +40,17 @@ class Grid:
 
     alpha: tuple[float, ...]
     sigma: tuple[float, ...]
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]  # whole numbers where they are rows of a table
     eval_alpha: tuple[float, ...]
     eval_sigma: tuple[float, ...]
     prediction_type: str = "epsilon"
     clip: float | None = None  # clamp of the predicted x_0, off unless asked for
     meta: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether its levels are those of flow matching, `x = (1 - sigma) x0 + sigma eps`."""
+        return self.prediction_type == FLOW
 
     @property
     def num_steps(self) -> int:
@@ -53,7 +62,7 @@ class Grid:
         return min(int(self.num_steps * strength), self.num_steps)
 
 
-def says_nothing(timestep: int) -> str:
+def says_nothing(timestep: float) -> str:
     """Of an epsilon-predicting network at alpha = 0."""
     return (
         f"an epsilon-predicting network says nothing at alpha = 0 (zero terminal SNR, timestep {timestep}); use a "
@@ -72,6 +81,13 @@ def check_steps(num_inference_steps: object, num_train_timesteps: int | None = N
         limit = f" and at most {highest}{why}" if num_train_timesteps or count > 0 else ""
         raise BadOption(f"num_inference_steps must be at least 1{limit}; got {shown(count)}")
     return count
+
+
+def prediction_type_of(scheduler: Any) -> str:
+    """What a scheduler's network predicts, in diffusers' words; flow matching names it in the scheduler's class."""
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        return FLOW
+    return str(getattr(scheduler, "config", {}).get("prediction_type", "epsilon"))
 
 
 def grid_from_scheduler(
@@ -96,6 +112,8 @@ def grid_from_scheduler(
     """
     if clip not in ("off", "config"):
         raise BadOption(f"clip must be 'off' or 'config'; got {clip!r}")
+    if prediction_type_of(scheduler) == FLOW:
+        return _flow_grid(scheduler, num_inference_steps)
     ddim = as_ddim(scheduler)
     if timestep_spacing is not None:
         ddim.register_to_config(timestep_spacing=timestep_spacing)
@@ -147,6 +165,16 @@ def grid_from_scheduler(
         clip=float(config.clip_sample_range) if clip == "config" and config.clip_sample else None,
         meta=meta,
     )
+
+
+def _flow_grid(scheduler: Any, num_inference_steps: int) -> Grid:
+    """The scheduler's own sigmas and timesteps, which need not be whole; alpha = 1 - sigma."""
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(check_steps(num_inference_steps, own.config.num_train_timesteps))
+    sigma = tuple(float(s) for s in own.sigmas.double().flip(0))
+    alpha = tuple(1 - s for s in sigma)
+    timesteps = (0, *(float(t) for t in own.timesteps.double().flip(0)))
+    return Grid(alpha, sigma, timesteps, alpha, sigma, FLOW, None, {"scheduler": type(scheduler).__name__})
 
 
 MOST_LEAP = 50.0  # linear and sigmoid schedules make at most 12 in 5 steps, a cosine that ends near 0 158 in 200

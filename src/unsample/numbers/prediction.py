@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unsample.errors import Incompatible
-from unsample.numbers.grid import PREDICTION_TYPES, Grid, says_nothing
+from unsample.numbers.grid import FLOW, PREDICTION_TYPES, Grid, says_nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,15 @@ class Prediction:
         return self._x0
 
 
+def output_from_prediction(p: Prediction, grid: Grid, i: int) -> Tensor:
+    """What the network answered: the inverse of `prediction_from_output`, where x0 was not clamped."""
+    if grid.prediction_type == "v_prediction":
+        return grid.eval_alpha[i] * p.eps - grid.eval_sigma[i] * p.x0
+    if grid.prediction_type == FLOW:
+        return p.eps - p.x0
+    return p.eps if grid.prediction_type == "epsilon" else p.x0
+
+
 def prediction_from_output(output: Tensor, x: Tensor, grid: Grid, i: int) -> Prediction:
     """Convert a network output at grid point i.
 
@@ -55,6 +64,8 @@ def prediction_from_output(output: Tensor, x: Tensor, grid: Grid, i: int) -> Pre
         return Prediction(lambda: clamped((x - sigma * output) / alpha), output)
     if grid.prediction_type == "v_prediction":
         return Prediction(lambda: clamped(alpha * x - sigma * output), alpha * output + sigma * x)
+    if grid.prediction_type == FLOW:  # the velocity eps - x0
+        return Prediction(lambda: clamped(x - sigma * output), x + alpha * output)
     if grid.prediction_type == "sample":
         if sigma == 0:
             raise Incompatible("a sample-predicting network fixes no eps at sigma = 0; start at a noisier timestep")

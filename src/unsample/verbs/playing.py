@@ -14,7 +14,7 @@ from unsample.methods import Method
 from unsample.models.base import Condition, Model
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.pixel import UNKNOWN
-from unsample.numbers.grid import PREDICTION_TYPES, Grid
+from unsample.numbers.grid import FLOW, Grid, prediction_type_of
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.preflight import rules
 from unsample.verbs.prompts import Prompts
@@ -213,27 +213,22 @@ def with_negatives(prompts: Prompts, inversion: Inversion) -> Prompts:
 
 def grid_of(inversion: Inversion, model: Model) -> Grid:
     """The very grid of the inversion; what the network's output means is the model's own affair."""
-    stored, trained = inversion.meta.grid, len(model.scheduler.alphas_cumprod)
-    last = stored.timesteps[-1]
-    if last >= trained:
-        raise BadInput(f"the inversion's noisiest timestep is {last}, and {model.id} was trained on 0 to {trained - 1}")
-    return stored.grid(model.scheduler.config.get("prediction_type", "epsilon"))
+    stored, trained = inversion.meta.grid, int(model.scheduler.config.num_train_timesteps)
+    last, highest = stored.timesteps[-1], trained if stored.prediction_type == FLOW else trained - 1
+    if last > highest:
+        raise BadInput(f"the inversion's noisiest timestep is {last}, and {model.id} was trained on 0 to {highest}")
+    return stored.grid(prediction_type_of(model.scheduler))
 
 
 def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> None:
     """Whether a model is the one that inverted.
 
     Raises:
-        BadInput: it is another, where that is not allowed, or one on whose grids nothing is played back yet.
+        BadInput: it is another, where that is not allowed, or of another kind of grid.
     """
     made_by, was = inversion.meta.model, inversion.meta.grid.prediction_type
-    if was not in PREDICTION_TYPES:
-        raise BadInput(
-            f"this inversion was made on the grid of a flow model, {made_by.id} (prediction type {was}), and this "
-            f"version of unsample plays back {', '.join(PREDICTION_TYPES)} only; upgrade unsample"
-        )
-    means = model.scheduler.config.get("prediction_type", "epsilon")
-    if was != means and not allow_other_model:
+    means = prediction_type_of(model.scheduler)
+    if was != means and (not allow_other_model or FLOW in (was, means)):
         raise BadInput(
             f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that model, "
             f"or {argument('allow_other_model')}"

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from unsample.numbers.grid import PREDICTION_TYPES, Grid
+from unsample.numbers.grid import FLOW, PREDICTION_TYPES, Grid
 
 DEEPEST = 64  # of lists and objects within each other: a method may hold 16 others, two levels each
-FLOW = "flow_prediction"  # diffusers' name for a network that predicts eps - x0 on a grid with alpha + sigma = 1
 T = TypeVar("T")
 
 
@@ -69,17 +68,15 @@ class MethodRecord(_Part):
 
 
 def _variance_preserving(grid: GridRecord) -> None:
-    """alpha^2 + sigma^2 = 1, and timesteps that are rows of a table."""
+    """alpha^2 + sigma^2 = 1."""
     if any(abs(a * a + s * s - 1) > 1e-6 for a, s in grid.levels):
         raise ValueError("its levels should preserve the variance")
-    if any(isinstance(t, float) for t in grid.timesteps):
-        raise ValueError("its timesteps should be whole numbers")
     if 0 in grid.eval_sigma:
         raise ValueError("only its clean end may hold no noise, and only its last point no picture")
 
 
 def _interpolating(grid: GridRecord) -> None:
-    """alpha + sigma = 1, and timesteps that may lie between those of a table."""
+    """alpha + sigma = 1."""
     if any(abs(a + s - 1) > 1e-6 for a, s in grid.levels):
         raise ValueError("alpha and sigma of a level should add up to 1")
 

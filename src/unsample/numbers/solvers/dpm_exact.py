@@ -127,7 +127,7 @@ def run_ahead(predict: Any, x: Tensor, grid: Grid, i: int, j: int, fine_step: in
 
 def finer(grid: Grid, alphas_cumprod: Tensor, i: int, j: int, fine_step: int) -> Grid:
     """The grid from i to j through the scheduler's own timesteps between them."""
-    earlier, later = grid.timesteps[i], grid.timesteps[j]
+    earlier, later = int(grid.timesteps[i]), int(grid.timesteps[j])
     count = fine_steps(earlier, later, fine_step)
     between = [earlier + round((later - earlier) * k / count) for k in range(1, count)]
     abar = [float(alphas_cumprod[t].double()) for t in between]

@@ -30,7 +30,7 @@ class RenoisePlan:
 
     num_renoise_steps: int
     early_renoise_steps: int  # at most so many where the timestep is below `early_timestep`
-    early_timestep: int
+    early_timestep: float
     early_window: tuple[int, int]  # the predictions k that are averaged, from and before, early
     late_window: tuple[int, int]  # and at the other steps
     average: bool
@@ -40,27 +40,27 @@ class RenoisePlan:
     num_ac_rolls: int
     eta: float
 
-    def last(self, timestep: int) -> int:
+    def last(self, timestep: float) -> int:
         """K: predictions are made for k = 0 .. K."""
         early = timestep < self.early_timestep
         return min(self.early_renoise_steps, self.num_renoise_steps) if early else self.num_renoise_steps
 
-    def window(self, timestep: int) -> tuple[int, int]:
+    def window(self, timestep: float) -> tuple[int, int]:
         """The predictions that are averaged, from and before."""
         return self.early_window if timestep < self.early_timestep else self.late_window
 
-    def regularises_from(self, timestep: int) -> int:
+    def regularises_from(self, timestep: float) -> int:
         """The first prediction that is regularised; beyond K: none is."""
         if self.num_reg_steps == 0 or self.lambda_ac == self.lambda_kl == 0:
             return self.last(timestep) + 1
         low = self.window(timestep)[0]
         return low if self.average else min(low, 1)
 
-    def compares(self, timestep: int) -> bool:
+    def compares(self, timestep: float) -> bool:
         """Whether a prediction at the forward-noised picture is asked for, which only the divergence needs."""
         return self.lambda_kl > 0 and self.regularises_from(timestep) <= self.last(timestep)
 
-    def passes(self, timestep: int) -> int:
+    def passes(self, timestep: float) -> int:
         """Predictions of one step."""
         return self.last(timestep) + 1 + self.compares(timestep)
 
