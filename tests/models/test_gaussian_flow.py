@@ -30,7 +30,7 @@ def test_its_ends_divide_by_nothing() -> None:
     assert rms(model.network(x, 1000.0, Condition()) - (x - model.means.mean(0))) < 1e-12  # all noise
 
 
-@pytest.mark.parametrize("steps", [10, 40])
+@pytest.mark.parametrize("steps", [30])
 def test_a_flow_is_sampled_inverted_and_saved(steps: int, tmp_path: object) -> None:
     model = mixture(scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0))
     noise = normal(1, *model.sample_shape, seed=7)

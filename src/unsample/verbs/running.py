@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Callback = Callable[[Any, int, int, "dict[str, Any]"], "dict[str, Any] | None"]
+Callback = Callable[[Any, int, float, "dict[str, Any]"], "dict[str, Any] | None"]
 
 
 @dataclass(frozen=True)
