@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from unsample.models.base import Condition
     from unsample.models.guidance import Predict
     from unsample.numbers.grid import Grid
 
@@ -125,7 +124,7 @@ class Method:
     check_grid: Callable[[Grid, int], None] | None = None  # refuses a grid and a stop, or warns, before any work
     begin: Callable[[Task], State] | None = None
     fit: Callable[[Task, list[Tensor], State], State] | None = None  # pivots: clean first, stop + 1 of them
-    playback: Callable[[Predict, Condition], Predict] | None = None  # given the source's condition
+    playback: Callable[[Predict, Predict], Any] | None = None  # given the inversion's own, and its guidance, beside it
     fresh: Callable[[Tensor], State] | None = None  # the state with which `sample_step` starts from fresh noise
     edit_step: Step | None = None  # where an edit plays the record otherwise than a reconstruction
     keeps: Mapping[str, Kept] = field(default_factory=dict)  # the state that is saved with the noise
@@ -145,6 +144,8 @@ class Method:
     strength: float | None = None  # the method's own default
     timestep_spacing: str | None = None  # in place of the scheduler's
     refuses_edit: str | None = None  # why it cannot edit
+    refuses_vp: str | None = None  # why it does not run on a grid that preserves the variance
+    refuses_flow: str | None = None  # why it does not run on a grid of flow matching
     notes: Callable[[Grid, int], dict[str, Any]] | None = None  # what else its record says, from grid and stop
 
     def __post_init__(self) -> None:

@@ -50,10 +50,11 @@ def negative_prompt(
     """
     way_up = as_base(base, "negative_prompt")
 
-    def playback(predict: Predict, source: Condition) -> Predict:
-        if predict.condition is source and lerp == 0:
-            return predict.with_condition(source, source).on(predict.grid, 1.0)  # the same digits, half the passes
-        return predict.with_condition(predict.condition, _mixed(source, predict.unconditional, lerp))
+    def playback(predict: Predict, source: Predict) -> Predict:
+        own = source.condition
+        if predict.condition is own and lerp == 0:
+            return predict.with_condition(own, own).on(predict.grid, 1.0)  # the same digits, half the passes
+        return predict.with_condition(predict.condition, _mixed(own, predict.unconditional, lerp))
 
     return replace(
         way_up,

@@ -21,7 +21,6 @@ from unsample.numbers.walk import State
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsample.models.base import Condition
     from unsample.models.guidance import Predict
 
 
@@ -92,8 +91,8 @@ def proximal(
         (count,) = pulled.lengths(task.grid.timesteps, task.stop)
         return {**state, "pivots": torch.stack(pivots[:count], 1)}
 
-    def playback(predict: Predict, source: Condition) -> Predict:
-        return predict.with_condition(predict.condition, source)
+    def playback(predict: Predict, source: Predict) -> Predict:
+        return predict.with_condition(predict.condition, source.condition)
 
     return replace(
         way_up,

@@ -126,6 +126,12 @@ def check_needs_trajectory(method: Method, recorded: bool) -> None:
         )
 
 
+def check_levels(method: Method, flow: bool) -> None:
+    """A method that runs on the noise levels of the model: of flow matching, or such that preserve the variance."""
+    if why := method.refuses_flow if flow else method.refuses_vp:
+        raise Incompatible(f"{method.name} does not run on {'flow matching' if flow else 'a diffusion model'}: {why}")
+
+
 def check_edits(method: Method) -> None:
     """A method that can edit."""
     if method.refuses_edit:

@@ -123,6 +123,7 @@ def sample(
     model = load(model)
     w = check_guidance(guidance_scale)
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
+    rules.check_levels(sampler, grid.is_flow)
     if sampler.check_grid is not None:
         sampler.check_grid(grid, grid.num_steps)
     check_end(grid, grid.num_steps, sampling=True)
@@ -232,6 +233,7 @@ def invert(
     spacing = configured.timestep_spacing
     grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
     stop = rules.check_strength(strength, grid.num_steps)
+    rules.check_levels(configured, grid.is_flow)
     if configured.check_grid is not None:
         configured.check_grid(grid, stop)
     check_end(grid, stop)

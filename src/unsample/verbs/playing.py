@@ -12,7 +12,7 @@ from typing import Any
 from unsample.errors import BadInput, BadOption, Incompatible, UnsampleWarning
 from unsample.methods import Method
 from unsample.models.base import Condition, Model
-from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
+from unsample.models.guidance import Predict, Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.pixel import UNKNOWN
 from unsample.numbers.grid import FLOW, Grid, prediction_type_of
 from unsample.numbers.solvers.ddim import ddim_sample
@@ -71,11 +71,18 @@ def play(
             check_state(method, inversion, run.condition)
             state = {name: value.to(model.device) for name, value in inversion.state.items()}
             if method.playback is not None:
-                own = run.condition if again else prompts_of(inversion).conditions(model, len(x), 1)[0]
-                run.predict = method.playback(run.predict, own)
+                source = run.predict if again else _source(run.predict, inversion)
+                run.predict = method.playback(run.predict, source)
             made = run.sample(x, method.sample_step if again or not method.edit_step else method.edit_step, state)
     warn_constant(made, inversion, asked.verb)
     return played(made, run, inversion, (guidance.scale, schedule_name(guidance.schedule)), use)
+
+
+def _source(edit: Predict, inversion: Inversion) -> Predict:
+    """What the inversion was conditioned on, under the guidance that it walked up; the edit counts its cost."""
+    w = float(inversion.meta.guidance_scale)
+    own, free = prompts_of(inversion).conditions(edit.model, len(inversion), w)
+    return Predict(edit.model, edit.grid, own, free, w, len(inversion), edit.cost)
 
 
 def opened(inversion: Inversion | str | os.PathLike[str]) -> Inversion:
