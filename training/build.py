@@ -14,7 +14,7 @@ from pathlib import Path
 from training.run import BUNDLED
 from unsample.media.files import atomic_write
 
-PARTS = (["clip"], ["vae", "all"], ["vae", "decoder"], ["sd"], ["ddpm"])
+PARTS = (["clip"], ["vae", "all"], ["vae", "decoder"], ["sd"], ["ddpm"], ["flow"])
 
 
 def write_manifest() -> None:
