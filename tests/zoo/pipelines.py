@@ -33,7 +33,7 @@ from tests.zoo.parts import (
     unet,
     vae,
 )
-from tests.zoo.text import clip, clip_tokenizer, language_model, seeded, t5, tokenizer
+from tests.zoo.text import bert, clip, clip_tokenizer, language_model, seeded, t5, tokenizer
 
 UNSAFE: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
@@ -650,3 +650,104 @@ def auraflow() -> Any:
     )
     parts = {"tokenizer": tokenizer(), "text_encoder": t5(), "vae": vae(), "transformer": network}
     return diffusers.AuraFlowPipeline(**parts, scheduler=flow(shift=1.73))
+
+
+# ---------------------------------------------------------------- others of diffusers
+
+
+def lumina() -> Any:
+    """The first Lumina: a learned variance, guidance on three channels."""
+    network = transformer(
+        diffusers.LuminaNextDiT2DModel,
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=1,
+        num_attention_heads=3,
+        num_kv_heads=1,
+        multiple_of=16,
+        cross_attention_dim=32,
+    )
+    return diffusers.LuminaPipeline(
+        transformer=network,
+        vae=vae(4),
+        text_encoder=language_model(),
+        tokenizer=tokenizer(),
+        scheduler=flow(),
+    )
+
+
+def cogview3() -> Any:
+    """Zero terminal SNR, v prediction."""
+    network = transformer(
+        diffusers.CogView3PlusTransformer2DModel,
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        out_channels=4,
+        text_embed_dim=32,
+        time_embed_dim=8,
+        condition_dim=4,
+        pos_embed_max_size=16,
+        sample_size=16,
+    )
+    table: dict[str, Any] = {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    scheduler = diffusers.CogVideoXDDIMScheduler(**table, rescale_betas_zero_snr=True)
+    parts = {"tokenizer": tokenizer(), "text_encoder": t5(), "vae": vae(), "transformer": network}
+    return diffusers.CogView3PlusPipeline(**parts, scheduler=scheduler)
+
+
+def hunyuan_dit() -> Any:
+    """Two text encoders, a learned variance."""
+    network = transformer(
+        diffusers.HunyuanDiT2DModel,
+        sample_size=16,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=3,
+        in_channels=4,
+        cross_attention_dim=32,
+        cross_attention_dim_t5=32,
+        pooled_projection_dim=16,
+        hidden_size=24,
+        activation_fn="gelu-approximate",
+    )
+    return diffusers.HunyuanDiTPipeline(
+        vae=vae(4),
+        text_encoder=bert(),
+        tokenizer=tokenizer(77),
+        transformer=network,
+        scheduler=DDPMScheduler(prediction_type="v_prediction", beta_schedule="scaled_linear", beta_end=0.018),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        text_encoder_2=t5(),
+        tokenizer_2=tokenizer(256),
+    )
+
+
+def ovis() -> Any:
+    """FLUX's layout, a language model."""
+    network = transformer(
+        diffusers.OvisImageTransformer2DModel,
+        patch_size=1,
+        in_channels=16,
+        out_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return diffusers.OvisImagePipeline(
+        scheduler=flow(use_dynamic_shifting=True),
+        vae=vae(**PLAIN_VAE),
+        text_encoder=language_model(),
+        tokenizer=tokenizer(1024),
+        transformer=network,
+    )

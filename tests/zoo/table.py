@@ -107,6 +107,10 @@ ZOO: dict[str, Family] = {
     "hunyuan_meanflow": _distilled(of.hunyuan_meanflow, call=MIDDLE, guidance="distilled_guidance_scale"),
     "auraflow": Family(of.auraflow),
     "pix2pix": Family(of.instruct_pix2pix, call={"image": picture(), "image_guidance_scale": 1.5}),
+    "lumina": Family(of.lumina, call={**MIDDLE, "clean_caption": False}),
+    "cogview3": Family(of.cogview3),
+    "hunyuan_dit": Family(of.hunyuan_dit, call={**MIDDLE, **UNBINNED}),
+    "ovis": Family(of.ovis),
     # refused, by name
     "pag": Family(of.pag, refused="perturbed-attention"),
     "lcm": Family(of.lcm, refused="stochastic", negative=False),

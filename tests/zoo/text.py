@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    BertConfig,
+    BertModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -94,6 +96,21 @@ def clip(projected: bool = False, length: int = 77, width: int = 32) -> Any:
         pad_token_id=0,
     )
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+
+
+@seeded(2)
+def bert(width: int = 32) -> Any:
+    """A BERT of two layers."""
+    return BertModel(
+        BertConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=width,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            pad_token_id=0,
+        )
+    )
 
 
 @seeded(2)
