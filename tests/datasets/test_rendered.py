@@ -116,7 +116,7 @@ def test_generated_of_the_mixture_has_captions_that_each_fit_one_component() -> 
     dataset = open_dataset("generated:16,mixture")
     assert dataset.spec == "generated:16,split=report,mixture"
     assert dataset.ids[3] == "generated-mixture-report-3"
-    weights = unsample.load("scenes-mixture").embed([dataset[k].prompt or "" for k in range(16)])
+    weights = unsample.load("scenes-mixture").embed([dataset[k].prompt or "" for k in range(16)]).prompt_embeds
     assert (weights == 0).sum(-1).flatten().tolist() == [1] * 16
     assert len({dataset[k].prompt for k in range(16)}) == 16
 

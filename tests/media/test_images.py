@@ -128,7 +128,7 @@ def test_several_prompts_over_an_inversion_of_one_picture_make_an_edit_each(orac
     for k, prompt in enumerate(PROMPTS):
         alone = unsample.edit(oracle, one, prompt, guidance_scale=2)
         assert float((alone.images[0] - edits.images[k]).abs().max()) < 1e-6  # another batch size rounds otherwise
-    embeds = unsample.edit(oracle, one, prompt_embeds=oracle.embed(list(PROMPTS)), guidance_scale=2)
+    embeds = unsample.edit(oracle, one, prompt_embeds=oracle.embed(list(PROMPTS)).prompt_embeds, guidance_scale=2)
     assert float((embeds.images - edits.images).abs().max()) < 1e-6
     with pytest.raises(BadOption, match="3 of them for 2 pictures|one string, or 2"):
         unsample.edit(oracle, inversion, [*PROMPTS, PROMPTS[0]])

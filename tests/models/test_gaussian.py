@@ -37,8 +37,8 @@ def log_density(model: GaussianModel, x: Tensor, abar: float, log_weights: Tenso
 def test_eps_is_minus_sigma_times_the_score_of_the_mixture(timestep: int, prompt: str | None) -> None:
     model = mixture(SHAPE, scheduler=float64_tables(DDIMScheduler(clip_sample=False)))
     abar = float(model.scheduler.alphas_cumprod[timestep])
-    condition = Condition() if prompt is None else Condition(model.embed([prompt]).expand(5, -1, -1))
-    weights = None if prompt is None else model.embed([prompt])[0, 0]
+    condition = Condition() if prompt is None else Condition(model.embed([prompt]).prompt_embeds.expand(5, -1, -1))
+    weights = None if prompt is None else model.embed([prompt]).prompt_embeds[0, 0]
     # noisy data, as the walks meet it: a point between components is where the score is hardest
     x = math.sqrt(abar) * 0.5 * normal(5, *SHAPE) + math.sqrt(1 - abar) * normal(5, *SHAPE, seed=1)
     x.requires_grad_()
@@ -67,9 +67,9 @@ def test_the_conditional_eps_is_that_of_the_subset_of_components() -> None:
     subset = GaussianModel(model.means[:3], model.variances[:3], model.scheduler)
     x = normal(4, *SHAPE)
     for timestep in (5, 500):
-        conditional = model.network(x, timestep, Condition(model.embed(["left"]).expand(4, -1, -1)))
+        conditional = model.network(x, timestep, Condition(model.embed(["left"]).prompt_embeds.expand(4, -1, -1)))
         assert rms(conditional - subset.network(x, timestep, Condition())) < 1e-11  # rounding
-        both = model.network(x, timestep, Condition(model.embed([""]).expand(4, -1, -1)))
+        both = model.network(x, timestep, Condition(model.embed([""]).prompt_embeds.expand(4, -1, -1)))
         assert torch.equal(both, model.network(x, timestep, Condition()))
 
 
@@ -166,7 +166,7 @@ def test_a_prompt_picks_the_components_that_fit(scenes: GaussianModel) -> None:
     drawn = mixture_scenes()
 
     def picked(prompt: str) -> list[Any]:
-        return [s for s, fits in zip(drawn, scenes.embed([prompt])[0, 0] == 0, strict=True) if fits]
+        return [s for s, fits in zip(drawn, scenes.embed([prompt]).prompt_embeds[0, 0] == 0, strict=True) if fits]
 
     assert len(picked("")) == 512
     assert {s.shape for s in picked("a circle")} == {"circle"}

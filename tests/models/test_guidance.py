@@ -20,7 +20,7 @@ from unsample.numbers.grid import grid_from_scheduler
 
 def test_halves_asked_for_apart_join_to_what_plain_sampling_sees_clamped_or_not() -> None:
     model = mixture(scheduler=DDIMScheduler(clip_sample=True, clip_sample_range=0.6))
-    embeds = model.embed(["left", "right"])
+    embeds = model.embed(["left", "right"]).prompt_embeds
     for clip in ("off", "config"):
         grid = grid_from_scheduler(model.scheduler, 5, clip=clip)
         predict = Predict(model, grid, Condition(embeds[:1]), Condition(embeds[1:]), 3.0, 1)

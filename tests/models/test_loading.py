@@ -392,4 +392,4 @@ def test_the_latent_adapter_encodes_to_the_scaled_posterior_mean_and_back() -> N
         assert torch.equal(model.encode(images), latents)  # never a sample
         decoded = model.vae.decode(latents / model.vae.config.scaling_factor).sample / 2 + 0.5
         assert torch.equal(model.decode(latents), decoded)
-    assert model.network(latents, 5, Condition(model.embed(["a"]))).shape == latents.shape
+    assert model.network(latents, 5, Condition(model.embed(["a"]).prompt_embeds)).shape == latents.shape

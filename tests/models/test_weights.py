@@ -74,7 +74,7 @@ def adapt(pipeline: Any, **more: Any) -> Adapted:
 def said(model: Any) -> Tensor:
     """What the network answers to a fixed question, the text encoder in front of it."""
     with torch.no_grad():
-        embeds = model.embed(["a red circle"]) if model.takes_prompt else None
+        embeds = model.embed(["a red circle"]).prompt_embeds if model.takes_prompt else None
         return model.network(normal(1, *model.sample_shape, dtype=torch.float32), 400, Condition(embeds))
 
 
@@ -334,7 +334,7 @@ def test_a_word_of_several_vectors_is_as_many_tokens_as_diffusers_makes_of_it() 
     vectors = normal(3, 32, dtype=torch.float32)
     pipeline.load_textual_inversion({"<cat>": vectors}, token="<cat>")
     model: Any = load(pipeline)
-    ours = model.embed(["a <cat>"])
+    ours = model.embed(["a <cat>"]).prompt_embeds
     with torch.no_grad():
         theirs = pipeline.encode_prompt("a <cat>", "cpu", 1, False)[0]
     assert torch.equal(ours, theirs)

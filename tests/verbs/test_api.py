@@ -388,7 +388,7 @@ def test_images_or_latents_one_of_the_two(oracle: Any) -> None:
 def test_prompt_embeds_take_the_place_of_the_prompt(text_model: Any, oracle: Any) -> None:
     for model in (text_model, oracle):
         with torch.no_grad():
-            embeds, negative = model.embed(["left"]), model.embed(["right"])
+            embeds, negative = model.embed(["left"]).prompt_embeds, model.embed(["right"]).prompt_embeds
         images = pictures(model, 2)
         words = {"prompt": "left", "negative_prompt": "right"}
         tensors = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
@@ -408,7 +408,7 @@ def test_prompt_embeds_take_the_place_of_the_prompt(text_model: Any, oracle: Any
 
 def test_prompt_embeds_of_another_text_encoder_are_refused(text_model: Any) -> None:
     with torch.no_grad():
-        embeds = text_model.embed(["left"])
+        embeds = text_model.embed(["left"]).prompt_embeds
     for wrong in (embeds[..., 1:], embeds[0]):
         for name in ("prompt_embeds", "negative_prompt_embeds"):
             with pytest.raises(BadOption, match=f"{name} of .* are"):
@@ -422,7 +422,7 @@ def test_a_network_that_answers_fewer_channels_is_refused() -> None:
 
 
 def test_prompts_and_embeds_that_do_not_fit_are_refused(oracle: Any, text_model: Any) -> None:
-    images, embeds = pictures(oracle, 2), oracle.embed(["left"])
+    images, embeds = pictures(oracle, 2), oracle.embed(["left"]).prompt_embeds
     wrong: list[dict[str, Any]] = [
         {"prompt": "left", "prompt_embeds": embeds},
         {"prompt": ["left"] * 3},
@@ -732,7 +732,7 @@ def test_a_wrapped_network_with_a_vae_gives_what_the_pipeline_gives(text_model: 
     model = unsample.wrap(text_model.unet, text_model.scheduler, vae=text_model.vae)
     assert (model.sample_shape, model.picture_size) == (text_model.sample_shape, text_model.picture_size)
     with torch.no_grad():
-        embeds = text_model.embed(["left"])
+        embeds = text_model.embed(["left"]).prompt_embeds
     images = pictures(model, 2)
     a = unsample.invert(model, images, prompt_embeds=embeds, num_inference_steps=3)
     b = unsample.invert(text_model, images, "left", num_inference_steps=3)

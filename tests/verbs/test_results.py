@@ -38,7 +38,7 @@ def inversion() -> Inversion:
 def embedded(**more: Any) -> Inversion:
     """Of two pictures, conditioned on embeddings."""
     model = mixture()
-    embeds, negative = model.embed(["left"]), model.embed(["", ""])
+    embeds, negative = model.embed(["left"]).prompt_embeds, model.embed(["", ""]).prompt_embeds
     return unsample.invert(
         model,
         torch.cat([mixture_picture(model, k) for k in (0, 1)]),

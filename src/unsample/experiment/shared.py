@@ -66,15 +66,17 @@ class Shared:
 class SharedModel:
     """A model whose answers are remembered; everything else about it is the model's own."""
 
-    def __init__(self, model: Any, shared: Shared) -> None:
+    def __init__(self, model: Any, shared: Shared, where: tuple[int, ...] = ()) -> None:
         self._model, self._shared, self._sha256 = model, shared, model.weights_sha256()
+        self._where = where  # the size and the number of steps that it is bound to
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """See `Model`."""
-        asked = (x, timestep, condition.prompt_embeds, condition.class_labels)
+        rows = [part for named in condition.named.items() for part in named]
+        asked = (x, timestep, *self._where, *rows)
         return self._answer("network", asked, lambda: self._model.network(x, timestep, condition))
 
     def encode(self, images: Tensor) -> Tensor:
@@ -85,24 +87,38 @@ class SharedModel:
         """See `Model`."""
         return self._answer("decode", (latents,), lambda: self._model.decode(latents))
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str | None], negative: bool = False) -> Condition:
         """See `Model`."""
-        return self._answer("embed", tuple(prompts), lambda: self._model.embed(prompts))
+        asked = (*prompts, negative, *self._where)
+        return self._kept("embed", asked, lambda: self._model.embed(prompts, negative))
+
+    def at(self, sample_shape: tuple[int, ...], num_inference_steps: int) -> SharedModel:
+        """See `Model`."""
+        bound = self._model.at(sample_shape, num_inference_steps)
+        where = (*sample_shape, num_inference_steps)
+        return self if bound is self._model else SharedModel(bound, self._shared, where)
 
     def _answer(self, what: str, asked: Sequence[Any], make: Callable[[], Tensor]) -> Tensor:
         """A copy of its own, since whoever asked may write into it."""
         import torch
 
+        answer = self._kept(what, asked, make)
+        return answer if torch.is_grad_enabled() else answer.clone()
+
+    def _kept(self, what: str, asked: Sequence[Any], make: Callable[[], T]) -> T:
+        """What was answered before; calls that a gradient goes through are made anew."""
+        import torch
+
         if torch.is_grad_enabled():
             return make()
 
-        def made() -> Tensor:
+        def made() -> T:
             answer = make()
-            if answer.is_cuda:
-                torch.cuda.synchronize(answer.device)  # so that the seconds are those of the work
+            for device in {tensor.device for tensor in _tensors(answer) if tensor.is_cuda}:
+                torch.cuda.synchronize(device)  # so that the seconds are those of the work
             return answer
 
-        return self._shared.once(key_of(what, self._sha256, *asked), made).clone()
+        return self._shared.once(key_of(what, self._sha256, *asked), made)
 
 
 def key_of(*asked: Any) -> bytes:

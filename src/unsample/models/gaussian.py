@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
-from unsample.models.base import Condition, described, state_dict_sha256
+from unsample.models.base import Adapter, Condition, described, state_dict_sha256
 from unsample.numbers.grid import FLOW, prediction_type_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class GaussianModel:
+class GaussianModel(Adapter):
     """A mixture of K Gaussians with diagonal variances.
 
     Args:
@@ -120,13 +120,13 @@ class GaussianModel:
         images = latents / 2 + 0.5
         return images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str | None], negative: bool = False) -> Condition:
         """(B, 1, K) log-weights of the components, -1e4 for those that do not fit the prompt."""
         import torch
 
         if self.fits is None:
             raise Incompatible(f"{self.id} takes no prompt; leave prompt out, or use scenes-mixture or scenes-sd")
-        return torch.stack([self.fits(p) for p in prompts])[:, None].to(self.device)
+        return Condition(torch.stack([self.fits(p or "") for p in prompts])[:, None].to(self.device))
 
     @cached_property
     def _sha256(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, shown, unknown_name
 from unsample.models.base import Condition, Model
-from unsample.numbers.prediction import Prediction, prediction_from_output
+from unsample.numbers.prediction import Prediction, output_from_prediction, prediction_from_output
 from unsample.numeric import is_real
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ class Predict:
 
     Guidance is `eps = eps_u + w (eps_c - eps_u)` for every w >= 0: one pass at w = 0 (unconditional) and at w = 1
     (conditional), two otherwise, run as one batched call. Below 1 this differs from diffusers, which then leaves
-    guidance out. The network's gradient passes are counted where they happen, by a hook on its output.
+    guidance out. The halves are joined by the model's own `rule`, linear unless its pipeline renormalises. Where
+    guidance was distilled into the network, w goes into its condition (the row "guidance"): always one pass. The
+    network's gradient passes are counted where they happen, by a hook on its output.
 
     Args:
         model: the adapter.
@@ -93,8 +95,13 @@ class Predict:
     ) -> None:
         one = is_real(guidance_scale)
         self.scales = tuple([check_guidance(guidance_scale)] * (grid.num_steps + 1) if one else guidance_scale)  # type: ignore[arg-type]
-        if unconditional is None and any(w != 1 for w in self.scales):
-            asked = next(w for w in self.scales if w != 1)
+        asked = next((w for w in self.scales if w != 1), None)
+        if asked is not None and model.guidance == "none":
+            raise Incompatible(
+                f"guidance_scale={asked:g} was asked for, and {model.id} has no guidance: its pipeline asks once a "
+                "step and tells the network no scale; use guidance_scale=1"
+            )
+        if asked is not None and unconditional is None and model.guidance == "cfg":
             labelled, embedded = condition.class_labels is not None, condition.prompt_embeds is not None
             names = [n for n, there in (("embeds", embedded or not labelled), ("labels", labelled)) if there]
             kinds = {
@@ -128,13 +135,13 @@ class Predict:
             rows: int64 indices of the pictures in `x`, None for all.
         """
         w = self.scales[i]
-        if w == 1:
+        if w == 1 or self.model.guidance != "cfg":
             output = self._ask(x, i, rows, self.condition)
         elif w == 0:
             output = self._ask(x, i, rows, self._free())
         else:
             free, bound = self._ask(x, i, rows, self._free(), self.condition).chunk(2)
-            output = free + w * (bound - free)  # linear: eps, v and x0 alike
+            output = self.model.rule(free, bound, w)
         return prediction_from_output(output, x, self.grid, i)
 
     def conditional(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
@@ -156,6 +163,9 @@ class Predict:
     def guided(self, free: Prediction, bound: Prediction, i: int) -> Prediction:
         """Two predictions joined with the guidance at grid point i; no pass."""
         w = self.scales[i]
+        if not self.model.linear and w not in (0, 1):
+            x, raw = self._asked(bound, i), [output_from_prediction(p, self.unclamped, i) for p in (free, bound)]
+            return prediction_from_output(self.model.rule(raw[0], raw[1], w), x, self.grid, i)
         return self.clamped(Prediction(free.x0 + w * (bound.x0 - free.x0), free.eps + w * (bound.eps - free.eps)))
 
     def clamped(self, p: Prediction) -> Prediction:
@@ -163,9 +173,25 @@ class Predict:
         clip = self.grid.clip
         return p if clip is None else Prediction(p.x0.clamp(-clip, clip), p.eps)
 
+    def _asked(self, p: Prediction, i: int) -> Tensor:
+        """The point that a prediction is of."""
+        return self.grid.eval_alpha[i] * p.x0 + self.grid.eval_sigma[i] * p.eps
+
     def _free(self) -> Condition:
+        if self.model.guidance != "cfg":
+            raise Incompatible(
+                f"{self.model.id} has no unconditional prediction (guidance is {self.model.guidance}), and this method "
+                "needs one; use a method that asks for the prediction as it is, such as ddim or fixed_point"
+            )
         assert self.unconditional is not None
         return self.unconditional
+
+    def _at_scale(self, condition: Condition, i: int) -> Condition:
+        """The condition with the scale at grid point i, where the network is told it."""
+        if self.model.guidance != "distilled":
+            return condition
+        w = condition.more["guidance"].new_full((), self.scales[i])
+        return replace(condition, more={**condition.more, "guidance": w.expand_as(condition.more["guidance"])})
 
     @cached_property
     def _pair(self) -> Condition:
@@ -201,7 +227,7 @@ class Predict:
         pictures = range(len(x)) if rows is None else rows.tolist()
         for k in pictures:
             self.cost.nfe[k] += passes
-        output = self.model.network(asked, self.grid.timesteps[i], condition)
+        output = self.model.network(asked, self.grid.timesteps[i], self._at_scale(condition, i))
         if not math.isfinite(output.detach().sum().item()):  # one number, so that a sound answer costs next to nothing
             two = self.unconditional is not None and self.unconditional is not self.condition
             half = HALVES[halves[0] is self.condition] if two and passes == 1 else None

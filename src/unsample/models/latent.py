@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.base import described
+from unsample.models.base import Adapter, Condition, described
 from unsample.models.calling import Denoiser, config_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_unet
 from unsample.models.weights import Weights
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class LatentModel(Denoiser):
+class LatentModel(Denoiser, Adapter):
     """A loaded Stable Diffusion 1.x/2.x pipeline's components."""
 
     family = "latent"
@@ -57,23 +57,26 @@ class LatentModel(Denoiser):
         """Scaled latents to pictures, nominally in [0, 1]."""
         return vae_decode(self.vae, latents)
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """The text encoder's last hidden state (B, L, D); what does not fit is dropped with a warning that names it."""
+    def embed(self, prompts: Sequence[str | None], negative: bool = False) -> Condition:
+        """The text encoder's last hidden state (B, L, D); what does not fit is dropped with a warning that names it.
+
+        None is the empty prompt, on either side.
+        """
         from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 
         length = self.tokenizer.model_max_length
         # a word that textual inversion taught in several vectors becomes as many tokens
-        prompts = TextualInversionLoaderMixin().maybe_convert_prompt(list(prompts), self.tokenizer)
-        self._warn_truncated(prompts, length)
+        texts = TextualInversionLoaderMixin().maybe_convert_prompt([p or "" for p in prompts], self.tokenizer)
+        self._warn_truncated(texts, length)
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         mask = tokens.attention_mask if getattr(self.text_encoder.config, "use_attention_mask", False) else None
         device = self.device
         encoded = self.text_encoder(
             input_ids=tokens.input_ids.to(device), attention_mask=None if mask is None else mask.to(device)
         )
-        return encoded.last_hidden_state.float()
+        return Condition(encoded.last_hidden_state.float())
 
     def _warn_truncated(self, prompts: Sequence[str], length: int) -> None:
         """One warning, however many prompts are too long."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
-from unsample.models.base import described
+from unsample.models.base import Adapter, Condition, described
 from unsample.models.calling import Denoiser, config_of, inputs_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_pixel_unet, check_unet
 from unsample.models.identity import identity
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"  # in place of a hash
 
 
-class PixelModel(Denoiser):
+class PixelModel(Denoiser, Adapter):
     """The network sees the picture itself, in [-1, 1]."""
 
     family = "pixel"
@@ -79,7 +79,7 @@ class PixelModel(Denoiser):
         images = latents / 2 + 0.5
         return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str | None], negative: bool = False) -> Condition:
         """Refuses: there is no text encoder."""
         raise Incompatible(f"{self.id} takes no prompt; leave prompt out, or use a text model such as scenes-sd")
 

@@ -142,7 +142,7 @@ def grid_from_scheduler(
         warnings.warn(
             f"the noisiest of {num_inference_steps} grid points keeps alphas_cumprod = {abar[-1]:.3g} > 0.1: the "
             "recovered noise still holds the picture; use more steps, or a scheduler with timestep_spacing='trailing'",
-            stacklevel=3,
+            stacklevel=4,
         )
     converted = None if type(scheduler).__name__ == "DDIMScheduler" else type(scheduler).__name__
     meta = {
@@ -237,7 +237,7 @@ def as_ddim(scheduler: Any) -> Any:
         )
     left_out = [n for n in RESPACINGS if config.get(n)]
     if left_out:
-        warnings.warn(f"{name}: {', '.join(left_out)} is left out; timestep_spacing alone makes the grid", stacklevel=4)
+        warnings.warn(f"{name}: {', '.join(left_out)} is left out; timestep_spacing alone makes the grid", stacklevel=5)
     known = set(inspect.signature(DDIMScheduler.__init__).parameters)
     try:
         ddim = DDIMScheduler.from_config({k: v for k, v in config.items() if k in known})

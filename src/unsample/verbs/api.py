@@ -11,7 +11,7 @@ from unsample.errors import BadInput, BadOption, UnsampleWarning
 from unsample.methods import Method, get_method
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
-from unsample.numbers.grid import check_end, grid_from_scheduler
+from unsample.numbers.grid import check_end
 from unsample.numeric import is_whole
 from unsample.preflight import rules
 from unsample.verbs.inputs import (
@@ -22,6 +22,7 @@ from unsample.verbs.inputs import (
     fresh_noise,
     outside_domain,
     seeds_given,
+    shape_of,
 )
 from unsample.verbs.interpolating import between, check_ends
 from unsample.verbs.outcome import statuses
@@ -122,7 +123,10 @@ def sample(
     start, spacing = sampler.check_fresh(), sampler.timestep_spacing
     model = load(model)
     w = check_guidance(guidance_scale)
-    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
+    latents = None if noise is None else as_latents(model, noise)
+    shape = shape_of(model, height, width) if latents is None else tuple(latents.shape[1:])
+    model = model.at(shape, num_inference_steps)
+    grid = model.grid(num_inference_steps, clip=clip, timestep_spacing=spacing)
     rules.check_levels(sampler, grid.is_flow)
     if sampler.check_grid is not None:
         sampler.check_grid(grid, grid.num_steps)
@@ -134,14 +138,13 @@ def sample(
         raise BadOption(f"num_images_per_prompt must be a whole number of at least 1; got {num_images_per_prompt!r}")
     count, seeds = prompts.count() * num_images_per_prompt, None
     prompts = prompts.repeated(num_images_per_prompt)
-    if noise is None:
-        noise, seeds = fresh_noise(model, count, generator, height, width)
+    if latents is None:
+        latents, seeds = fresh_noise(model, count, generator, height, width)
     elif height is not None or width is not None or generator is not None:
         raise BadOption("noise says what is sampled and at which size; leave generator, height and width out with it")
-    noise = as_latents(model, noise)
-    if num_images_per_prompt > 1 and len(noise) != count:
-        raise BadInput(f"noise holds {len(noise)} pictures, and {num_images_per_prompt} a prompt are {count}")
-    x = noise.to(model.device, state_dtype(model, noise), copy=True)
+    if num_images_per_prompt > 1 and len(latents) != count:
+        raise BadInput(f"noise holds {len(latents)} pictures, and {num_images_per_prompt} a prompt are {count}")
+    x = latents.to(model.device, state_dtype(model, latents), copy=True)
     scales = guidance_scales(w, guidance_schedule, grid)
     watching = Watching("sample", keep_trajectory, callback_on_step_end, progress)
     with quiet(model):
@@ -230,8 +233,13 @@ def invert(
     else:
         sampling = check_guidance(sampling_guidance_scale, "sampling_guidance_scale")
     strength = (configured.strength or 1.0) if strength is None else strength
-    spacing = configured.timestep_spacing
-    grid = grid_from_scheduler(model.scheduler, num_inference_steps, clip=clip, timestep_spacing=spacing)
+    if (images is None) is (latents is None):
+        raise BadInput("give images or latents, one of the two")
+    given = None if latents is not None else as_images(model, images, fit)
+    start = given.images if given else as_latents(model, latents)
+    shape = model.shape_of(*start.shape[2:]) if given else tuple(start.shape[1:])
+    model = model.at(shape, num_inference_steps)
+    grid = model.grid(num_inference_steps, clip=clip, timestep_spacing=configured.timestep_spacing)
     stop = rules.check_strength(strength, grid.num_steps)
     rules.check_levels(configured, grid.is_flow)
     if configured.check_grid is not None:
@@ -241,15 +249,12 @@ def invert(
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
     )
-    if (images is None) is (latents is None):
-        raise BadInput("give images or latents, one of the two")
     prompted = prompts.prompt is not None or prompt_embeds is not None
     rules.check_needs_prompt(configured, model.id, model.takes_prompt or prompt_embeds is not None, prompted)
     rules.check_needs_trajectory(configured, trajectory is not None)
     if configured.drifts(w, scales):
         warnings.warn(UnsampleWarning("drift", drift(configured, w, scales)), stacklevel=2)
-    given = None if latents is not None else as_images(model, images, fit)
-    rows = (given.images * 255).round().byte() if given else as_latents(model, latents)
+    rows = (given.images * 255).round().byte() if given else start
     count = len(rows)
     generators = as_generators(generator, count, rows)
     watching = Watching("invert", keep_trajectory, callback_on_step_end, progress)

@@ -183,17 +183,15 @@ def fresh_noise(
 ) -> tuple[Tensor, list[int]]:
     """Noise for `count` pictures (of one, for as many as there are generators) of that size, and their seeds."""
     generators = as_generators(generator, generators_given(generator) if count == 1 else count)
-    return draw_noise(generators, _sample_shape(model, height, width)), [g.initial_seed() for g in generators]
+    return draw_noise(generators, shape_of(model, height, width)), [g.initial_seed() for g in generators]
 
 
-def _sample_shape(model: Model, height: int | None, width: int | None) -> tuple[int, int, int]:
-    """The network's sample shape for a picture of that size."""
-    channels, rows, columns = model.sample_shape
-    factor = model.picture_size[1] // rows
+def shape_of(model: Model, height: int | None, width: int | None) -> tuple[int, int, int]:
+    """The shape of the state for a picture of that size, which is checked."""
     for name, side in (("height", height), ("width", width)):
         if side is not None and (not isinstance(side, int) or side < 8 or side % model.multiple):
             raise BadOption(f"{name} must be a multiple of {model.multiple}, at least 8, for {model.id}; got {side!r}")
-    return channels, (height or rows * factor) // factor, (width or columns * factor) // factor
+    return model.shape_of(height, width)
 
 
 def as_generators(generator: Any, count: int, rows: Tensor | None = None) -> list[torch.Generator]:

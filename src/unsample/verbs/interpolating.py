@@ -6,10 +6,10 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from unsample.errors import Incompatible
-from unsample.models.base import Model
+from unsample.models.base import Condition, Model
 from unsample.numbers.slerp import slerp
 from unsample.numbers.solvers.ddim import ddim_sample
-from unsample.verbs.playing import PlayGuidance, grid_of, prompts_of
+from unsample.verbs.playing import PlayGuidance, bound_to, grid_of, prompts_of
 from unsample.verbs.prompts import LABELS, Prompts
 from unsample.verbs.recording import interpolated
 from unsample.verbs.results import Images, Inversion, check_pair
@@ -39,12 +39,13 @@ def between(
     noise = torch.cat(list(chain.from_iterable([slerp(p[None], q[None], t) for t in ts] for p, q in pairs)))
     x = noise.to(model.device, state_dtype(model, noise))
     with quiet(model):
+        model = bound_to(model, a)
         grid = grid_of(a, model)
         scales = guidance.at(grid)
         guided = max((w for w in scales if w != 1), default=1.0)
         conditions = [prompts_of(end).conditions(model, len(end), guided) for end in (a, b)]
-        embeds = _blend([c.prompt_embeds for c, _ in conditions], ts)
-        negative = _blend([None if u is None else u.prompt_embeds for _, u in conditions], ts)
+        embeds = _blend([c for c, _ in conditions], ts)
+        negative = _blend([u for _, u in conditions], ts)
         labels = {n: None if (t := getattr(a, n)) is None else t.repeat_interleave(num_frames) for n in LABELS}
         prompts = Prompts(prompt_embeds=embeds, negative_prompt_embeds=negative, **labels)
         run = Run(model, grid, a.meta.stop_index, prompts, len(x), [scales], asked)
@@ -52,13 +53,28 @@ def between(
     return interpolated(made, run, (a, b), num_frames, guidance.scale)
 
 
-def _blend(pair: list[Tensor | None], ts: list[float]) -> Tensor | None:
-    """Rows of two conditions, linearly interpolated, frame by frame within each pair."""
+def _blend(pair: list[Condition | None], ts: list[float]) -> Condition | None:
+    """Rows of two conditions, linearly interpolated, frame by frame within each pair; their labels are set apart."""
     import torch
 
-    a, b = pair
-    if a is None and b is None:
-        return None
-    if a is None or b is None:
+    a, b = ({} if c is None else {n: t for n, t in c.named.items() if n != LABELS[0]} for c in pair)
+    if a.keys() != b.keys():
         raise Incompatible("cannot interpolate: one inversion has embeddings, the other none; invert both alike")
-    return torch.cat([torch.stack([(1 - t) * p + t * q for t in ts]) for p, q in zip(a, b, strict=True)])
+
+    def blended(name: str) -> Tensor:
+        p, q = a[name], b[name]
+        if not p.is_floating_point() or p.shape != q.shape:
+            return _same(name, p, q).repeat_interleave(len(ts), 0)
+        return torch.cat([torch.stack([(1 - t) * u + t * v for t in ts]) for u, v in zip(p, q, strict=True)])
+
+    return Condition.of({name: blended(name) for name in a}) if a else None
+
+
+def _same(name: str, a: Tensor, b: Tensor) -> Tensor:
+    """Rows that nothing lies between (masks, lengths), which must be those of both ends."""
+    if a.shape != b.shape or bool((a != b).any()):
+        raise Incompatible(
+            f"cannot interpolate: the two prompts differ in {name} (their lengths), and nothing lies between; use "
+            "prompts of as many tokens"
+        )
+    return a

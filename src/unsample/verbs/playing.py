@@ -17,7 +17,7 @@ from unsample.models.pixel import UNKNOWN
 from unsample.numbers.grid import FLOW, Grid, prediction_type_of
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.preflight import rules
-from unsample.verbs.prompts import Prompts
+from unsample.verbs.prompts import Prompts, of_embeds
 from unsample.verbs.recording import changes_of, played
 from unsample.verbs.results import Images, Inversion
 from unsample.verbs.running import Run, Watching, quiet, state_dtype
@@ -51,6 +51,7 @@ def play(
 ) -> Images:
     """Walk an inversion down; `asked.verb` tells an edit from a reconstruction."""
     check_model(model, inversion, allow_other_model)
+    model = bound_to(model, inversion)
     method, grid, again = method_of(inversion), grid_of(inversion, model), asked.verb == "reconstruct"
     scales, inverted_at = guidance.at(grid), inversion.meta.guidance_scale
     check_bound(method, inversion, scales, use, asked.verb)
@@ -201,8 +202,8 @@ def prompts_of(inversion: Inversion) -> Prompts:
     return Prompts(
         text(inversion.meta.prompt),
         text(inversion.meta.negative_prompt),
-        inversion.prompt_embeds,
-        inversion.negative_prompt_embeds,
+        of_embeds("prompt_embeds", inversion.prompt_embeds, inversion.more),
+        of_embeds("negative_prompt_embeds", inversion.negative_prompt_embeds, inversion.more),
         inversion.class_labels,
         inversion.negative_class_labels,
     )
@@ -216,6 +217,11 @@ def with_negatives(prompts: Prompts, inversion: Inversion) -> Prompts:
     if prompts.negative_prompt is not None or prompts.negative_prompt_embeds is not None:
         return prompts
     return replace(prompts, negative_prompt=kept.negative_prompt, negative_prompt_embeds=kept.negative_prompt_embeds)
+
+
+def bound_to(model: Model, inversion: Inversion) -> Model:
+    """The model for samples and steps as those of an inversion."""
+    return model.at(tuple(inversion.noise.shape[1:]), inversion.meta.num_inference_steps)
 
 
 def grid_of(inversion: Inversion, model: Model) -> Grid:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption
-from unsample.models.base import Condition, Model
+from unsample.errors import BadOption, Incompatible
+from unsample.models.base import LENGTH, Condition, Model
 from unsample.preflight import rules
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class Prompts:
 
     prompt: str | Sequence[str] | None = None
     negative_prompt: str | Sequence[str] | None = None
-    prompt_embeds: Tensor | None = None
-    negative_prompt_embeds: Tensor | None = None
+    prompt_embeds: Tensor | Condition | None = None  # a Condition: as `model.embed` gives it, all rows of a prompt
+    negative_prompt_embeds: Tensor | Condition | None = None
     class_labels: Tensor | Sequence[int] | int | None = None
     negative_class_labels: Tensor | Sequence[int] | int | None = None
 
@@ -33,8 +34,8 @@ class Prompts:
         Raises:
             BadOption: a prompt that is no text, or no prompt in a list.
         """
-        if self.prompt_embeds is not None:
-            return len(self.prompt_embeds)
+        if (given := rows_of(self.prompt_embeds)) is not None:
+            return len(given)
         if self.class_labels is not None:
             return len(self.labels())
         if self.prompt is None or isinstance(self.prompt, str):
@@ -64,11 +65,12 @@ class Prompts:
             name: [p for p in value for _ in range(times)] if isinstance(value, list | tuple) else value
             for name, value in (("prompt", self.prompt), ("negative_prompt", self.negative_prompt))
         }
-        tensors = {n: None if (t := getattr(self, n)) is None else t.repeat_interleave(times, 0) for n in EMBEDS}
-        given = {n: getattr(self, n) for n in LABELS}
-        several = {n: self.labels(n) for n, value in given.items() if value is not None}
+        given = {n: getattr(self, n) for n in EMBEDS}
+        tensors = {n: _each(t, lambda rows: rows.repeat_interleave(times, 0)) for n, t in given.items()}
+        classes = {n: getattr(self, n) for n in LABELS}
+        several = {n: self.labels(n) for n, value in classes.items() if value is not None}
         labels = {n: t.repeat_interleave(times) for n, t in several.items() if t.numel() > 1}
-        return Prompts(**texts, **tensors, **given | labels)  # type: ignore[arg-type]
+        return Prompts(**texts, **tensors, **classes | labels)  # type: ignore[arg-type]
 
     def texts(self, count: int) -> list[str | None]:
         """The prompt of each of `count` pictures."""
@@ -83,19 +85,25 @@ class Prompts:
         """Conditional and unconditional rows for `count` pictures.
 
         Raises:
-            Incompatible: a prompt for a model without text, labels for one without classes.
+            Incompatible: a prompt for a model without text, labels for one without classes, a negative prompt for one
+                without guidance.
             BadOption: counts that do not match.
         """
 
         if self.prompt is not None and self.prompt_embeds is not None:
             raise BadOption("give prompt or prompt_embeds, not both")
+        if model.guidance != "cfg" and (self.negative_prompt or self.negative_prompt_embeds is not None):
+            raise Incompatible(
+                f"a negative prompt was given, and {model.id} asks its network once a step (guidance is "
+                f"{model.guidance}): there is no unconditional half for it; leave it out"
+            )
         rules.check_takes_prompt(model.id, model.takes_prompt, self.prompt or self.negative_prompt)
         labels, null = self._labels(model, count)
         condition, free = self._texts(model, count, guidance_scale)
         if labels is not None:
             if free is not None and null is None and condition.prompt_embeds is not None:
                 null = labels  # guidance is over the text then, and the class is the same on both sides
-            free = None if null is None else Condition(None if free is None else free.prompt_embeds, null)
+            free = None if null is None else replace(free or Condition(), class_labels=null)
             condition = replace(condition, class_labels=labels)
         return condition, free
 
@@ -129,20 +137,35 @@ class Prompts:
         return {n: _rows(n, self.labels(n), count) for n in LABELS if getattr(self, n) is not None}
 
     def all_embeds(self, count: int) -> dict[str, Tensor]:
-        """`prompt_embeds` and `negative_prompt_embeds`, those that were given, a row for each of `count` pictures."""
+        """`prompt_embeds` and `negative_prompt_embeds`, those that were given, a row for each of `count` pictures.
+
+        The other rows of a `Condition` are "prompt_embeds.NAME" (`of_embeds` reads them).
+        """
         given = {n: getattr(self, n) for n in EMBEDS if getattr(self, n) is not None}
-        return {name: tensor.detach().expand(count, *tensor.shape[1:]) for name, tensor in given.items()}
+        every: dict[str, Tensor] = {}
+        for name, rows in given.items():
+            named = rows.named if isinstance(rows, Condition) else {EMBEDS[0]: rows}
+            own = {name if n == EMBEDS[0] else f"{name}.{n}": t.detach() for n, t in named.items()}
+            every |= {n: t.expand(count, *t.shape[1:]) for n, t in own.items()}
+        return every
 
     def _texts(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
         """The part of the conditions that is text."""
         if not model.takes_prompt:
             return self._embeds(model, count, guidance_scale)
         embeds, negative = self.prompt_embeds, self.negative_prompt_embeds
+        condition, free = self._pair(model, count, embeds, negative)
         if embeds is None:
-            embeds = _embed(model, [p or "" for p in self.texts(count)])
-        if negative is None and guidance_scale != 1:
-            negative = _embed(model, [p or "" for p in self.negatives(count)])
-        return self._pair(model, count, embeds, negative)
+            condition = _embed(model, self.texts(count))
+        if negative is None and guidance_scale != 1 and model.guidance == "cfg":
+            free = _embed(model, self.negatives(count), negative=True)
+        needed = {n for c in (condition, free) if c is not None for n in c.more if not n.endswith(LENGTH)}
+        if lacking := [n for c in (condition, free) if c is not None for n in sorted(needed) if n not in c.more]:
+            raise Incompatible(
+                f"{model.id} is conditioned on {', '.join(dict.fromkeys(lacking))} beside prompt_embeds; give prompts, "
+                "or for prompt_embeds and negative_prompt_embeds what model.embed gives"
+            )
+        return condition, free
 
     def _embeds(self, model: Model, count: int, guidance_scale: float) -> tuple[Condition, Condition | None]:
         """A model without text of its own: embeddings or nothing."""
@@ -164,18 +187,40 @@ class Prompts:
 
     @staticmethod
     def _pair(
-        model: Model, count: int, embeds: Tensor | None, negative: Tensor | None
+        model: Model, count: int, embeds: Tensor | Condition | None, negative: Tensor | Condition | None
     ) -> tuple[Condition, Condition | None]:
         named = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
-        for name, tensor in named.items():
+        plain = {name: rows_of(given) for name, given in named.items()}
+        for name, tensor in plain.items():
             _check_width(model, name, tensor)
-        if embeds is not None and negative is not None and embeds.shape[1:] != negative.shape[1:]:
-            shapes = f"{tuple(embeds.shape)} and {tuple(negative.shape)}"
+        shape, other = (None if t is None else tuple(t.shape) for t in plain.values())
+        ragged = isinstance(embeds, Condition) or isinstance(negative, Condition)
+        if shape is not None and other is not None and shape[1:] != other[1:] and not ragged:
+            shapes = f"{shape} and {other}"
             raise BadOption(
                 f"prompt_embeds and negative_prompt_embeds must have the same length and width; got {shapes}"
             )
-        rows = [None if t is None else Condition(_rows(n, t.to(model.device), count)) for n, t in named.items()]
-        return rows[0] or Condition(), rows[1]
+        rows = [_each(t, partial(_row_each, model, count, name)) for name, t in named.items()]
+        found = [r if isinstance(r, Condition) or r is None else Condition(r) for r in rows]
+        return found[0] or Condition(), found[1]
+
+
+def rows_of(given: Tensor | Condition | None) -> Tensor | None:
+    """The text rows of embeddings as they may be given."""
+    return given.prompt_embeds if isinstance(given, Condition) else given
+
+
+def of_embeds(name: str, embeds: Tensor | None, more: Mapping[str, Tensor]) -> Tensor | Condition | None:
+    """What was given as `name`, from what `all_embeds` made of it."""
+    own = {n.removeprefix(f"{name}."): t for n, t in more.items() if n.startswith(f"{name}.")}
+    return Condition(embeds, more=own) if own else embeds
+
+
+def _each(given: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Every tensor of what was given, changed."""
+    if isinstance(given, Condition):
+        return Condition.of({name: change(t) for name, t in given.named.items()})
+    return given if given is None else change(given)
 
 
 def _check_width(model: Model, name: str, embeds: Tensor | None) -> None:
@@ -198,15 +243,20 @@ def config_width(model: Model) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def _embed(model: Model, prompts: list[str]) -> Tensor:
+def _embed(model: Model, prompts: Sequence[str | None], negative: bool = False) -> Condition:
     """Each different prompt is embedded once."""
     import torch
 
     different = list(dict.fromkeys(prompts))
     for prompt in different:
-        rules.check_text(prompt)
-    embedded = model.embed(different)
-    return embedded[torch.tensor([different.index(p) for p in prompts], device=embedded.device)]
+        rules.check_text(prompt or "")
+    embedded = model.embed(different, negative)
+    return embedded.rows(torch.tensor([different.index(p) for p in prompts], device=model.device))
+
+
+def _row_each(model: Model, count: int, name: str, tensor: Tensor) -> Tensor:
+    """`_rows` on the model's device."""
+    return _rows(name, tensor.to(model.device), count)
 
 
 def _rows(name: str, tensor: Tensor, count: int) -> Tensor:

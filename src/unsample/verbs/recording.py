@@ -70,6 +70,7 @@ def inversion_of(
         **cost,
         prompt_embeds=embeds.get("prompt_embeds"),
         negative_prompt_embeds=embeds.get("negative_prompt_embeds"),
+        more={name: rows for name, rows in embeds.items() if "." in name},
         class_labels=run.condition.class_labels,
         negative_class_labels=labels.get("negative_class_labels"),
         latents=x0,

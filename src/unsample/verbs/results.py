@@ -135,8 +135,9 @@ class Inversion:
     "diverged") and `health` one entry a picture; `seconds` of the whole call; `meta` how it was made, with attributes
     and as a mapping (`meta.prompt`, `meta["prompt"]`; `meta | {...}` is a plain dict); `state` what the method stored
     beside the noise; `source` the pictures as the model saw them, 8 bit (B, H, W, 3); `prompt_embeds`,
-    `negative_prompt_embeds`, `class_labels` and `negative_class_labels` if they were given as such; `latents` (not
-    saved) the start of the walk; `trajectory` (N + 1, B, C, H, W), clean first, if kept.
+    `negative_prompt_embeds`, `class_labels` and `negative_class_labels` if they were given as such, and in `more` the
+    other rows of embeddings that were (`prompt_embeds.NAME`); `latents` (not saved) the start of the walk;
+    `trajectory` (N + 1, B, C, H, W), clean first, if kept.
     """
 
     noise: Tensor
@@ -154,6 +155,7 @@ class Inversion:
     negative_class_labels: Tensor | None = None
     latents: Tensor | None = None
     trajectory: Tensor | None = None
+    more: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "meta", _record(self.meta, "Provenance"))
@@ -205,7 +207,7 @@ class Inversion:
             if tensor is not None:
                 swapped = name == "trajectory"
                 parts[name] = pick_rows(tensor.transpose(0, 1)).transpose(0, 1) if swapped else pick_rows(tensor)
-        parts["state"] = {name: pick_rows(value) for name, value in self.state.items()}
+        parts |= {n: {k: pick_rows(v) for k, v in getattr(self, n).items()} for n in ("state", "more")}
         return replace(self, **parts, meta=whole.meta.of_pictures(pick, **more))
 
     def save(self, path: str | Path) -> None:
@@ -251,8 +253,9 @@ class Inversion:
             raise BadInput(f"{path}: {error}; invert the picture again") from error
         noise = tensors.pop("noise")
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-        rest = {k: v for k, v in tensors.items() if not k.startswith("state.")}
-        return Inversion(noise=noise, state=state, **{**header, **rest})
+        more = {k: v for k, v in tensors.items() if k.startswith(saved.MORE)}
+        rest = {k: v for k, v in tensors.items() if k in saved.TENSORS}
+        return Inversion(noise=noise, state=state, more=more, **{**header, **rest})
 
 
 def _record(meta: Mapping[str, Any], kind: str) -> Any:

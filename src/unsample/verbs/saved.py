@@ -28,6 +28,7 @@ TENSORS: dict[str, tuple[int | None, tuple[str, ...]]] = {  # number of dimensio
     "negative_class_labels": (1, ("I64",)),
 }
 EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
+MORE = tuple(f"{name}." for name in EMBEDS)  # begin the names of a prompt's other rows
 KINDS = {  # of torch, as safetensors calls them
     "torch.float16": "F16",
     "torch.bfloat16": "BF16",
@@ -35,6 +36,7 @@ KINDS = {  # of torch, as safetensors calls them
     "torch.float64": "F64",
     "torch.uint8": "U8",
     "torch.int64": "I64",
+    "torch.bool": "BOOL",
 }
 
 
@@ -112,6 +114,7 @@ def tensors_of(inversion: Inversion) -> dict[str, Tensor]:
     named = {name: getattr(inversion, name) for name in TENSORS} | {
         f"state.{name}": value for name, value in inversion.state.items()
     }
+    named |= inversion.more
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -153,8 +156,8 @@ def _checked(written: dict[str, Any], shapes: dict[str, list[int]], kinds: dict[
 
 def _check_tensors(shapes: dict[str, list[int]], kinds: dict[str, str], count: int, stop: int) -> None:
     for name, shape in shapes.items():
-        known = name in TENSORS or name.startswith("state.")
-        dimensions, types = TENSORS.get(name, (None, FLOATS))
+        known = name in TENSORS or name.startswith(("state.", *MORE))
+        dimensions, types = TENSORS.get(name, (None, (*FLOATS, "I64", "BOOL") if name.startswith(MORE) else FLOATS))
         batch = shape[1] if name == "trajectory" and len(shape) > 1 else next(iter(shape), 0)
         fits = (dimensions or len(shape)) == len(shape) and kinds[name] in types
         if not known or batch != count or not fits or 0 in shape:
@@ -166,7 +169,8 @@ def _check_tensors(shapes: dict[str, list[int]], kinds: dict[str, str], count: i
         raise ValueError(f"its source is (B, H, W, 3), and not {shapes['source']}")
     if shapes.get("trajectory", [stop + 1, *noise]) != [stop + 1, *noise]:
         raise ValueError(f"its trajectory is {[stop + 1, *noise]}, and not {shapes['trajectory']}")
-    if len(embeds) == 2 and embeds[0][1:] != embeds[1][1:]:
+    ragged = any(name.startswith(MORE) for name in shapes)
+    if len(embeds) == 2 and embeds[0][1:] != embeds[1][1:] and not ragged:
         raise ValueError(f"its prompt_embeds and negative_prompt_embeds differ in shape: {embeds[0]} and {embeds[1]}")
 
 
