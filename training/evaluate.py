@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -81,23 +82,24 @@ def clip_rows(count: int) -> list[Row]:
     return rows
 
 
-def sd_rows(count: int) -> list[Row]:
-    """Held-out captions at w = 5, judged by render_fit and by scenes-clip."""
-    model, clip = unsample.load("scenes-sd"), load_clip(BUNDLED / "scenes-clip")
+def text_rows(name: str, scale: float, count: int) -> list[Row]:
+    """Held-out captions at a guidance scale, judged by render_fit and by scenes-clip."""
+    model, clip = unsample.load(name), load_clip(BUNDLED / "scenes-clip")
     scenes = [Scenes("report", count).scene(k) for k in range(count)]
-    images = _samples(model, [s.caption for s in scenes], count, 5.0)
+    images = _samples(model, [s.caption for s in scenes], count, scale)
     fits = [fit.scene for fit in fit_scene(images)]
     targets = {"colour": 92.0, "shape": 85.0, "background": 95.0}
     rows = []
-    for name in ATTRIBUTES:
-        wanted = [getattr(s, name) for s in scenes]
-        by_render = [getattr(f, name) for f in fits]
-        by_clip = clip_attribute(clip, images, scenes, name)
-        rows.append(
-            Row("scenes-sd", f"{name} as asked (render_fit)", share(by_render, wanted), targets[name], count, "%")
+    for attribute in ATTRIBUTES:
+        wanted = [getattr(s, attribute) for s in scenes]
+        by_render = [getattr(f, attribute) for f in fits]
+        by_clip = clip_attribute(clip, images, scenes, attribute)
+        found = (
+            ("as asked (render_fit)", share(by_render, wanted), targets[attribute]),
+            ("as asked (scenes-clip)", share(by_clip, wanted), None),
         )
-        rows.append(Row("scenes-sd", f"{name} as asked (scenes-clip)", share(by_clip, wanted), None, count, "%"))
-        rows.append(Row("scenes-sd", f"{name}: the two judges agree", share(by_render, by_clip), None, count, "%"))
+        rows += [Row(name, f"{attribute} {measure}", value, target, count, "%") for measure, value, target in found]
+        rows.append(Row(name, f"{attribute}: the two judges agree", share(by_render, by_clip), None, count, "%"))
     return rows
 
 
@@ -188,8 +190,9 @@ def _samples(model: object, prompts: list[str] | None, count: int, scale: float)
 PARTS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
     "vae": (vae_rows, 512),
     "clip": (clip_rows, 1000),
-    "sd": (sd_rows, 500),
+    "sd": (partial(text_rows, "scenes-sd", 5.0), 500),
     "ddpm": (ddpm_rows, 500),
+    "flow": (partial(text_rows, "scenes-flow", 3.0), 500),
 }
 
 
@@ -220,7 +223,7 @@ def main() -> None:
     for part in options.parts:
         measure, count = PARTS[part]
         rows += measure(count // options.divide)
-    show("The bundled models, on held-out scenes (report seeds)", COLUMNS, table(rows), f"{STEPS} DDIM steps")
+    show("The bundled models, on held-out scenes (report seeds)", COLUMNS, table(rows), f"{STEPS} steps")
     for name in dict.fromkeys(row.model for row in rows):
         mine = remembered(BUNDLED / name, [r for r in table(rows) if r[0] == name])
         where = f"torch {torch.__version__}, {platform.machine()}, {date.today().isoformat()}, report seeds"
