@@ -26,9 +26,9 @@ ABOUT = {
         "text-to-image",
         "A `StableDiffusion3Pipeline` of the procedural picture world *scenes*: a rectified flow, "
         "`SD3Transformer2DModel` of 3.6 M parameters (4 joint blocks of width 160 over 64 patches of 2x2 latents), "
-        "`FlowMatchEulerDiscreteScheduler` with shift 1, the autoencoder of `scenes-sd`, the text tower of `scenes-clip` "
-        "as both CLIP encoders, no T5 (for diffusers: `from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)`). "
-        "Pictures of 64x64 only.",
+        "`FlowMatchEulerDiscreteScheduler` with shift 1, the autoencoder of `scenes-sd`, the text tower of "
+        "`scenes-clip` as both CLIP encoders, no T5 (for diffusers: `from_pretrained(folder, text_encoder_3=None, "
+        "tokenizer_3=None)`). Pictures of 64x64 only.",
         ["python -m training.flow --threads 1 --compile"],
     ),
     "scenes-ddpm": (
