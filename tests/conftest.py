@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["UNSAMPLE_CACHE"] = tempfile.mkdtemp(prefix="unsample-cache-")  # nothing of the user's home is written
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest -n 2 on two cores: more threads only wait for each other
 
 import random

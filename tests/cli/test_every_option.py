@@ -23,6 +23,9 @@ PLACE = {  # where and how the model is loaded: options of every verb
     "--dtype": ["--dtype", "float16"],
     "--offload": ["--offload", "model"],
     "--vae-tiling": ["--vae-tiling"],
+    "--quantize": ["--quantize", "torchao_int8"],
+    "--free-text-encoders": ["--free-text-encoders"],
+    "--config": ["--config", "other"],
 }
 # verb: the command that an option is added to, and for each option what is added (and what the command needs for it).
 VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
@@ -164,6 +167,7 @@ def asked(run: Run, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         answers |= {"load": lambda *args, **more: model}
         answers |= {"invert": lambda *args, **more: kept} if verb == "edit" else {}
         with monkeypatch.context() as patch:
+            patch.setattr("unsample.models.placing.find_spec", lambda package: package)  # as if it were installed
             for name, answer in answers.items():
                 patch.setattr(api, name, recording(calls, name, answer))
             ended = run(verb, *arguments)

@@ -263,15 +263,12 @@ def test_files_and_urls_are_told_what_they_are(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"lora_unet.down.weight": torch.zeros(1)}, tmp_path / "style.safetensors")
-    save_file({"model.diffusion_model.x": torch.zeros(1)}, tmp_path / "whole.safetensors")
     save_file({"noise": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"unsample_format": "1"})
-    (tmp_path / "old.ckpt").touch()
     says = {
         str(tmp_path / "style.safetensors"): "is a LoRA",
-        str(tmp_path / "whole.safetensors"): "is a single file of weights; .*from_single_file",
+        str(tmp_path / "old.pt"): "is a file of pickled weights, .*from_single_file",
         str(tmp_path / "a.safetensors"): "is an inversion of unsample",
-        str(tmp_path / "old.ckpt"): "is a single file .* it is pickled",
-        "somewhere/missing.safetensors": "is a single file of weights",
+        "somewhere/missing.safetensors": "is not there; give a single file of weights",
         "https://huggingface.co/google/ddpm-cat-256/tree/main": "is a URL.*; give the hub id google/ddpm-cat-256",
         "https://civitai.com/models/4384": "is a URL.*give a hub id",
     }

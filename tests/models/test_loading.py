@@ -268,26 +268,40 @@ def test_weights_of_another_shape_are_refused_in_our_words(folders: dict[str, Pa
         load(folder)
 
 
-def test_families_that_are_not_supported_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
-    index = json.loads((folders["sd14"] / "model_index.json").read_text())
+def test_families_that_are_not_served_are_named_with_the_reason(folders: dict[str, Path], tmp_path: Path) -> None:
+    transformer = {"transformer": ["diffusers", "WanTransformer3DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
     others = {
-        "StableDiffusionXLPipeline": index | {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]},
-        "FluxPipeline": {"transformer": ["diffusers", "FluxTransformer2DModel"]},
-        "IFPipeline": index | {"text_encoder": ["transformers", "T5EncoderModel"]},
-        "LDMPipeline": {"unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]},
+        "WanPipeline": (transformer, "it makes videos"),
+        "KandinskyV22CombinedPipeline": (transformer, "two pipelines in one"),
+        "StableDiffusionXLImg2ImgPipeline": (transformer, "starts from a picture"),
+        "SanaSprintPipeline": (transformer, "draws new noise at every step"),
+        "StableDiffusion3ControlNetPipeline": (transformer, "the ControlNet's residuals"),
+        "HunyuanImagePipeline": (transformer | {"guider": ["diffusers", "AdaptiveProjectedMixGuidance"]}, "momentum"),
+        "SomePipeline": (transformer | {"transformer_2": ["diffusers", "X"]}, "a second denoiser"),
+        "OtherPipeline": ({"prior": ["diffusers", "X"]}, "without a denoiser"),
+        "NewPipeline": (transformer, "which diffusers .* does not have"),
     }
-    for name, parts in others.items():
-        (tmp_path / "model_index.json").write_text(json.dumps(parts | {"_class_name": name}))
-        with pytest.raises(Incompatible, match=f"is a {name}; supported are UNet2DModel pipelines"):
+    for name, (parts, why) in others.items():
+        (tmp_path / "model_index.json").write_text(json.dumps({**parts, "_class_name": name}))
+        with pytest.raises(Incompatible, match=f"is a {name}.*{why}"):
             load(tmp_path)
 
 
-def test_pipelines_that_are_not_supported_are_named() -> None:
+def test_a_folder_may_not_name_classes_of_other_libraries(tmp_path: Path) -> None:
+    parts = {"transformer": ["subprocess", "Popen"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(parts | {"_class_name": "FluxPipeline"}))
+    with pytest.raises(Incompatible, match="transformer is a Popen of subprocess, which diffusers"):
+        load(tmp_path)
+
+
+def test_what_is_no_pipeline_is_named() -> None:
     class SomePipeline:
         components: dict[str, Any] = {"transformer": object()}  # noqa: RUF012
 
-    for thing in (SomePipeline(), object(), 5):
-        with pytest.raises(Incompatible, match=f"{type(thing).__name__} is not supported"):
+    with pytest.raises(Incompatible, match="is a SomePipeline without a denoiser"):
+        load(SomePipeline())
+    for thing in (object(), 5):
+        with pytest.raises(Incompatible, match=f"{type(thing).__name__} is no pipeline of diffusers"):
             load(thing)
 
 

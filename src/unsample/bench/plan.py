@@ -187,7 +187,7 @@ def _checked(values: dict[str, Any]) -> Plan:
     from unsample.datasets.spec import read_spec
     from unsample.datasets.table import DATASETS
     from unsample.media.pictures import Fit
-    from unsample.models.loading import DTYPES
+    from unsample.models.placing import DTYPES
     from unsample.preflight.rules import check_strength
 
     for key, choices in (("dtype", DTYPES), ("fit", get_args(Fit))):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unsample.errors import BadOption
 from unsample.models.guidance import check_guidance
+from unsample.models.placing import check_placing
 from unsample.preflight import rules
 from unsample.preflight.walk import Labels, Walk
 from unsample.wording import argument, of
@@ -98,8 +99,9 @@ def device(name: str | None) -> str:
 
 
 def place(where: Placement) -> Placement:
-    """Device and offload, as far as they can be known without torch."""
+    """How a model is to be loaded, as far as it can be known without torch."""
     kind = device(where.device)
     if where.offload != "none" and kind == "cpu":
         raise BadOption(f"--offload {where.offload} needs an accelerator; leave it out with --device cpu")
+    check_placing(where.offload, where.quantize, where.free_text_encoders)
     return where

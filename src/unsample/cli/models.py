@@ -22,16 +22,16 @@ def models(json: options.Json = False, debug: options.Debug = False) -> int:
 
     --model takes any diffusers folder or hub id of a supported kind as well.
     """
-    from unsample.models.families import FAMILIES
+    from unsample.models.families import SUPPORTED
     from unsample.models.loading import BUNDLED, JUDGES
 
     rows = [row(name, what) for name, what in {**BUNDLED, **JUDGES}.items()]
     if json:
-        talk.document({"models": rows, "families": FAMILIES})
+        talk.document({"models": rows, "families": SUPPORTED})
         return 0
     lines = [(r["name"], r["state"] if r["bytes"] is None else f"{r['bytes'] / 1e6:.1f} MB", r["what"]) for r in rows]
     talk.answer(table([("name", "size", "what"), *lines]))
-    talk.answer(f"\n--model also takes a folder or a hub id (owner/name) of these kinds: {FAMILIES}.")
+    talk.answer(f"\n--model also takes a folder or a hub id (owner/name) of {SUPPORTED}.")
     return 0
 
 

@@ -12,7 +12,10 @@ MEASURING, METHODS = "Measuring", "Methods"
 
 FitName = Literal["aspect", "crop", "pad"]
 DtypeName = Literal["float32", "float64", "bfloat16", "float16"]
-OffloadName = Literal["none", "model", "sequential"]
+OffloadName = Literal["none", "model", "group", "sequential"]
+QuantizeName = Literal[
+    "bitsandbytes_4bit", "bitsandbytes_8bit", "torchao_int8", "torchao_float8", "quanto_int8", "quanto_float8"
+]
 ClipName = Literal["off", "config"]
 UseName = Literal["record", "noise"]
 ScheduleName = Literal["constant", "linear", "cosine"]
@@ -45,7 +48,10 @@ def argument(metavar: str, help: str) -> Any:
 
 
 def _model(default: str | bool) -> Any:
-    help = "A bundled name ('unsample models' lists them), a diffusers folder, or a hub id owner/name."
+    help = (
+        "A bundled name ('unsample models' lists them), a diffusers folder, a hub id owner/name, or a single file "
+        "(.safetensors, .ckpt)."
+    )
     return opt(MODEL, "NAME", help, "--model", "-m", default=default)
 
 
@@ -65,9 +71,42 @@ Dtype = Annotated[
     DtypeName, opt(MODEL, "NAME", "Of the network and the text encoder: float32, float64, bfloat16 or float16.")
 ]
 Offload = Annotated[
-    OffloadName, opt(MODEL, "NAME", "Keep idle parts on the CPU (with an accelerator): none, model or sequential.")
+    OffloadName,
+    opt(
+        MODEL,
+        "NAME",
+        "Keep idle parts on the CPU (with an accelerator): none, model, group or sequential, from fast to small.",
+    ),
 ]
 VaeTiling = Annotated[bool, opt(MODEL, None, "Decode large pictures in tiles.", "--vae-tiling")]
+Quantize = Annotated[
+    QuantizeName | None,
+    opt(
+        MODEL,
+        "NAME",
+        "Of the denoiser's weights, by the package of that name: bitsandbytes_4bit, bitsandbytes_8bit, torchao_int8, "
+        "torchao_float8, quanto_int8 or quanto_float8.",
+        default="none",
+    ),
+]
+FreeTextEncoders = Annotated[
+    bool,
+    opt(
+        MODEL,
+        None,
+        "Keep text encoders in memory only while a prompt is read; a new one has them read from the disk again.",
+        "--free-text-encoders",
+    ),
+]
+Config = Annotated[
+    str | None,
+    opt(
+        MODEL,
+        "NAME",
+        "For a single file: folder or hub id of the pipeline whose configs, and parts that the file lacks, are taken.",
+        default="diffusers' own choice, from the local cache",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +117,9 @@ class Placement:
     dtype: Dtype = "float32"
     offload: Offload = "none"
     vae_tiling: VaeTiling = False
+    quantize: Quantize = None
+    free_text_encoders: FreeTextEncoders = False
+    config: Config = None
 
 
 # ---------------------------------------------------------------- inversion

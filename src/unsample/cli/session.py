@@ -35,6 +35,9 @@ def load(known: KnownModel, where: Placement) -> Model:
         dtype=where.dtype,
         offload=where.offload,
         vae_tiling=where.vae_tiling,
+        quantize=where.quantize,
+        free_text_encoders=where.free_text_encoders,
+        config=where.config,
         local_files_only=known.from_file,
     )
     return model

@@ -1,20 +1,69 @@
 """Which pipelines of diffusers are served, and why the others are not; told from names and configs, without torch.
 
-A pipeline is served when its prediction is that of its network and its prompt, whatever its own loop does around it
-(pictures to pictures, masks kept by blending, other inversions). It is refused by name when something else goes into
-the prediction, since that would be left out without a word.
+Three adapters: one written for `UNet2DModel` ("pixel"), one for Stable Diffusion 1.x/2.x ("latent"), and one that
+records what any other pipeline asks of its denoiser and replays it ("pipeline"). A pipeline is refused by name when it
+cannot be inverted by what the adapter would ask, since something would be left out without a word.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unsample.errors import Incompatible, WeightsMissing
 
-FAMILIES = "UNet2DModel pipelines (DDPM, DDIM) and the Stable Diffusion 1.x/2.x layout"
+SUPPORTED = (
+    "any text-to-image, class-to-image or unconditional pipeline of diffusers with one denoiser "
+    "('unsample models families' lists them)"
+)
+Adapter = Literal["pixel", "latent", "pipeline"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Pipelines that are served alike."""
+
+    name: str
+    pipelines: tuple[str, ...]  # classes of diffusers
+    adapter: Adapter = "pipeline"
+    note: str = ""  # what is particular
+    tried: str = ""  # what was run, and how; "" for nothing
+
+
+def _of(name: str, *pipelines: str, adapter: Adapter = "pipeline", note: str = "", tried: str = "") -> Family:
+    return Family(name, tuple(f"{p}Pipeline" for p in pipelines), adapter, note, tried)
+
+
+FAMILIES = (
+    _of("Stable Diffusion 1.x, 2.x", "StableDiffusion", adapter="latent"),
+    _of("DDPM, DDIM", "DDPM", "DDIM", adapter="pixel", note="unconditional, or by class (UNet2DModel)"),
+    _of("SDXL", "StableDiffusionXL", note="SDXL Turbo, Lightning and fine-tunes too"),
+    _of("Stable Diffusion 3, 3.5", "StableDiffusion3"),
+    _of("FLUX.1 dev, schnell", "Flux", note="guidance is distilled: a row of the condition, one pass"),
+    _of("FLUX.1 Kontext", "FluxKontext", note="as text to image"),
+    _of("FLUX.2", "Flux2", "Flux2Klein"),
+    _of("Qwen-Image", "QwenImage", note="its guidance keeps the norm of the conditional output"),
+    _of("Z-Image", "ZImage", note="its own guidance number s is our w = 1 + s"),
+    _of("Sana", "Sana"),
+    _of("PixArt alpha, sigma", "PixArtAlpha", "PixArtSigma", note="learned variance is left out"),
+    _of("DiT", "DiT", note="by class; learned variance is left out"),
+    _of("Latent diffusion", "LDM", "LDMTextToImage"),
+    _of("DeepFloyd IF, first stage", "IF", note="learned variance is left out"),
+    _of("Lumina 2", "Lumina2"),
+    _of("Lumina Next", "Lumina"),
+    _of("HiDream", "HiDreamImage"),
+    _of("CogView3 plus, CogView4", "CogView3Plus", "CogView4", note="CogView4 pads prompts without a mask"),
+    _of("Chroma", "Chroma"),
+    _of("Kandinsky 3", "Kandinsky3"),
+    _of("Kandinsky 5", "Kandinsky5T2I", note="pads prompts without a mask"),
+    _of("HunyuanDiT", "HunyuanDiT"),
+    _of("HunyuanImage", "HunyuanImage", note="with classifier-free guidance, not with APG"),
+    _of("AuraFlow", "AuraFlow"),
+    _of("Kolors", "Kolors"),
+)
 VAES = ("AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny", "VQModel")
 SD_PARTS = frozenset(
     ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor", "image_encoder")
@@ -34,7 +83,9 @@ SAME_PREDICTION = frozenset(  # their own loops differ, and parts beside `SD_PAR
 )
 OTHER_PREDICTION = (  # part of a class's name, and what goes into its prediction beside network and prompt
     ("ControlNet", "the ControlNet's residuals"),
+    ("Controlnet", "the ControlNet's residuals"),
     ("SparseControl", "the ControlNet's residuals"),
+    ("Control", "the picture that controls it"),
     ("AdapterPipeline", "the T2I-Adapter's features"),
     ("PAG", "perturbed-attention guidance"),
     ("SAG", "self-attention guidance"),
@@ -49,6 +100,7 @@ OTHER_PREDICTION = (  # part of a class's name, and what goes into its predictio
     ("Depth2Img", "a depth map"),
     ("Upscale", "the small picture"),
     ("SuperResolution", "the small picture"),
+    ("Refiner", "the picture to refine"),
     ("UnCLIP", "an image embedding"),
     ("ImageVariation", "an image embedding"),
     ("Marigold", "the picture to look at"),
@@ -59,6 +111,47 @@ OTHER_PREDICTION = (  # part of a class's name, and what goes into its predictio
     ("PaintByExample", "an example picture and a mask"),
     ("BlipDiffusion", "a subject's picture"),
 )
+NO_INVERSION = (  # part of a class's name, and why no adapter serves it
+    ("Combined", "it is two pipelines in one, with two denoisers; give the one that makes the picture"),
+    ("UniDiffuser", "it denoises picture and text together"),
+    ("VersatileDiffusion", "it has two denoisers"),
+    ("SanaSprint", "its sampler (SCM) draws new noise at every step"),
+    ("ConsistencyModel", "its sampler draws new noise at every step"),
+    ("Prior", "it makes image embeddings, no pictures"),
+    ("Decoder", "it needs the image embedding that its prior makes"),
+    ("KandinskyPipeline", "it needs the image embedding that its prior makes"),
+    ("KandinskyV22Pipeline", "it needs the image embedding that its prior makes"),
+    ("Amused", "it fills in discrete tokens and has no noise"),
+    ("VQDiffusion", "it fills in discrete tokens and has no noise"),
+    ("ShapE", "it makes shapes, no pictures"),
+    *((name, "it makes sound") for name in ("Audio", "MusicLDM", "DanceDiffusion", "AceStep")),
+    *(
+        (name, "it makes videos")
+        for name in (
+            *("Video", "I2V", "T2V", "Animate", "Wan", "LTX", "Mochi", "Allegro", "Latte", "SkyReels", "I2VGen"),
+            *(
+                "CosmosTextToWorld",
+                "VideoToWorld",
+                "Cosmos2_5",
+                "Cosmos3",
+                "LucyEdit",
+                "AnyFlow",
+                "SanaWM",
+                "Kandinsky6",
+            ),
+        )
+    ),
+)
+WITH_A_PICTURE = ("Img2Img", "I2I", "Inpaint", "Fill", "Edit", "VisualCloze", "Layered", "Redux", "RePaint")
+STATEFUL_GUIDERS = (  # part of a class's name
+    ("AdaptiveProjected", "adaptive projected guidance (APG) carries momentum from step to step"),
+    ("MagnitudeAware", "magnitude-aware guidance depends on the step"),
+    ("Perturbed", "perturbed-attention guidance is not served"),
+    ("SkipLayer", "skip-layer guidance is not served"),
+    ("Smoothed", "smoothed energy guidance is not served"),
+    ("AutoGuidance", "auto guidance is not served"),
+)
+DENOISERS = ("transformer", "unet")
 CHANNELS = {  # of a U-Net whose VAE makes four
     9: "an inpainting model: mask and masked picture go in beside the latents",
     8: "a model that is shown a picture (InstructPix2Pix, latent upscaler, Marigold)",
@@ -78,13 +171,19 @@ NOT_PYTORCH = {
     "OV": "an OpenVINO pipeline (optimum)",
     "Flax": "a Flax pipeline",
 }
+SERVED = f"served is {SUPPORTED}, and unsample.wrap takes any network"
 WRAP = (
     "give unsample.wrap a function that asks it with them, "
     "lambda x, t, encoder_hidden_states=None: unet(x, t, encoder_hidden_states, ...).sample"
 )
 
 
-def family(parts: Mapping[str, str | None]) -> str | None:
+def family_of(pipeline: str | None) -> Family | None:
+    """The row of the table that a pipeline's class stands in."""
+    return next((row for row in FAMILIES if pipeline in row.pipelines), None)
+
+
+def family(parts: Mapping[str, str | None]) -> Adapter | None:
     """Which adapter stands for a pipeline with these parts (name to class), if any."""
     present = {part for part, kind in parts.items() if kind}
     if parts.get("unet") == "UNet2DModel" and not present & {"vae", "vqvae"}:
@@ -92,38 +191,73 @@ def family(parts: Mapping[str, str | None]) -> str | None:
     texts = parts.get("text_encoder"), parts.get("text_encoder_2")
     if parts.get("unet") == "UNet2DConditionModel" and texts == ("CLIPTextModel", None) and "vae" in present:
         return "latent"
+    if present & {*DENOISERS} and "scheduler" in present:
+        return "pipeline"
     return None
 
 
-def check_pipeline(id: str, name: str | None, parts: Mapping[str, str | None]) -> str:
-    """The family of a pipeline, told from its class's name and its parts (name to class, None for one left out).
+def check_pipeline(id: str, name: str | None, parts: Mapping[str, str | None]) -> Adapter:
+    """The adapter of a pipeline, told from its class's name and its parts (name to class, None for one left out).
 
     Raises:
-        Incompatible: something goes into its prediction that would be left out, or no family of ours.
+        Incompatible: something goes into its prediction that would be left out, or it cannot be inverted.
     """
     for start, what in NOT_PYTORCH.items():
         if (name or "").startswith(start) or any((kind or "").startswith(start) for kind in parts.values()):
             raise Incompatible(f"{id} is {what} ({name}): only PyTorch weights (.safetensors) are read; take those")
-    found = family(parts)
-    if found is None:
-        raise Incompatible(f"{id} is a {name}; supported are {FAMILIES}")
-    if found == "pixel" or name in SAME_PREDICTION:
+    found, row = family(parts), family_of(name)
+    if found == "pixel" or (found == "latent" and name in SAME_PREDICTION):
         _check_vae(id, parts)
         return found
+    if row is None:
+        _check_name(id, name or "", plain="a StableDiffusionPipeline" if found == "latent" else None)
+    if found is None:
+        raise Incompatible(f"{id} is a {name} without a denoiser (transformer or unet) and a scheduler; {SERVED}")
+    if found == "latent":
+        _check_parts(id, name, parts)
+        _check_vae(id, parts)
+        return found
+    _check_guider(id, name, parts)
+    twice = [part for part in parts if part.startswith(("transformer_", "unet_")) and parts[part]]
+    if twice:
+        raise Incompatible(f"{id} is a {name} with a second denoiser ({', '.join(twice)}), and one is served")
+    return found
+
+
+def _check_name(id: str, name: str, plain: str | None) -> None:
+    """Refuse what a class's name tells."""
     for part_of_name, what in OTHER_PREDICTION:
-        if part_of_name in (name or ""):
+        if part_of_name in name:
             raise Incompatible(
                 f"{id} is a {name}, whose prediction depends on {what}; that is not served yet and would be left out. "
-                "If you mean the model without it, give its parts as a StableDiffusionPipeline"
+                f"If you mean the model without it, give its parts as {plain or 'the plain text-to-image pipeline'}"
             )
+    for part_of_name, why in NO_INVERSION:
+        if part_of_name in name:
+            raise Incompatible(f"{id} is a {name}, which is not served: {why}")
+    if plain is None and any(part_of_name in name for part_of_name in WITH_A_PICTURE):
+        raise Incompatible(
+            f"{id} is a {name}, which starts from a picture; what is inverted is the text-to-image pipeline of the "
+            f"same parts: AutoPipelineForText2Image.from_pipe(pipeline) of diffusers makes it, where there is one"
+        )
+
+
+def _check_parts(id: str, name: str | None, parts: Mapping[str, str | None]) -> None:
     more = [f"{part} ({kind})" for part, kind in parts.items() if kind and part not in SD_PARTS]
     if more:
         raise Incompatible(
             f"{id} is a {name} with {', '.join(more)}, which would be left out; if you mean the model without it, give "
             "its parts as a StableDiffusionPipeline"
         )
-    _check_vae(id, parts)
-    return found
+
+
+def _check_guider(id: str, name: str | None, parts: Mapping[str, str | None]) -> None:
+    for part, kind in parts.items():
+        for part_of_name, why in STATEFUL_GUIDERS:
+            if part.endswith("guider") and part_of_name in (kind or ""):
+                raise Incompatible(
+                    f"{id} is a {name} with the guider {kind}: {why}; set ClassifierFreeGuidance() in its place"
+                )
 
 
 def _check_vae(id: str, parts: Mapping[str, str | None]) -> None:
@@ -198,13 +332,9 @@ def not_a_folder(name: str) -> str | None:
         return "is an inversion of unsample, no model; give it to 'unsample reconstruct' or 'unsample edit'"
     if any("lora" in key for key in keys):
         return "is a LoRA, which changes a model: load_lora_weights it into a pipeline of diffusers and give that"
-    pickled = (
-        ""
-        if lowered.endswith((".safetensors", ".bin"))
-        else "; it is pickled and runs code when it is read, so do that "
-    )
-    pickled += "with files that you trust only" if pickled else ""
-    return f"is a single file of weights; {CONVERT}{pickled}"
+    if lowered.endswith((".safetensors", ".ckpt")):
+        return None  # `models.single_file` reads it
+    return f"is a file of pickled weights, which can run code when it is read; of those that you trust, {CONVERT}"
 
 
 def _keys(path: Path) -> list[str] | None:
@@ -256,7 +386,7 @@ def weights_variant(id: str, folder: Path, part: str) -> str | None:
         WeightsMissing: none that is read, with what is there instead.
     """
     names = sorted(path.name for path in (folder / part).glob("*")) if (folder / part).is_dir() else []
-    plain = [n for n in names if n.endswith(".safetensors") and not _variants(n)]
+    plain = [n for n in names if n.endswith(".safetensors") and not variants_in(n)]
     missing = [
         shard for n in names if n.endswith(".json") and ".index." in n for shard in _shards(folder / part / n, names)
     ]
@@ -264,7 +394,7 @@ def weights_variant(id: str, folder: Path, part: str) -> str | None:
         raise WeightsMissing(f"{id}: {part} lacks {', '.join(missing[:3])} of its shards; fetch them again")
     if plain:
         return None
-    variants = sorted({v for n in names if n.endswith(".safetensors") for v in _variants(n)})
+    variants = sorted({v for n in names if n.endswith(".safetensors") for v in variants_in(n)})
     if variants:
         return "fp16" if "fp16" in variants else variants[0]
     kinds = {
@@ -280,7 +410,7 @@ def weights_variant(id: str, folder: Path, part: str) -> str | None:
     return None  # what is read next says what is missing
 
 
-def _variants(name: str) -> Iterator[str]:
+def variants_in(name: str) -> Iterator[str]:
     """`fp16` of diffusion_pytorch_model.fp16.safetensors, and of its shards."""
     middle = name.removesuffix(".safetensors").partition(".")[2]
     if middle:

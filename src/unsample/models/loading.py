@@ -5,26 +5,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.errors import BadOption, Incompatible, UnsampleError, WeightsMissing, first_line
-from unsample.models.families import (
-    FAMILIES,
-    VAES,
-    check_pipeline,
-    check_pixel_unet,
-    check_unet,
-    folder_without_index,
-    not_a_folder,
-    read_json,
-    weights_variant,
-)
-from unsample.models.families import family as family_of
+from unsample.errors import BadOption, Incompatible, WeightsMissing
+from unsample.models.families import VAES, folder_without_index, not_a_folder
+from unsample.models.pipelines import adapted, read
+from unsample.models.placing import DTYPES, Placing, check_placing, place
+from unsample.models.single_file import read_single_file, single_file
+from unsample.wording import argument
 
 if TYPE_CHECKING:
     from unsample.models.base import Model
@@ -39,8 +32,6 @@ MIXTURE = "scenes-mixture"  # closed form: no folder
 JUDGES = {
     "scenes-clip": "a CLIP of scenes: the text encoder of scenes-sd, and a judge ('unsample measure'); makes none"
 }
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-OFFLOADS = ("none", "model", "sequential")
 
 
 def quiet_libraries() -> None:
@@ -80,7 +71,7 @@ def without_bars(*libraries: str) -> Iterator[None]:
 
 
 def find_model(name: str) -> Path | None:
-    """The folder of a bundled name or a path; None for a hub id. Imports nothing heavy.
+    """The folder of a bundled name or a path, a single file's path; None for a hub id. Imports nothing heavy.
 
     Raises:
         WeightsMissing: a name that is neither, or a folder without `model_index.json`.
@@ -92,6 +83,8 @@ def find_model(name: str) -> Path | None:
         if not (folder / "model_index.json").is_file():
             raise WeightsMissing(f"{name} is a folder without model_index.json; {folder_without_index(folder)}")
         return folder
+    if (file := single_file(name)) is not None:
+        return file
     what = not_a_folder(name)
     if what is not None:
         raise WeightsMissing(f"{name} {what}")
@@ -113,51 +106,68 @@ def load(
     offload: str = "none",
     vae_tiling: bool = False,
     gradient_checkpointing: bool = False,
+    quantize: str | None = None,
+    free_text_encoders: bool = False,
+    config: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Model:
     """Load a model.
 
     Args:
-        model: a bundled name (`unsample models` lists them), a diffusers pipeline folder, a hub id, or a loaded
-            diffusers pipeline (used as it is; the other arguments then must be left alone).
+        model: a bundled name (`unsample models` lists them), a diffusers pipeline folder, a hub id, a single file of
+            weights (`.safetensors`, `.ckpt`), or a loaded diffusers pipeline (used as it is; the other arguments then
+            must be left alone).
         device: "cpu", "cuda", ...; default: the first accelerator, else the CPU.
-        dtype: of the network and the text encoder: "float32" (default), "float64", "bfloat16", "float16" or a
+        dtype: of the network and the text encoders: "float32" (default), "float64", "bfloat16", "float16" or a
             torch dtype. The VAE stays in float32.
-        offload: "none", "model" or "sequential" (diffusers' CPU offload; needs an accelerator).
+        offload: "none", or diffusers' CPU offload: "model", "group" (leaf by leaf) or "sequential", each of which needs
+            less memory of the accelerator than the one before it, and more time.
         vae_tiling: decode and encode large pictures in tiles (diffusers' `vae.enable_tiling`).
         gradient_checkpointing: for methods that differentiate through the network.
+        quantize: of the denoiser's weights: "bitsandbytes_4bit" (NF4), "bitsandbytes_8bit", "torchao_int8",
+            "torchao_float8", "quanto_int8" or "quanto_float8", by the package of that name. It changes predictions, so
+            it is part of the hash.
+        free_text_encoders: keep text encoders in memory only while a prompt is read; one that is new has them read from
+            the disk again.
+        config: for a single file: the folder or hub id of the pipeline whose configs, and parts that the file lacks,
+            are taken; default: the one that diffusers names for such a file, out of the local cache.
         local_files_only: fetch nothing: what is not in the cache is missing.
 
     Raises:
         WeightsMissing: not found, or not what its manifest says.
-        Incompatible: a pipeline of a family that is not supported.
-        BadOption: an unknown dtype, device or offload.
+        Incompatible: a pipeline that is not served, with the reason.
+        BadOption: an unknown dtype, device or offload, or what this model does not have.
 
     Example:
         >>> import unsample
         >>> unsample.load("scenes-mixture").sample_shape
         (3, 32, 32)
     """
-    if offload not in OFFLOADS:
-        raise BadOption(f"offload must be one of {', '.join(OFFLOADS)}; got {offload!r}")
+    check_placing(offload, quantize, free_text_encoders)
+    asked = Placing(device, dtype, offload, vae_tiling, gradient_checkpointing, quantize, free_text_encoders)
     if not isinstance(model, str | Path):
-        if (device, dtype, offload, vae_tiling, gradient_checkpointing) != (None, None, "none", False, False):
+        if (device, dtype, config) != (None, None, None) or not asked.default:
             raise BadOption("a loaded model is used as it is; set device, dtype and the like on it, or give its name")
-        return _adapt(model, getattr(model, "name_or_path", None) or type(model).__name__)
-    wanted_device, wanted_dtype = resolve_device(device), resolve_dtype(dtype)
+        return adapted(model, Path(str(getattr(model, "name_or_path", None) or type(model).__name__)).name)
+    asked = replace(asked, device=resolve_device(device), dtype=resolve_dtype(dtype))
+    single = single_file(str(model))
+    if config is not None and single is None:
+        raise BadOption(f"{argument('config')} is for a single file of weights, and {model} is none; leave it out")
     if str(model) == MIXTURE:
         from unsample.models.gaussian import scenes_mixture
 
-        if offload != "none" or vae_tiling or gradient_checkpointing:
+        if not asked.default:
             raise BadOption(
-                "scenes-mixture is a closed form: there is nothing to offload, tile or checkpoint; leave those out"
+                "scenes-mixture is a closed form: there is nothing to offload, tile, quantize or checkpoint; leave "
+                "those out"
             )
-        return scenes_mixture().to(wanted_device)
-    folder = locate(str(model), local_files_only)
-    given_by_name = str(model) in BUNDLED or not Path(model).expanduser().is_dir()
+        return scenes_mixture().to(asked.device)
     with without_bars("diffusers", "transformers"):
-        adapter = _load_folder(folder, str(model) if given_by_name else folder.name)
-    return _place(adapter, wanted_device, wanted_dtype, offload, vae_tiling, gradient_checkpointing)
+        if single is not None:
+            return place(*read_single_file(single, config, asked))
+        folder = locate(str(model), local_files_only)
+        given_by_name = str(model) in BUNDLED or not Path(model).expanduser().is_dir()
+        return place(*read(folder, str(model) if given_by_name else folder.name, asked))
 
 
 def locate(name: str, local_files_only: bool = False) -> Path:
@@ -271,149 +281,3 @@ def _download(hub_id: str, local_files_only: bool) -> Path:
             f"({str(error).splitlines()[0] or type(error).__name__}); give a diffusers folder, "
             "or fetch it first with 'hf download'"
         ) from error
-
-
-def _load_folder(folder: Path, id: str) -> Any:
-    try:
-        index = json.loads((folder / "model_index.json").read_text())
-        kinds = {part: kind[1] for part, kind in index.items() if isinstance(kind, list)}
-        family = check_pipeline(id, index.get("_class_name"), kinds)
-        check_folder(id, folder, family)
-        return (_pixel if family == "pixel" else _latent)(folder, kinds, id)
-    except UnsampleError:
-        raise
-    except Exception as error:  # whatever the readers of json, safetensors and configs raise
-        reason = first_line(error, type(error).__name__)
-        raise WeightsMissing(f"model {id} at {folder.name} could not be read: {reason}; fetch it again") from error
-
-
-def check_folder(id: str, folder: Path, family: str) -> None:
-    """What can be told of a pipeline's folder before its weights are read.
-
-    Raises:
-        Incompatible: its U-Net needs what it would not be given. WeightsMissing: weights of a kind that is not read.
-    """
-    parts = ("unet",) if family == "pixel" else ("unet", "vae", "text_encoder")
-    configs = {p: c for p in parts if (c := read_json(folder / p / "config.json"))}
-    if "unet" in configs:
-        made = configs.get("vae", {}).get("latent_channels")
-        check_pixel_unet(id, configs["unet"]) if family == "pixel" else check_unet(id, configs["unet"], made)
-    variants = {p: v for p in parts if (v := weights_variant(id, folder, p))}
-    if variants:
-        named = ", ".join(f"{p} ({v})" for p, v in variants.items())
-        warnings.warn(f"{id}: only rounded variants are there and are used: {named}", stacklevel=5)
-
-
-def _part(folder: Path, name: str, cls: Any) -> Any:
-    import torch
-
-    more: dict[str, Any] = {"low_cpu_mem_usage": False} if name == "unet" else {}
-    more["variant"] = weights_variant(folder.name, folder, name)
-    return cls.from_pretrained(
-        folder / name, local_files_only=True, use_safetensors=True, dtype=torch.float32, **more
-    ).eval()
-
-
-def _scheduler(folder: Path, kinds: dict[str, str]) -> Any:
-    import diffusers
-
-    kind = getattr(diffusers, kinds["scheduler"])
-    if not issubclass(kind, diffusers.SchedulerMixin):  # a folder may name anything
-        raise Incompatible(f"{kinds['scheduler']} is no scheduler of diffusers")
-    return kind.from_pretrained(folder / "scheduler", local_files_only=True)
-
-
-def _pixel(folder: Path, kinds: dict[str, str], id: str) -> Any:
-    from diffusers import UNet2DModel
-
-    from unsample.models.pixel import PixelModel
-
-    return PixelModel(_part(folder, "unet", UNet2DModel), _scheduler(folder, kinds), id)
-
-
-def _latent(folder: Path, kinds: dict[str, str], id: str) -> Any:
-    import diffusers
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    from unsample.models.latent import LatentModel
-
-    return LatentModel(
-        _part(folder, "unet", UNet2DConditionModel),
-        _part(folder, "vae", getattr(diffusers, kinds["vae"])),
-        _part(folder, "text_encoder", CLIPTextModel),
-        CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        _scheduler(folder, kinds),
-        id,
-    )
-
-
-def _adapt(pipeline: Any, id: str) -> Any:
-    """An adapter for a loaded diffusers pipeline; an adapter comes back as it is."""
-    from unsample.models.latent import LatentModel
-    from unsample.models.pixel import PixelModel
-
-    if hasattr(pipeline, "network") and hasattr(pipeline, "sample_shape"):
-        if hasattr(pipeline, "check"):
-            pipeline.check()  # what was put into it since it was loaded
-        return pipeline
-    parts = getattr(pipeline, "components", None)
-    kinds = {name: _kind(part) for name, part in (parts or {}).items() if part is not None}
-    if parts is None or family_of(kinds) is None:
-        raise Incompatible(f"{type(pipeline).__name__} is not supported; supported are {FAMILIES}, and unsample.wrap")
-    name = Path(str(id)).name
-    if check_pipeline(name, type(pipeline).__name__, kinds) == "pixel":
-        return PixelModel(parts["unet"], parts["scheduler"], name)
-    texts = (parts["text_encoder"], parts["tokenizer"])
-    return LatentModel(parts["unet"], parts["vae"], *texts, parts["scheduler"], name)
-
-
-def _kind(part: Any) -> str:
-    """The class of a pipeline's part; torch.compile wraps it."""
-    return type(getattr(part, "_orig_mod", part)).__name__
-
-
-def _place(adapter: Any, device: Any, dtype: Any, offload: str, vae_tiling: bool, gradient_checkpointing: bool) -> Any:
-    """Freeze, hash, cast, move."""
-    import torch
-
-    latent = adapter.family == "latent"
-    if vae_tiling and not latent:
-        raise BadOption(f"vae_tiling was asked for, and {adapter.id} has no VAE; leave it out")
-    networks, on_disk = [adapter.unet, *([adapter.text_encoder] if latent else [])], None
-    for module in [*networks, *([adapter.vae] if latent else [])]:
-        module.requires_grad_(False)
-    if dtype != torch.float32 or offload != "none":
-        on_disk = adapter.weights_sha256()  # before they are rounded or moved away
-    for module in networks:
-        if module.dtype != dtype:
-            module.to(dtype)
-    adapter.dtype = dtype
-    if gradient_checkpointing:
-        adapter.unet.enable_gradient_checkpointing()
-    if vae_tiling:
-        adapter.vae.enable_tiling()
-    if offload == "none":
-        for module in [*networks, *([adapter.vae] if latent else [])]:
-            module.to(device)
-    else:
-        _offload(adapter, offload, device)
-    if not latent:
-        adapter.device = device
-    if on_disk is not None:
-        adapter.weights.adopt(on_disk)
-    return adapter
-
-
-def _offload(adapter: Any, offload: str, device: Any) -> None:
-    """diffusers' own CPU offload, on a pipeline of the same components."""
-    if device.type == "cpu" or adapter.family != "latent":
-        raise BadOption(f"offload={offload!r} needs an accelerator and a latent model; use offload='none' here")
-    from diffusers import StableDiffusionPipeline
-
-    parts = {name: getattr(adapter, name) for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
-    pipeline = StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
-    getattr(pipeline, f"enable_{offload}_cpu_offload")(device=device)
-    adapter.pipeline = pipeline  # keeps the hooks alive

@@ -33,7 +33,18 @@ PLACING_HOOKS = (  # of diffusers: they move and cast, and leave the numbers alo
     *("layerwise_casting", "peft_autocast_disable", "cp_", "tp_"),
 )
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "unsample")
+UNUSED = ("safety_checker", "watermarker", "image_encoder", "feature_extractor", "prior")  # of no prediction here
 Parts = Callable[[], Mapping[str, Any]]
+
+
+def parts_of(pipeline: Any) -> dict[str, Any]:
+    """What of a diffusers pipeline its hash covers: prefix ("unet.", "text_encoder_2.") to module.
+
+    All that has weights, but for what takes no part in a prediction or in a picture (a safety checker, a watermark).
+    """
+    components = getattr(pipeline, "components", {})
+    named = {name: getattr(part, "_orig_mod", part) for name, part in components.items() if name not in UNUSED}
+    return {f"{name}.": part for name, part in named.items() if hasattr(part, "state_dict")}
 
 
 class Weights:
@@ -56,7 +67,7 @@ class Weights:
             tensors: dict[str, Tensor] = {}
             for prefix, module in self._modules():
                 tensors |= {f"{prefix}{name}": value for name, value in effective_state(module).items()}
-            self._known[key] = _joined(state_dict_sha256(tensors), self._notes())
+            self._known[key] = joined(state_dict_sha256(tensors), self._notes())
         return self._known[key]
 
     def changes(self) -> list[str]:
@@ -96,8 +107,8 @@ class Weights:
                 yield from settings(prefix.rstrip("."), module, self.foreign)
 
 
-def _joined(sha256: str, notes: list[str]) -> str:
-    """The hash of a plain model is that of its tensors alone."""
+def joined(sha256: str, notes: list[str]) -> str:
+    """A hash with what changes predictions beside the tensors; that of a plain model is that of its tensors alone."""
     import hashlib
 
     return hashlib.sha256("\n".join([sha256, *notes]).encode()).hexdigest() if notes else sha256
@@ -263,7 +274,8 @@ def _replaced(place: str, layer: Any, where: str) -> Iterator[tuple[str, str]]:
     """A `forward` that is not its class's, and hooks."""
     placing = _placing(layer, where)
     own = vars(layer).get("forward")
-    if own is not None and not placing and getattr(own, "__func__", None) is not type(layer).forward:
+    ours = str(getattr(own, "__module__", "")).partition(".")[0] == "unsample"  # it remembers; the numbers stay
+    if own is not None and not placing and not ours and getattr(own, "__func__", None) is not type(layer).forward:
         yield f"{place}: forward {_content(own)}", f"a replaced forward{where}"
     hook = vars(layer).get("_hf_hook")
     if hook is not None and _root(hook) not in LIBRARIES:
@@ -304,4 +316,4 @@ def _content(value: Any) -> str:
     from unsample.models.identity import identity
 
     found = identity(value)
-    return _joined(found.sha256, [state_dict_sha256(effective_state(n)) for n in found.networks])
+    return joined(found.sha256, [state_dict_sha256(effective_state(n)) for n in found.networks])

@@ -27,7 +27,7 @@ class KnownModel:
     """What can be told of a model without loading it; None where it cannot (a hub id that is not here yet)."""
 
     name: str
-    folder: Path | None = None
+    folder: Path | None = None  # or the path of a single file
     takes_prompt: bool | None = None
     num_train_timesteps: int | None = None
     only_size: tuple[int, int] | None = None
@@ -100,7 +100,7 @@ def known_model(name: str) -> KnownModel:
         )
     folder = folder or cached(name)
     if folder is not None:
-        return _read(name, folder)
+        return KnownModel(name, folder) if folder.is_file() else _read(name, folder)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise WeightsMissing(
             f"model {name!r} is not in the local cache, and HF_HUB_OFFLINE forbids fetching it; give a diffusers folder"
@@ -179,10 +179,13 @@ def _read(name: str, folder: Path) -> KnownModel:
         config = json.loads(scheduler.read_text()) if scheduler.is_file() else {}
         steps = config.get("num_train_timesteps")
         network = folder / "unet" / "config.json"
-        classes = json.loads(network.read_text()).get("num_class_embeds") if network.is_file() else None
+        unet = json.loads(network.read_text()) if network.is_file() else {}
+        prompted = any(part.startswith(("text_encoder", "bert")) for part in parts)
+        pixel = "UNet2DModel" in (index.get("unet") or ()) and not parts & {"vae", "vqvae"}
+        classes = (unet.get("num_class_embeds") or 0) if prompted or pixel else None  # the others may draw classes
     except (OSError, ValueError, AttributeError, IndexError) as error:
         raise WeightsMissing(
             f"model {name}: its model_index.json or scheduler_config.json cannot be read ({error})"
         ) from error
-    steps, classes = (n if isinstance(n, int) else None for n in (steps, classes or 0))
-    return KnownModel(name, folder, "text_encoder" in parts, steps, num_classes=classes)
+    steps, classes = (n if isinstance(n, int) else None for n in (steps, classes))
+    return KnownModel(name, folder, True if prompted else False if pixel else None, steps, num_classes=classes)
