@@ -1,7 +1,8 @@
 """Every row of the table of methods does what its facts declare. A new row is tested with no new line here.
 
 Rows run at their `quick` preset and at most ten steps, on the closed-form mixture (float64), where a guided text
-condition is exact, and on a trained network of the kind that they apply to.
+condition is exact, seen as a diffusion that preserves the variance ("vp") and as a flow ("flow"), and on a trained
+network of the kind that they apply to. A row that says why it refuses one of the two is held to the refusal.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 import unsample
@@ -39,7 +40,17 @@ from unsample.models.guidance import guidance_scales
 from unsample.numbers.grid import grid_from_scheduler
 
 STEPS = 10
+SCHEDULERS: dict[str, Any] = {
+    "vp": DDIMScheduler(clip_sample=False),
+    "flow": FlowMatchEulerDiscreteScheduler(shift=3.0),
+}
 EVERY = pytest.mark.parametrize("name", METHODS)
+REFUSED = [
+    (name, kind) for name in METHODS for kind in SCHEDULERS if getattr(get_method(name), f"refuses_{kind}") is not None
+]
+ON_BOTH = pytest.mark.parametrize(
+    ("name", "kind"), [(n, k) for k in SCHEDULERS for n in METHODS if (n, k) not in REFUSED], scope="module"
+)
 BASELINES = [n for n, facts in METHODS.items() if facts.family == "baseline"]  # bring nothing of the picture's noise
 EDITING = [n for n in METHODS if get_method(n).refuses_edit is None]
 
@@ -72,8 +83,13 @@ def stopped(name: str) -> Method:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return mixture()
+def kind() -> str:
+    return "vp"
+
+
+@pytest.fixture(scope="module")
+def model(kind: str) -> Any:
+    return mixture(scheduler=SCHEDULERS[kind])
 
 
 class Source:
@@ -189,7 +205,7 @@ def test_unknown_methods_are_refused_with_a_suggestion() -> None:
 # ---------------------------------------------------------------- what it does
 
 
-@EVERY
+@ON_BOTH
 def test_it_inverts_and_reconstructs(name: str, model: Any, inverted: Any, source: Source) -> None:
     inversion, made = inverted(name), source.made
     assert inversion.noise.shape == made.latents.shape
@@ -205,7 +221,7 @@ def test_it_inverts_and_reconstructs(name: str, model: Any, inverted: Any, sourc
         assert rms(again.latents - made.latents) < 0.7 * float(made.latents.std())
 
 
-@EVERY
+@ON_BOTH
 def test_a_saved_inversion_plays_back_as_the_one_in_memory(
     name: str, model: Any, inverted: Any, tmp_path: Path
 ) -> None:
@@ -220,7 +236,7 @@ def test_a_saved_inversion_plays_back_as_the_one_in_memory(
     assert set(back.state) == set(quick(name).keeps)
 
 
-@EVERY
+@ON_BOTH
 def test_it_edits_or_says_why_it_cannot(name: str, model: Any, inverted: Any) -> None:
     if name not in EDITING:
         with pytest.raises(Incompatible, match=f"{name} cannot edit: "):
@@ -241,7 +257,7 @@ def test_no_two_methods_are_one(model: Any, inverted: Any) -> None:
             assert not torch.equal(edits[one], edits[other]), f"{one} and {other} edit alike"
 
 
-@EVERY
+@ON_BOTH
 @pytest.mark.parametrize("steps", [1, 7])
 @pytest.mark.parametrize("guided", [False, True])
 def test_its_cost_is_what_it_declares(name: str, steps: int, guided: bool, model: Any) -> None:
@@ -260,7 +276,7 @@ def test_its_cost_is_what_it_declares(name: str, steps: int, guided: bool, model
     assert max(early.backward) <= method.backward(walked)
 
 
-@EVERY
+@ON_BOTH
 def test_its_declared_exactness_round_trips(name: str, model: Any, inverted: Any, source: Source) -> None:
     """Exact by construction means to rounding: 1e-16 in float64, magnified on the way back."""
     inversion = inverted(name)
@@ -274,7 +290,7 @@ def test_its_declared_exactness_round_trips(name: str, model: Any, inverted: Any
         assert error > 1e-9, "it is exact: let it say so"
 
 
-@EVERY
+@ON_BOTH
 def test_a_batch_gives_what_single_pictures_give(name: str, model: Any, source: Source, inverted: Any) -> None:
     together = inverted(name)
     for k in range(2):
@@ -285,7 +301,7 @@ def test_a_batch_gives_what_single_pictures_give(name: str, model: Any, source: 
         assert rms(one - other) < 10 * BATCH  # and once more on the way back
 
 
-@EVERY
+@ON_BOTH
 @pytest.mark.usefixtures("global_rng_unchanged")
 def test_the_same_seed_gives_the_same_bits(name: str, model: Any, source: Source, inverted: Any) -> None:
     again = unsample.invert(model, **source.given(quick(name)), num_inference_steps=STEPS)
@@ -296,7 +312,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, model: Any, source: Source
     assert torch.equal(one, other)
 
 
-@EVERY
+@ON_BOTH
 def test_strength_works(name: str, model: Any, source: Source) -> None:
     method = quick(name)
     half = unsample.invert(model, **source.given(method), num_inference_steps=STEPS, strength=0.5)
@@ -306,7 +322,7 @@ def test_strength_works(name: str, model: Any, source: Source) -> None:
         assert rms(made.latents - source.made.latents) < 0.7 * float(source.made.latents.std())
 
 
-@EVERY
+@ON_BOTH
 def test_its_record_says_how_it_was_made(name: str, inverted: Any) -> None:
     meta, configured = inverted(name).meta, quick(name)
     assert meta["method"] == {"name": name, "settings": dict(configured.settings)}
@@ -315,7 +331,7 @@ def test_its_record_says_how_it_was_made(name: str, inverted: Any) -> None:
     assert configured.fitted <= bool(configured.keeps) or configured.playback is not None
 
 
-@EVERY
+@ON_BOTH
 def test_a_record_is_played_back_under_the_guidance_it_was_fitted_with(name: str, model: Any, inverted: Any) -> None:
     method, inversion = quick(name), inverted(name)
     other = inversion.meta["sampling_guidance_scale"] + 1
@@ -332,7 +348,7 @@ def test_a_record_is_played_back_under_the_guidance_it_was_fitted_with(name: str
                 assert verb(model, inversion, **more, **given).latents.isfinite().all()
 
 
-@EVERY
+@ON_BOTH
 def test_it_inverts_under_its_own_guidance_unless_told(name: str, model: Any, source: Source, inverted: Any) -> None:
     method = quick(name)
     own = 1.0 if method.guidance_scale is None else method.guidance_scale
@@ -347,6 +363,14 @@ def test_it_inverts_under_its_own_guidance_unless_told(name: str, model: Any, so
 
 
 # ---------------------------------------------------------------- wrong use
+
+
+@pytest.mark.parametrize(("name", "kind"), REFUSED, scope="module")
+def test_noise_levels_that_it_refuses_are_refused_before_any_work(name: str, kind: str, model: Any) -> None:
+    method, x = quick(name), normal(1, *model.sample_shape)
+    why = getattr(method, f"refuses_{kind}")
+    with pytest.raises(Incompatible, match=rf"^{name} does not run on .*: {re.escape(why)}"):
+        unsample.invert(model, latents=x, prompt="left", method=method, num_inference_steps=2)
 
 
 @EVERY

@@ -33,7 +33,7 @@ class Walked:
     steps: int  # T, the steps walked
     pair: int = 1  # network evaluations of a prediction while inverting: 2 if guided
     sampling_pair: int = 1  # the same under the guidance of sampling
-    timesteps: tuple[int, ...] = ()  # the noisier end of each step
+    timesteps: tuple[float, ...] = ()  # the noisier end of each step
 
 
 @dataclass(frozen=True)

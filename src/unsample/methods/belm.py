@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def _check_grid(grid: Grid, stop: int) -> None:
     check_reversible("belm", grid, stop)
-    if leap(grid, stop) > MOST_LEAP:
+    if not grid.is_flow and leap(grid, stop) > MOST_LEAP:
         raise Incompatible(
             "belm divides by the squared ratio of its last two steps, and would lose the noise: "
             + end_of(grid, stop, whose="the method's own setting ")
@@ -38,7 +38,7 @@ def _begin(task: Task) -> State:
 def belm(
     timestep_spacing: Annotated[
         Literal["leading", "linspace", "trailing"] | None,
-        Setting("in place of the scheduler's own; None keeps that."),
+        Setting("in place of the scheduler's own; None keeps that, and a flow keeps its own sigmas whatever is set."),
     ] = "linspace",
 ) -> Method:
     """O-BELM: a reversible sampler of two points, of second order.

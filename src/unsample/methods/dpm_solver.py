@@ -81,6 +81,7 @@ def dpm_solver(
         sample_step=dpm_sample(order),
         passes=lambda walked: _passes(walked, order, max_iters, fine_step) if exact else walked.steps * walked.pair,
         begin=_stop if exact else None,
+        refuses_flow="its anchors are run ahead through a table of alphas_cumprod, and a flow has none",
         fresh=lambda x: {},
         handles_guidance=exact,
     )

@@ -96,4 +96,6 @@ def easyinv(
 
 def _slope(grid: Grid, i: int, j: int) -> float:
     """Of `solvers.ddim.carry` in x, at a fixed prediction."""
+    if grid.is_flow:
+        return 1.0
     return grid.alpha[j] / grid.alpha[i] if grid.alpha[j] > 0 else 1 / grid.sigma[i]

@@ -26,8 +26,9 @@ def gnri(
         Literal["paper", "code"],
         Setting(
             "`paper`: G(y) = || y - sqrt(1 - beta) x_i || / beta with beta = 1 - alpha_j^2 / alpha_i^2 of the step "
-            "walked, and the slope runs through the network; `code`: G(y) = 1/2 || (f(y) - alpha_j x_0) / sigma_j ||^2 "
-            "and y <- y + F / D sign(f(y) - y), no backward pass."
+            "walked (of a flow mean and variance of its own q(x_j | x_i)), and the slope runs through the network; "
+            "`code`: G(y) = 1/2 || (f(y) - alpha_j x_0) / sigma_j ||^2 and y <- y + F / D sign(f(y) - y), no backward "
+            "pass."
         ),
     ] = "paper",
     num_iters: Annotated[int, Setting("iterations a step.", low=1)] = 2,

@@ -127,7 +127,7 @@ def _rolls(task: Task, base: Method, count: tuple[int, int], lowest: int) -> Sta
     from unsample.numbers.solvers.regularise import LEAST_SIDE, draw_rolls
 
     shape = task.x0.shape[1:]
-    if min(shape[-2:]) < LEAST_SIDE:
+    if len(shape) != 3 or min(shape[-2:]) < LEAST_SIDE:
         raise Incompatible(f"pix2pix_zero needs latents of at least {LEAST_SIDE} x {LEAST_SIDE}; got {tuple(shape)}")
     state = {} if base.begin is None else base.begin(task)
     rolls = draw_rolls(task.generators, (task.stop, *count), shape, lowest)

@@ -141,7 +141,7 @@ def _draws(task: Task, plan: RenoisePlan, lowest_roll: int) -> State:
                 state["noises"][:, i] = 0.0  # no fresh noise enters the step; the place is for a correction
     if plan.num_reg_steps == 0:
         return state
-    if min(shape[-2:]) < LEAST_SIDE:
+    if len(shape) != 3 or min(shape[-2:]) < LEAST_SIDE:
         raise Incompatible(f"renoise regularises patches of {LEAST_SIDE} x {LEAST_SIDE}; got latents {tuple(shape)}")
     count = (task.stop, plan.num_renoise_steps + 2, plan.num_reg_steps, plan.num_ac_rolls)
     rolls = draw_rolls(task.generators, count, shape, lowest_roll).to(task.x0.device)

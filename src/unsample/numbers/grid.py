@@ -251,12 +251,23 @@ def as_ddim(scheduler: Any) -> Any:
     return ddim
 
 
-def transfer(x: Tensor, eps: Tensor, grid: Grid, i: int, j: int) -> Tensor:
-    """Carry `x` from grid point i to j along the line that `eps` fixes, either direction (DDIM, Eq. 12).
+def transfer(x: Tensor, direction: Tensor, grid: Grid, i: int, j: int) -> Tensor:
+    """Carry `x` from grid point i to j along the line that eps fixes, either way (DDIM, Eq. 12).
+
+    Of a flow that is Euler's step along the velocity eps - x0, which divides by nothing.
+
+    Args:
+        x: (B, ...), at i.
+        direction: eps, or of a flow the velocity (`prediction.direction`).
+        grid: the noise levels.
+        i: where x is.
+        j: where it is carried.
 
     Reference: Song, Meng and Ermon, 2021, arXiv:2010.02502.
     """
-    x0 = (x - grid.sigma[i] * eps) / grid.alpha[i]
+    if grid.is_flow:
+        return x + (grid.sigma[j] - grid.sigma[i]) * direction
+    x0 = (x - grid.sigma[i] * direction) / grid.alpha[i]
     if grid.clip is not None:
         x0 = x0.clamp(-grid.clip, grid.clip)
-    return grid.alpha[j] * x0 + grid.sigma[j] * eps
+    return grid.alpha[j] * x0 + grid.sigma[j] * direction

@@ -37,6 +37,15 @@ class Prediction:
         return self._x0
 
 
+def direction(p: Prediction, grid: Grid) -> Tensor:
+    """What a first-order step holds fixed: eps, or of a flow the velocity eps - x0.
+
+    Along an exact prediction at the step's own start the two are one line. At another point they are not: eps made at
+    the step's end j would move a flow by `alpha_j / alpha_i` of what the velocity does.
+    """
+    return p.eps - p.x0 if grid.is_flow else p.eps
+
+
 def output_from_prediction(p: Prediction, grid: Grid, i: int) -> Tensor:
     """What the network answered: the inverse of `prediction_from_output`, where x0 was not clamped."""
     if grid.prediction_type == "v_prediction":

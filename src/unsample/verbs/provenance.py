@@ -208,7 +208,7 @@ class _Record(_Part, Mapping[str, Any]):  # type: ignore[misc]
     lost_at: MaybeEach[Lost | None] = None
     seconds: Amount | None = None
     forward_steps: Count | None = None
-    forward_timestep: Count | None = None
+    forward_timestep: Timestep | None = None
     regularised: MethodRecord | None = None
 
     @model_validator(mode="after")

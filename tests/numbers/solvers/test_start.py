@@ -25,7 +25,7 @@ from tests.problems import (
 )
 from unsample.errors import BadOption
 from unsample.methods import METHODS, Method, Walked, fixed_point, get_method, setting_defaults, uni_inv
-from unsample.numbers.solvers.start import LAST_EPS
+from unsample.numbers.solvers.start import LAST
 from unsample.numbers.walk import walk
 
 TABLES: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ def test_uni_inv_is_its_equation_written_out(table: str) -> None:
             last = asked.eps
     assert rms(found - points[-1]) < 1e-11 * rms(found)
     assert found.isfinite().all()
-    assert state[LAST_EPS].shape == x.shape
+    assert state[LAST].shape == x.shape
 
 
 @QUIET

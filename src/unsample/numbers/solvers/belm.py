@@ -3,8 +3,9 @@
 With h_i the length of the step i -> i-1 in sigma / alpha:
 `x_(i-1) = (h_i / h_(i+1))^2 (alpha_(i-1) / alpha_(i+1)) x_(i+1) + (1 - (h_i / h_(i+1))^2) (alpha_(i-1) / alpha_i) x_i
 - h_i (h_i + h_(i+1)) / h_(i+1) alpha_(i-1) eps(x_i, t_i)` (Wang et al., 2024, arXiv:2410.07273, O-BELM).
-It is what the quadratic through x_(i+1) and x_i with slope eps at x_i gives. Up, the first weight is divided by: a
-first step far shorter than the second (h_1 << h_2) magnifies what the bootstrap got wrong by (h_2 / h_1)^2.
+It is what the quadratic through x_(i+1) and x_i with slope eps at x_i gives; of a flow through x itself over
+sigma, with the velocity as slope. Up, the first weight is divided by: a first step far shorter than the second
+(h_1 << h_2) magnifies what the bootstrap got wrong by (h_2 / h_1)^2.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 def belm_weights(grid: Grid, k: int, i: int, j: int) -> tuple[float, float, float]:
     """The weights of x_(i+1), x_i and eps."""
-    level = [grid.sigma[n] / grid.alpha[n] for n in (k, i, j)]
+    scale = [1.0 if grid.is_flow else grid.alpha[n] for n in (k, i, j)]
+    level = [grid.sigma[n] / s for n, s in zip((k, i, j), scale, strict=True)]
     above, below = level[0] - level[1], level[1] - level[2]  # h_(i+1), h_i
     share = (below / above) ** 2
-    alpha = grid.alpha[j]
     return (
-        share * alpha / grid.alpha[k],
-        (1 - share) * alpha / grid.alpha[i],
-        -below * (below + above) / above * alpha,
+        share * scale[2] / scale[0],
+        (1 - share) * scale[2] / scale[1],
+        -below * (below + above) / above * scale[2],
     )
 
 

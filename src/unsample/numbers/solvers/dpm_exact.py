@@ -113,7 +113,7 @@ def solve(problem: Problem, start: Tensor, how: Correction, step_size: float) ->
     return found
 
 
-def fine_steps(earlier: int, later: int, fine_step: int) -> int:
+def fine_steps(earlier: float, later: float, fine_step: int) -> int:
     """Into how many steps of about `fine_step` timesteps a step is cut."""
     return max(1, math.ceil((later - earlier) / fine_step))
 

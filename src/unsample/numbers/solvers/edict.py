@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from unsample.numbers.prediction import direction
 from unsample.numbers.solvers.reversible import carried_wide, line
 from unsample.numbers.walk import State, Step
 
@@ -33,16 +34,16 @@ def edict_steps(p: float, leapfrog: bool) -> tuple[Step, Step]:
         y = (state["second"] - (1 - p) * x) / p
         x = (x - (1 - p) * y) / p
         first, last = in_order(x, y, j)
-        last = (last - b * predict(first, j).eps) / a
-        first = (first - b * predict(last, j).eps) / a
+        last = (last - b * direction(predict(first, j), grid)) / a
+        first = (first - b * direction(predict(last, j), grid)) / a
         x, y = in_order(first, last, j)
         return x, {**state, "second": y}
 
     def down(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         a, b = line(grid, i, j)
         first, last = in_order(x, state["second"], i)
-        first = a * first + b * predict(last, i).eps
-        last = a * last + b * predict(first, i).eps
+        first = a * first + b * direction(predict(last, i), grid)
+        last = a * last + b * direction(predict(first, i), grid)
         x, y = in_order(first, last, i)
         x = p * x + (1 - p) * y
         return x, {**state, "second": p * y + (1 - p) * x}

@@ -31,6 +31,11 @@ def rms(x: Tensor) -> Tensor:
     return x.flatten(1).square().mean(1).sqrt()
 
 
+def each(value: Tensor, x: Tensor) -> Tensor:
+    """A value a picture (B,), to be broadcast with x (B, ...)."""
+    return value.reshape(-1, *[1] * (x.ndim - 1))
+
+
 def latest(images: Sequence[Tensor], residuals: Sequence[Tensor]) -> Tensor:
     """The naive iteration: the image itself."""
     return images[-1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.numbers.grid import Grid
 from unsample.numbers.solvers.best import Best, relative_size
 from unsample.numbers.solvers.ddim import carry
-from unsample.numbers.solvers.fixed_point import rms
+from unsample.numbers.solvers.fixed_point import each, rms
 from unsample.numbers.solvers.gradient import gradient_of
 from unsample.numbers.walk import State, Step
 
@@ -33,8 +33,8 @@ def newton_invert(num_iters: int, weight: float, eta: float) -> Step:
         import torch
 
         (i, j), (x, _) = ends, sources
-        keep = grid.alpha[j] / grid.alpha[i]  # q(x_j | x_i) = N(keep x_i, 1 - keep^2), several training steps in one
-        variance = 1 - keep**2
+        keep = grid.alpha[j] / grid.alpha[i]  # q(x_j | x_i), several training steps in one, is normal around keep x_i
+        variance = grid.sigma[j] ** 2 - (keep * grid.sigma[i]) ** 2  # 1 - keep^2 where alpha^2 + sigma^2 = 1
         with torch.enable_grad():
             at = guess.detach().requires_grad_(True)
             image = carry(x, predict(at, j, rows), grid, i, j)
@@ -43,7 +43,7 @@ def newton_invert(num_iters: int, weight: float, eta: float) -> Step:
                 value = value + weight * torch.linalg.vector_norm((at - keep * x).flatten(1), dim=1) / variance
             slope = gradient_of(value.sum(), at, predict, j, rows)
         score = value.detach() / x[0].numel()
-        return image.detach(), score, -score[:, None, None, None] / (slope + eta)
+        return image.detach(), score, -each(score, slope) / (slope + eta)
 
     return _iterate(look, num_iters)
 
@@ -61,7 +61,7 @@ def sign_invert(num_iters: int, weight: float) -> Step:
         image = carry(x, predict(guess, j, rows), grid, i, j)
         prior = 0.5 * ((image - grid.alpha[j] * clean) / grid.sigma[j]).square()
         score = ((image - guess).abs() + weight * prior).flatten(1).mean(1)
-        return image, score, score[:, None, None, None] * (image - guess).sign()
+        return image, score, each(score, image) * (image - guess).sign()
 
     return _iterate(look, num_iters)
 

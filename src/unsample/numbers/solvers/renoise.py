@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.numbers.prediction import Prediction
-from unsample.numbers.solvers.fixed_point import LOOSE, rms
+from unsample.numbers.solvers.fixed_point import LOOSE, each, rms
 from unsample.numbers.solvers.regularise import match_patches, whiten
 from unsample.numbers.solvers.stochastic import noisy_carry
 from unsample.numbers.walk import State, Step
@@ -65,8 +65,14 @@ class RenoisePlan:
         return self.last(timestep) + 1 + self.compares(timestep)
 
 
-def regularised(p: Prediction, reference: Tensor | None, rolls: Tensor, plan: RenoisePlan) -> Prediction:
-    """With eps regularised: patches towards the reference, then whitened; `rolls` (B, rounds, rolls, C, levels)."""
+def regularised(
+    p: Prediction, reference: Tensor | None, rolls: Tensor, plan: RenoisePlan, levels: tuple[float, float]
+) -> Prediction:
+    """With eps regularised: patches towards the reference, then whitened; `rolls` (B, rounds, rolls, C, levels).
+
+    x0 follows, so that `alpha x0 + sigma eps` stays (`levels` are alpha and sigma): a step along eps does not read it,
+    one along a flow's velocity does. Where alpha is 0, eps fixes nothing.
+    """
     eps = p.eps
     for outer in range(plan.num_reg_steps):
         if reference is not None:
@@ -74,9 +80,8 @@ def regularised(p: Prediction, reference: Tensor | None, rolls: Tensor, plan: Re
         if plan.lambda_ac > 0:
             for roll in rolls[:, outer].unbind(1):
                 eps = whiten(eps, roll, plan.lambda_ac / plan.num_ac_rolls)
-    return Prediction(
-        lambda: p.x0, eps
-    )  # a transfer reads eps alone; where alpha_j = 0 it reads x0, and eps fixes nothing there
+    alpha, sigma = levels
+    return Prediction(lambda: p.x0 + sigma / alpha * (p.eps - eps) if alpha > 0 else p.x0, eps)
 
 
 def renoise_invert(plan: RenoisePlan) -> Step:
@@ -125,7 +130,8 @@ class Iterates:
 
     def pulled(self, p: Prediction, k: int) -> Prediction:
         """Regularised with the k-th rolls of the step."""
-        return regularised(p, self.reference, self.state["renoise_rolls"][:, self.j - 1, k], self.plan)
+        levels = (self.grid.alpha[self.j], self.grid.sigma[self.j])
+        return regularised(p, self.reference, self.state["renoise_rolls"][:, self.j - 1, k], self.plan, levels)
 
     def advance(self, k: int) -> None:
         """One prediction, into the mean and on to the next iterate."""
@@ -148,7 +154,7 @@ class Iterates:
         residual, scale = rms(image - self.guess), rms(self.guess)
         self.first = residual if k == 0 else self.first
         better = (residual < self.smallest) | (k == 0)
-        self.best = torch.where(better[:, None, None, None], image, self.best)
+        self.best = torch.where(each(better, image), image, self.best)
         self.smallest = torch.where(better, residual, self.smallest)
         self.latest = residual
         self.relative = torch.where(residual > 0, residual / scale, 0.0)
@@ -165,7 +171,7 @@ class Iterates:
         fine = (self.latest <= self.first) | (self.relative <= LOOSE)
         fine &= x_next.flatten(1).isfinite().all(1)
         before = self.state.get("residual", torch.zeros_like(self.relative))
-        return torch.where(fine[:, None, None, None], x_next, self.best), {
+        return torch.where(each(fine, x_next), x_next, self.best), {
             **self.state,
             "residual": torch.maximum(before, self.relative),
             "converged": self.state.get("converged", torch.ones_like(fine)) & fine,

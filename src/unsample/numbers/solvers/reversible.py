@@ -1,6 +1,7 @@
 """What algebraically reversible samplers share: a DDIM step as a line, and the walk of a two-point recursion.
 
-A DDIM step at fixed eps is `x_j = a x_i + b eps`. A two-point sampler goes down by
+A DDIM step at fixed eps is `x_j = a x_i + b eps`; of a flow it is Euler's, `x_j = x_i + b v`, and the velocity v stands
+wherever eps is written here. A two-point sampler goes down by
 `x_(i-1) = p x_(i+1) + q x_i + r eps(x_i, t_i)`, and up by the same equation solved for x_(i+1): one set of weights, so
 the two directions are inverses of each other by construction, whatever the network is.
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
 from unsample.numbers.grid import Grid, transfer
+from unsample.numbers.prediction import direction
 from unsample.numbers.walk import State, Step
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ Weights = Callable[[Grid, int, int, int], tuple[float, float, float]]
 
 
 def line(grid: Grid, i: int, j: int) -> tuple[float, float]:
-    """(a, b) of the DDIM step `x_j = a x_i + b eps`, either direction."""
+    """(a, b) of the DDIM step `x_j = a x_i + b eps` (a flow's velocity in place of eps), either way."""
+    if grid.is_flow:
+        return 1.0, grid.sigma[j] - grid.sigma[i]
     a = grid.alpha[j] / grid.alpha[i]
     return a, grid.sigma[j] - a * grid.sigma[i]
 
@@ -34,9 +38,9 @@ def check_reversible(name: str, grid: Grid, stop: int) -> None:
     """Refuse a grid on which the sampler has no inverse.
 
     Raises:
-        Incompatible: alpha = 0 at the noisiest point, or a clamp of the predicted x0.
+        Incompatible: alpha = 0 at the noisiest point, unless it is a flow's, or a clamp of the predicted x0.
     """
-    if grid.alpha[stop] == 0:
+    if grid.alpha[stop] == 0 and not grid.is_flow:
         raise Incompatible(
             f"{name} divides by alpha, which is 0 at the noisiest point (zero terminal SNR, timestep "
             f"{grid.timesteps[stop]}); use strength below 1, or ddim or fixed_point"
@@ -82,11 +86,11 @@ def two_point_steps(weights: Weights, passed: Callable[[Grid], bool] = nothing_p
         below = {**state, "cleaner": x}
         if i == 0 and passed(grid):
             return x, below
-        eps = predict(x, i).eps
+        along = direction(predict(x, i), grid)
         if i == int(passed(grid)):
-            return transfer(x, eps, grid, i, j), below
+            return transfer(x, along, grid, i, j), below
         p, q, r = weights(grid, j, i, 2 * i - j)
-        return (state["cleaner"] - q * x - r * eps) / p, below
+        return (state["cleaner"] - q * x - r * along) / p, below
 
     def down(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         above = {**{name: value for name, value in state.items() if name != "cleaner"}, "noisier": x}
@@ -95,8 +99,8 @@ def two_point_steps(weights: Weights, passed: Callable[[Grid], bool] = nothing_p
         if j == 0 and passed(grid):
             return x, above
         if "noisier" not in state:
-            return transfer(x, predict(x, i).eps, grid, i, j), above
+            return transfer(x, direction(predict(x, i), grid), grid, i, j), above
         p, q, r = weights(grid, 2 * i - j, i, j)
-        return p * state["noisier"] + q * x + r * predict(x, i).eps, above
+        return p * state["noisier"] + q * x + r * direction(predict(x, i), grid), above
 
     return carried_wide(up), carried_wide(down)

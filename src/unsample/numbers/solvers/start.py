@@ -1,10 +1,11 @@
 """Where an implicit step starts: at its own source point x_i, or ahead of it along the step before.
 
-`y = alpha_j (x_i - sigma_i eps) / alpha_i + sigma_j eps` with the eps of the step k -> i before: the predictor of
-Uni-Inv (Jiao et al., 2025, arXiv:2504.13109) and of SteerFlow (Dao et al., 2026, arXiv:2604.01715), which have a
-velocity in its place. Two points fix the eps that the step between them went along, `(alpha_k x_i - alpha_i x_k) /
-(alpha_k sigma_i - alpha_i sigma_k)`, so no step is asked what it did. The first step of a walk has none before it and
-asks the network once, at x_0.
+`y = alpha_j (x_i - sigma_i eps) / alpha_i + sigma_j eps` with the eps of the step k -> i before, or of a flow
+`y = x_i + (sigma_j - sigma_i) v` with its velocity: the predictor of Uni-Inv (Jiao et al., 2025, arXiv:2504.13109) and
+of SteerFlow (Dao et al., 2026, arXiv:2604.01715), whose papers have the latter. Two points fix what the step between
+them went along, `(alpha_k x_i - alpha_i x_k) / (alpha_k sigma_i - alpha_i sigma_k)` or `(x_i - x_k) / (sigma_i -
+sigma_k)`, so no step is asked what it did. The first step of a walk has none before it and asks the network once, at
+x_0.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.numbers.grid import MOST_LEAP, leap
+from unsample.numbers.prediction import direction
 from unsample.numbers.solvers.stochastic import joining, noisy_transfer
 from unsample.numbers.walk import State, Step
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from unsample.numbers.grid import Grid
 
 Start = Literal["source", "previous"]
-LAST_EPS = "last_eps"  # (B, C, H, W) in the state: what the last step went along; never kept in a record
+LAST = "last_direction"  # (B, C, H, W) in the state: what the last step went along; never kept in a record
 
 
 def starting(step: Step, start: Start, eta: float = 0.0) -> Step:
@@ -35,10 +37,10 @@ def starting(step: Step, start: Start, eta: float = 0.0) -> Step:
 
     def from_previous(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         noise = state["noises"][:, j - 1] if eta > 0 else None
-        eps = predict(x, i).eps if i == 0 else state.get(LAST_EPS)
-        guess = x if eps is None or _blind(grid, j) else noisy_transfer(x, eps, grid, i, j, eta, noise)
+        along = direction(predict(x, i), grid) if i == 0 else state.get(LAST)
+        guess = x if along is None or _blind(grid, j) else noisy_transfer(x, along, grid, i, j, eta, noise)
         x_next, after = step(predict, x, grid, i, j, state, guess)
-        last = after if eps is None else {**after, LAST_EPS: eps}
+        last = after if along is None else {**after, LAST: along}
         return x_next, handed_on(last, x, x_next, grid, i, j, eta, noise)
 
     return from_previous if start == "previous" else step
@@ -47,9 +49,10 @@ def starting(step: Step, start: Start, eta: float = 0.0) -> Step:
 def _blind(grid: Grid, j: int) -> bool:
     """Whether every eps at j equals its own x, or nearly: the iteration would give its start back, whatever it is.
 
-    So the start is x_i, which still holds the picture. At alpha = 0 it is x0 that is asked, and any start will do.
+    So the start is x_i, which still holds the picture. At alpha = 0 it is x0 that is asked, and any start will do; so
+    it will where the velocity of a flow is.
     """
-    return grid.alpha[j] > 0 and leap(grid, j) > MOST_LEAP
+    return not grid.is_flow and grid.alpha[j] > 0 and leap(grid, j) > MOST_LEAP
 
 
 def handed_on(
@@ -64,11 +67,11 @@ def handed_on(
 ) -> State:
     """The state with what the step from x at i to x_next at j went along, for a step after it that starts from there.
 
-    A step of no length fixes no eps and leaves the one of before, if any.
+    A step of no length fixes no direction and leaves the one of before, if any.
     """
     if grid.alpha[i] == grid.alpha[j]:
         return state
-    return {**state, LAST_EPS: joining(x, x_next, grid, i, j, eta, noise).eps}
+    return {**state, LAST: direction(joining(x, x_next, grid, i, j, eta, noise), grid)}
 
 
 def asked(start: Start, steps: int) -> int:

@@ -2,8 +2,9 @@
 
 `x_i = alpha_i x0 + d eps + s n`, `s = eta sigma_i sqrt(1 - (h_i / h_j)^2)`, `d = sqrt(sigma_i^2 - s^2)`, h = sigma /
 alpha, from noisier j to cleaner i (Song, Meng and Ermon, 2021, arXiv:2010.02502, Eq. 12 and 16). In the frame x / alpha
-eta = 1 is the ancestral Euler sampler, `s = sigma_up`, `d = sigma_down`. Given n the step is inverted like DDIM's;
-given both ends it fixes n instead.
+eta = 1 is the ancestral Euler sampler, `s = sigma_up`, `d = sigma_down`. Nothing here needs alpha^2 + sigma^2 = 1, so
+of a flow eta = 1 is the posterior q(x_i | x_j, x0) of its own forward process too. Given n the step is inverted like
+DDIM's; given both ends it fixes n instead.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
+from unsample.numbers.grid import transfer
+from unsample.numbers.prediction import direction
 from unsample.numbers.solvers.ddim import carry
 from unsample.numbers.walk import State, Step
 
@@ -68,20 +71,25 @@ def noisy_carry(x: Tensor, p: Prediction, grid: Grid, i: int, j: int, eta: float
     """From cleaner i to noisier j along a prediction made at j: the input of the sampling step whose noise is known."""
     if noise is None:
         return carry(x, p, grid, i, j)
-    if grid.alpha[j] > 0:
-        return noisy_transfer(x, p.eps, grid, i, j, eta, noise)
+    if grid.is_flow or grid.alpha[j] > 0:
+        return noisy_transfer(x, direction(p, grid), grid, i, j, eta, noise)
     rest, along = without_fresh(x, grid, i, j, eta, noise)
     if along == 0:
         raise Incompatible("a step from alpha = 0 with eta = 1 keeps nothing of the noise; use eta below 1")
     return grid.sigma[j] * (rest - grid.alpha[i] * p.x0) / along
 
 
-def noisy_transfer(x: Tensor, eps: Tensor, grid: Grid, i: int, j: int, eta: float, noise: Tensor | None) -> Tensor:
-    """From cleaner i to noisier j along an eps that is known beforehand; into alpha = 0 that is sigma_j eps."""
-    rest, along = without_fresh(x, grid, i, j, eta, noise)
-    x0 = (rest - along * eps) / grid.alpha[i]
+def noisy_transfer(x: Tensor, along: Tensor, grid: Grid, i: int, j: int, eta: float, noise: Tensor | None) -> Tensor:
+    """From cleaner i to noisier j along a direction that is known beforehand: eps (into alpha = 0: sigma_j eps), or of
+    a flow the velocity v, with which `x_i - s n = (alpha_i + d) x0 + d v`."""
+    if noise is None:
+        return transfer(x, along, grid, i, j)
+    rest, d = without_fresh(x, grid, i, j, eta, noise)
+    if grid.is_flow:
+        return (rest - d * along) / (grid.alpha[i] + d) + grid.sigma[j] * along
+    x0 = (rest - d * along) / grid.alpha[i]
     x0 = x0 if grid.clip is None else x0.clamp(-grid.clip, grid.clip)
-    return grid.alpha[j] * x0 + grid.sigma[j] * eps
+    return grid.alpha[j] * x0 + grid.sigma[j] * along
 
 
 def joining(
