@@ -237,24 +237,24 @@ def test_the_extra_minus_one_of_trailing_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "spacing"),
     [
-        "PNDMScheduler",
-        "EulerDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "DPMSolverMultistepScheduler",
-        "DDPMScheduler",
-        "UniPCMultistepScheduler",
-        "LMSDiscreteScheduler",
-        "HeunDiscreteScheduler",
-        "DEISMultistepScheduler",
-        "LCMScheduler",
+        ("PNDMScheduler", None),
+        ("DDPMScheduler", None),
+        ("EulerDiscreteScheduler", "leading"),
+        ("EulerAncestralDiscreteScheduler", "leading"),
+        ("DPMSolverMultistepScheduler", "leading"),
+        ("UniPCMultistepScheduler", "leading"),
+        ("LMSDiscreteScheduler", "leading"),
+        ("HeunDiscreteScheduler", "leading"),
+        ("DEISMultistepScheduler", "leading"),
+        ("LCMScheduler", "leading"),
     ],
 )
-def test_other_discrete_schedulers_are_converted(name: str) -> None:
+def test_other_discrete_schedulers_are_converted_where_a_spacing_is_asked_for(name: str, spacing: str | None) -> None:
     table = {k: v for k, v in SD_TABLE.items() if k != "clip_sample"}
     scheduler = getattr(diffusers, name)(**table, timestep_spacing="leading", steps_offset=1)
-    grid = grid_from_scheduler(scheduler, 50)
+    grid = grid_from_scheduler(scheduler, 50, timestep_spacing=spacing)
     assert grid.timesteps[1:] == tuple(range(1, 982, 20))
     expected = DDIMScheduler(**SD_TABLE).alphas_cumprod.double()
     assert grid.alpha[1:] == tuple(math.sqrt(expected[t]) for t in range(1, 982, 20))
@@ -283,7 +283,7 @@ def test_a_schedule_that_the_conversion_cannot_keep_is_refused_or_said() -> None
         grid_from_scheduler(diffusers.DDPMScheduler(beta_schedule="sigmoid"), 10)
     karras = diffusers.EulerDiscreteScheduler(use_karras_sigmas=True)
     with pytest.warns(UserWarning, match="use_karras_sigmas"):
-        grid_from_scheduler(karras, 10)
+        grid_from_scheduler(karras, 10, timestep_spacing="linspace")
 
 
 def test_trained_betas_survive_the_conversion() -> None:

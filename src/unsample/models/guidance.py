@@ -227,7 +227,9 @@ class Predict:
         pictures = range(len(x)) if rows is None else rows.tolist()
         for k in pictures:
             self.cost.nfe[k] += passes
-        output = self.model.network(asked, self.grid.timesteps[i], self._at_scale(condition, i))
+        timestep, sign = self.grid.asked_at(i)
+        output = self.model.network(asked, timestep, self._at_scale(condition, i))
+        output = output if sign > 0 else -output
         if not math.isfinite(output.detach().sum().item()):  # one number, so that a sound answer costs next to nothing
             two = self.unconditional is not None and self.unconditional is not self.condition
             half = HALVES[halves[0] is self.condition] if two and passes == 1 else None

@@ -11,10 +11,11 @@ import copy
 import inspect
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, shown
+from unsample.numbers import levels
 from unsample.numeric import is_whole
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Grid:
         """N, the number of steps."""
         return len(self.alpha) - 1
 
+    def asked_at(self, i: int) -> tuple[float, int]:
+        """The timestep that the network is asked at, and the sign of its answer: inverted sigmas count the picture."""
+        trained = self.meta.get("invert_sigmas")
+        return (self.timesteps[i], 1) if trained is None else (trained - self.timesteps[i], -1)
+
     def stop_index(self, strength: float) -> int:
         """The noisiest index that `strength` reaches: diffusers' `min(int(N * strength), N)`."""
         return min(int(self.num_steps * strength), self.num_steps)
@@ -84,97 +90,152 @@ def check_steps(num_inference_steps: object, num_train_timesteps: int | None = N
 
 
 def prediction_type_of(scheduler: Any) -> str:
-    """What a scheduler's network predicts, in diffusers' words; flow matching names it in the scheduler's class."""
-    if type(scheduler).__name__.startswith("FlowMatch"):
+    """What a scheduler's network predicts, in diffusers' words; that of a flow may be told by the scheduler's class."""
+    name = levels.name_of(scheduler)
+    if name in levels.FLOWS:
         return FLOW
+    if name in levels.ANGLES:
+        return "v_prediction"
     return str(getattr(scheduler, "config", {}).get("prediction_type", "epsilon"))
 
 
 def grid_from_scheduler(
     scheduler: Any, num_inference_steps: int, *, clip: str = "off", timestep_spacing: str | None = None
 ) -> Grid:
-    """The grid of a diffusers scheduler.
+    """The grid of a diffusers scheduler: its own timesteps, sigmas and end level, as its `set_timesteps` sets them.
 
-    Any discrete scheduler other than DDIM is converted with `DDIMScheduler.from_config` first and the original is
-    recorded in `meta`. Timesteps outside the training range are dropped (`trailing` gives an extra -1 for some
-    counts).
+    The scheduler given is not touched. DDPM, PNDM and the Parallel ones are converted to DDIM first, and so is any
+    with a table where `timestep_spacing` is given; `meta` says so. Of a sampler of higher order or one that draws
+    noise this is the grid of first order, and `meta["sampler"]` says what that sampler does beside it. Timesteps
+    outside the training range are dropped (`trailing` gives an extra -1 for some counts).
+
+    A point of the grid preserves the variance: the start of diffusers' Euler is `noise * init_noise_sigma`, in these
+    terms `noise * init_noise_sigma / sqrt(1 + sigma_N^2)`, which of the tables in use is the noise to 0.3 %. `noise`
+    is the point at the noisiest level itself.
 
     Args:
-        scheduler: a diffusers scheduler with a discrete `betas` table.
+        scheduler: a diffusers scheduler (`numbers.levels.SERVED`).
         num_inference_steps: 1 to `num_train_timesteps`.
         clip: "off", or "config" to clamp the predicted x_0 where the scheduler's config says `clip_sample`.
         timestep_spacing: in place of the scheduler's own.
 
     Raises:
         BadOption: a number of steps that the scheduler cannot give, or another value of `clip`.
-        Incompatible: a scheduler that is not discrete or that DDIM cannot stand for, or thresholding asked for with
+        Incompatible: a scheduler whose levels are not known or cannot be walked back, or thresholding asked for with
             `clip="config"`.
     """
     if clip not in ("off", "config"):
         raise BadOption(f"clip must be 'off' or 'config'; got {clip!r}")
-    if prediction_type_of(scheduler) == FLOW:
-        return _flow_grid(scheduler, num_inference_steps)
-    ddim = as_ddim(scheduler)
-    if timestep_spacing is not None:
-        ddim.register_to_config(timestep_spacing=timestep_spacing)
-    config = ddim.config
-    num_inference_steps = check_steps(num_inference_steps, config.num_train_timesteps)
-    if len(ddim.alphas_cumprod) != config.num_train_timesteps:
-        raise Incompatible(
-            f"{type(scheduler).__name__} has num_train_timesteps={config.num_train_timesteps} and a table of "
-            f"{len(ddim.alphas_cumprod)} betas; the two must agree"
-        )
-    ddim.set_timesteps(num_inference_steps)
-    listed = [int(t) for t in ddim.timesteps.tolist()]
-    inside = sorted({t for t in listed if 0 <= t < config.num_train_timesteps})
-    if len(inside) != num_inference_steps:
+    name = levels.check_served(scheduler)
+    if name in levels.CONVERTED or timestep_spacing is not None:
+        own = as_ddim(scheduler, timestep_spacing)
+    else:
+        own = copy.deepcopy(scheduler)
+    num_inference_steps = check_steps(num_inference_steps, own.config.num_train_timesteps)
+    _set_timesteps(own, num_inference_steps)
+    grid = _read(own, clip)
+    if grid.num_steps != num_inference_steps:
         raise BadOption(
-            f"asked for {num_inference_steps} steps, but {type(scheduler).__name__} with timestep_spacing="
-            f"{config.timestep_spacing!r}, steps_offset={config.steps_offset} has {len(inside)} of them inside its "
-            f"training range; use at most {len(inside)} steps, or a scheduler with timestep_spacing='linspace'"
+            f"asked for {num_inference_steps} steps, but {type(scheduler).__name__} with "
+            f"timestep_spacing={own.config.get('timestep_spacing')!r}, steps_offset={own.config.get('steps_offset')} "
+            f"has {grid.num_steps} of them inside its training range; use at most {grid.num_steps} steps, or a "
+            "scheduler with timestep_spacing='linspace'"
         )
-    if clip == "config" and config.get("thresholding"):
-        raise Incompatible("clip='config' was asked for, but dynamic thresholding is not invertible; use clip='off'")
-    table = ddim.alphas_cumprod.double().tolist()
-    clean, zero = float(ddim.final_alpha_cumprod), table[0]
-    abar = [clean, *(table[t] for t in inside)]
-    if abar[-1] > 0.1:
-        warnings.warn(
-            f"the noisiest of {num_inference_steps} grid points keeps alphas_cumprod = {abar[-1]:.3g} > 0.1: the "
-            "recovered noise still holds the picture; use more steps, or a scheduler with timestep_spacing='trailing'",
-            stacklevel=4,
+    _say_what_is_kept(grid)
+    converted = type(own).__name__ != type(scheduler).__name__
+    return replace(grid, meta={**grid.meta, "scheduler": type(scheduler).__name__, "converted_to_ddim": converted})
+
+
+def grid_of_set(scheduler: Any, *, clip: str = "off") -> Grid:
+    """The grid of the timesteps and sigmas that are set on a scheduler now, by its pipeline for example.
+
+    Args:
+        scheduler: as in `grid_from_scheduler`, but for PNDM; it is read and not touched.
+        clip: as there.
+
+    Raises:
+        Incompatible: as there.
+    """
+    grid = _read(scheduler, clip)
+    if grid.num_steps < 1:
+        raise Incompatible(f"no timestep of {type(scheduler).__name__} lies inside its training range")
+    _say_what_is_kept(grid)
+    return grid
+
+
+def _read(scheduler: Any, clip: str) -> Grid:
+    """What is set, as a grid."""
+    kind = prediction_type_of(scheduler)
+    set_now = levels.levels_of(scheduler, kind == FLOW)
+    if kind not in PREDICTION_TYPES:
+        raise Incompatible(
+            f"{type(scheduler).__name__} has prediction_type {kind!r}; supported are {', '.join(PREDICTION_TYPES)}"
         )
-    converted = None if type(scheduler).__name__ == "DDIMScheduler" else type(scheduler).__name__
+    points = _distinct(type(scheduler).__name__, set_now)
+    clean = (set_now.alpha[-1], set_now.sigma[-1], 0)
+    alpha, sigma, timesteps = zip(clean, *reversed(points), strict=True)
     meta = {
         "scheduler": type(scheduler).__name__,
-        "converted_to_ddim": converted is not None,
-        "timestep_spacing": config.timestep_spacing,
-        "steps_offset": config.steps_offset,
-        "set_alpha_to_one": config.set_alpha_to_one,
-        "prediction_type": config.prediction_type,
-        "rescale_betas_zero_snr": bool(config.get("rescale_betas_zero_snr", False)),
+        "converted_to_ddim": False,
+        "prediction_type": kind,
+        "rescale_betas_zero_snr": bool(levels.setting(scheduler, "rescale_betas_zero_snr")),
         "clip": clip,
+        **levels.recorded(scheduler),
     }
-    return Grid(
-        alpha=tuple(math.sqrt(a) for a in abar),
-        sigma=tuple(math.sqrt(1 - a) for a in abar),
-        timesteps=(0, *inside),
-        eval_alpha=tuple(math.sqrt(a) for a in [zero, *abar[1:]]),
-        eval_sigma=tuple(math.sqrt(1 - a) for a in [zero, *abar[1:]]),
-        prediction_type=config.prediction_type,
-        clip=float(config.clip_sample_range) if clip == "config" and config.clip_sample else None,
-        meta=meta,
-    )
+    if (sampler := levels.sampler_of(scheduler)) is not None:
+        meta["sampler"] = sampler
+    if len({*timesteps[1:]}) < len(points):
+        meta["rounded"] = True  # its timesteps are rounded, and some of other levels are the same
+    if (trained := levels.inverted(scheduler)) is not None:
+        meta["invert_sigmas"] = trained
+    zero = set_now.zero
+    limit = _limit(scheduler) if clip == "config" else None
+    return Grid(alpha, sigma, timesteps, (zero[0], *alpha[1:]), (zero[1], *sigma[1:]), kind, limit, meta)
 
 
-def _flow_grid(scheduler: Any, num_inference_steps: int) -> Grid:
-    """The scheduler's own sigmas and timesteps, which need not be whole; alpha = 1 - sigma."""
-    own = copy.deepcopy(scheduler)
-    own.set_timesteps(check_steps(num_inference_steps, own.config.num_train_timesteps))
-    sigma = tuple(float(s) for s in own.sigmas.double().flip(0))
-    alpha = tuple(1 - s for s in sigma)
-    timesteps = (0, *(float(t) for t in own.timesteps.double().flip(0)))
-    return Grid(alpha, sigma, timesteps, alpha, sigma, FLOW, None, {"scheduler": type(scheduler).__name__})
+def _distinct(name: str, found: levels.Levels) -> list[tuple[float, float, float]]:
+    """alpha, sigma and timestep of each point but the clean end, noisiest first; whole timesteps as such."""
+    whole = [int(t) if t == int(t) else t for t in found.timesteps]
+    points = list(dict.fromkeys(zip(found.alpha, found.sigma, whole, strict=False)))
+    noise = [sigma for _, sigma, _ in points]
+    if noise != sorted(noise, reverse=True) or found.sigma[-1] > min(noise, default=1):
+        raise Incompatible(f"{name}: its levels do not run from noisy to clean: sigma {shown(found.sigma)}")
+    return points
+
+
+def _limit(scheduler: Any) -> float | None:
+    """Where the predicted x0 is clamped, of a scheduler that does so."""
+    if levels.setting(scheduler, "thresholding"):
+        raise Incompatible("clip='config' was asked for, but dynamic thresholding is not invertible; use clip='off'")
+    return float(scheduler.config.clip_sample_range) if levels.setting(scheduler, "clip_sample") else None
+
+
+def _say_what_is_kept(grid: Grid) -> None:
+    """A noisiest point that holds much of the picture."""
+    picture, noise = grid.alpha[-1] ** 2, grid.sigma[-1] ** 2
+    if (kept := picture / (picture + noise)) > 0.1:
+        way = "a noisier first timestep" if grid.is_flow else "a scheduler with timestep_spacing='trailing'"
+        warnings.warn(
+            f"the noisiest of {grid.num_steps} grid points keeps alphas_cumprod = {kept:.3g} > 0.1: the "
+            f"recovered noise still holds the picture; use more steps, or {way}",
+            stacklevel=5,
+        )
+
+
+def _set_timesteps(scheduler: Any, num_inference_steps: int) -> None:
+    """`set_timesteps`, with a refusal where the scheduler has one."""
+    name, more = levels.name_of(scheduler), {}
+    if levels.setting(scheduler, "use_dynamic_shifting") and name in (*levels.FLOWS, "UniPCMultistepScheduler"):
+        raise Incompatible(
+            f"{name} shifts its levels with the size of the picture (use_dynamic_shifting), by a mu that its pipeline "
+            "works out; load the pipeline, or give it use_dynamic_shifting=False and a shift"
+        )
+    if name == "SCMScheduler" and num_inference_steps != 2:
+        more = {"intermediate_timesteps": None}
+    try:
+        scheduler.set_timesteps(num_inference_steps, **more)
+    except ValueError as error:
+        raise BadOption(f"{name} cannot give {num_inference_steps} steps: {error}") from error
 
 
 MOST_LEAP = 50.0  # linear and sigmoid schedules make at most 12 in 5 steps, a cosine that ends near 0 158 in 200
@@ -220,22 +281,23 @@ def check_end(grid: Grid, stop: int, *, sampling: bool = False) -> None:
         )
 
 
-def as_ddim(scheduler: Any) -> Any:
-    """A fresh `DDIMScheduler` of the same tables; the scheduler given is not touched."""
+def as_ddim(scheduler: Any, timestep_spacing: str | None = None) -> Any:
+    """A fresh `DDIMScheduler` of the same table, with another spacing if one is given; the one given is not touched.
+
+    Raises:
+        Incompatible: a scheduler without a table, or with one that DDIM does not know.
+    """
     from diffusers import DDIMScheduler
 
     name = type(scheduler).__name__
-    if not hasattr(scheduler, "alphas_cumprod") or not hasattr(scheduler, "config"):
-        raise Incompatible(
-            f"{name} has no discrete alphas_cumprod table; a diffusers scheduler such as "
-            "DDIM, DDPM, PNDM, Euler or DPM-Solver is needed"
-        )
+    if not hasattr(scheduler, "alphas_cumprod") or prediction_type_of(scheduler) == FLOW:
+        raise Incompatible(f"{name} has no table of alphas_cumprod, so no other timestep_spacing; leave it out (None)")
     config = dict(scheduler.config)
     if config.get("prediction_type", "epsilon") not in PREDICTION_TYPES:
         raise Incompatible(
             f"{name} has prediction_type {config['prediction_type']!r}; supported are {', '.join(PREDICTION_TYPES)}"
         )
-    left_out = [n for n in RESPACINGS if config.get(n)]
+    left_out = [n for n in RESPACINGS if levels.setting(scheduler, n)]
     if left_out:
         warnings.warn(f"{name}: {', '.join(left_out)} is left out; timestep_spacing alone makes the grid", stacklevel=5)
     known = set(inspect.signature(DDIMScheduler.__init__).parameters)
@@ -248,6 +310,8 @@ def as_ddim(scheduler: Any) -> Any:
         ) from error
     if name == "DDIMScheduler":  # its tables may have been changed in place, to float64 say
         ddim.alphas_cumprod, ddim.final_alpha_cumprod = scheduler.alphas_cumprod, scheduler.final_alpha_cumprod
+    if timestep_spacing is not None:
+        ddim.register_to_config(timestep_spacing=timestep_spacing)
     return ddim
 
 

@@ -71,7 +71,7 @@ def _variance_preserving(grid: GridRecord) -> None:
     """alpha^2 + sigma^2 = 1."""
     if any(abs(a * a + s * s - 1) > 1e-6 for a, s in grid.levels):
         raise ValueError("its levels should preserve the variance")
-    if 0 in grid.eval_sigma:
+    if 0 in grid.eval_sigma and grid.prediction_type != "v_prediction":
         raise ValueError("only its clean end may hold no noise, and only its last point no picture")
 
 
@@ -123,8 +123,10 @@ class GridRecord(_Part):
             raise ValueError("its lists should be of one length")
         if any(v != sorted(v) for v in (self.timesteps, self.sigma, [-a for a in self.alpha])):
             raise ValueError("its levels should run from clean to noisy")
-        if self.timesteps[:1] != [0] or len(set(self.timesteps[1:])) < len(self.timesteps) - 1:
-            raise ValueError("its timesteps should begin with 0 and differ")
+        if self.timesteps[:1] != [0]:
+            raise ValueError("its timesteps should begin with 0")
+        if len(set(self.timesteps[1:])) < len(self.timesteps) - 1 and not self.meta.get("rounded"):
+            raise ValueError("its timesteps should differ, where they are not said to be rounded")
         if 0 in (*self.sigma[1:], *self.alpha[:-1]):
             raise ValueError("only its clean end may hold no noise, and only its last point no picture")
         if self.eval_alpha[1:] != self.alpha[1:] or self.eval_sigma[1:] != self.sigma[1:]:
