@@ -61,3 +61,6 @@ def test_what_a_model_cannot_take_is_told_before_it_is_loaded() -> None:
     assert "no guidance" in str(pixels.why_not(ddim, (1.0, 3.0)))
     assert "class that stands for none" in str(classes.why_not(ddim, (3.0,)))
     assert known_model("scenes-sd").why_not(null_text, (7.5,)) is None
+    straight = get_method("flow_align")
+    assert "flow_align does not run on a diffusion model" in str(known_model("scenes-sd").why_not(straight))
+    assert KnownModel("flow", takes_prompt=True, flow=True).why_not(straight) is None

@@ -12,11 +12,14 @@ from unsample.methods.bdia import bdia
 from unsample.methods.belm import belm
 from unsample.methods.ddim import ddim
 from unsample.methods.direct import direct
+from unsample.methods.dna_edit import dna_edit
 from unsample.methods.dpm_solver import dpm_solver
 from unsample.methods.easyinv import easyinv
 from unsample.methods.edict import edict
 from unsample.methods.edit_friendly import edit_friendly
 from unsample.methods.fixed_point import fixed_point
+from unsample.methods.flow_align import flow_align
+from unsample.methods.flow_edit import flow_edit
 from unsample.methods.forward_first import forward_first
 from unsample.methods.gnri import gnri
 from unsample.methods.gradient import gradient
@@ -185,6 +188,33 @@ METHODS: dict[str, MethodFacts] = {
         cost="T + 2T",
         year=2023,
         reference="Ju et al., arXiv:2310.01506",
+    ),
+    "flow_edit": MethodFacts(
+        flow_edit,
+        summary="FlowEdit: no inversion; the picture moves by the difference of two prompts' predictions",
+        family="inversion-free edit",
+        equation="Z_j = Z_i + (sigma_j - sigma_i) (v(Z_i + S - X; target) - v(S; source)), S = alpha_i X + sigma_i n",
+        cost="0; an edit 2 n_avg a step, and 1 in each of the n_min last ones",
+        year=2024,
+        reference="Kulikov, Kleiner, Huberman-Spiegelglas and Michaeli, arXiv:2412.08629",
+    ),
+    "flow_align": MethodFacts(
+        flow_align,
+        summary="FlowAlign: FlowEdit between two prompts, drawn to the source at its terminal point",
+        family="inversion-free edit",
+        equation="Z_j = Z_i + (sigma_j - sigma_i) (v_t - v_s) + zeta (x0_s - x0_t), v_t = v_src + w (v_tar - v_src)",
+        cost="0; an edit 3 passes a step",
+        year=2025,
+        reference="Kim, Hong, Park and Ye, arXiv:2505.23145",
+    ),
+    "dna_edit": MethodFacts(
+        dna_edit,
+        summary="DNAEdit: a drawn noise aligned step by step; edits are held near the picture",
+        family="ODE, implicit",
+        equation="y = x_i + (s_j - s_i) / (1 - s_i) (n - x_i), x_j = x_i + (s_j - s_i) v(y), n = x_i + (1 - s_i) v(y)",
+        cost="T",
+        year=2025,
+        reference="Xie, Li, Li, Wu, Yi and Zhang, arXiv:2506.01430",
     ),
     "gradient": MethodFacts(
         gradient,

@@ -155,6 +155,24 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "Yan Zeng and Masanori Suganuma and Takayuki Okatani",
         2026,
     ),
+    "2412.08629": (
+        "kulikov2024flowedit",
+        "{FlowEdit}: Inversion-Free Text-Based Editing Using Pre-Trained Flow Models",
+        "Vladimir Kulikov and Matan Kleiner and Inbar Huberman-Spiegelglas and Tomer Michaeli",
+        2024,
+    ),
+    "2506.01430": (
+        "xie2025dnaedit",
+        "{DNAEdit}: Direct Noise Alignment for Text-Guided Rectified Flow Editing",
+        "Chenxi Xie and Minghan Li and Shuai Li and Yuhui Wu and Qiaosi Yi and Lei Zhang",
+        2025,
+    ),
+    "2505.23145": (
+        "kim2025flowalign",
+        "{FlowAlign}: Trajectory-Regularized, Inversion-Free Flow-based Image Editing",
+        "Jeongsol Kim and Yeobin Hong and Jonghyun Park and Jong Chul Ye",
+        2025,
+    ),
 }
 
 

@@ -118,7 +118,16 @@ class Predict:
         self.cost = cost or Cost([0] * batch_size)
 
     def with_condition(self, condition: Condition, unconditional: Condition | None) -> Predict:
-        """The same model, guidance and count under other conditions."""
+        """The same model, guidance and count under other conditions.
+
+        Raises:
+            Incompatible: something to guide away from, for a network that is told its guidance.
+        """
+        if unconditional is not None and self.model.guidance == "distilled":
+            raise Incompatible(
+                f"{self.model.id} is told its guidance and cannot be guided away from another prompt, as this method "
+                "does; use a method that asks for the prediction as it is, such as ddim, fixed_point or flow_edit"
+            )
         return Predict(self.model, self.grid, condition, unconditional, self.scales, len(self.cost.nfe), self.cost)
 
     def on(self, grid: Grid, scale: float) -> Predict:

@@ -33,6 +33,7 @@ class KnownModel:
     only_size: tuple[int, int] | None = None
     from_file: bool = False  # a file named it: nothing is fetched for it
     num_classes: int | None = None  # 0: it is known to draw none
+    flow: bool | None = None  # whether its noise levels are those of flow matching
 
     def check(
         self,
@@ -55,7 +56,9 @@ class KnownModel:
         rules.check_guidance_of(self.name, self.takes_prompt, self.num_classes, scales, nulled)
 
     def check_method(self, method: Method, prompt: str | None, name: str = "prompt") -> None:
-        """Refuse a method that works on text where there is none."""
+        """Refuse a method that works on text where there is none, or on noise levels of the other kind."""
+        if self.flow is not None:
+            rules.check_levels(method, self.flow)
         rules.check_needs_prompt(method, self.name, self.takes_prompt, bool(prompt), name)
 
     def check_labels(
@@ -83,7 +86,7 @@ def known_model(name: str) -> KnownModel:
         WeightsMissing: no such model, or it is not here and may not be fetched.
     """
     if name == MIXTURE:
-        return KnownModel(name, None, takes_prompt=True, num_train_timesteps=1000, only_size=(32, 32))
+        return KnownModel(name, None, takes_prompt=True, num_train_timesteps=1000, only_size=(32, 32), flow=False)
     if not name:
         raise WeightsMissing(
             "a model without a name was asked for; give a bundled name, a diffusers folder or a hub id"
@@ -187,5 +190,14 @@ def _read(name: str, folder: Path) -> KnownModel:
         raise WeightsMissing(
             f"model {name}: its model_index.json or scheduler_config.json cannot be read ({error})"
         ) from error
+    flow = "flow" in str(config.get("prediction_type", "")) or bool(config.get("use_flow_sigmas"))
+    flow = flow or str(config.get("_class_name", "")).startswith("FlowMatch")
     steps, classes = (n if isinstance(n, int) else None for n in (steps, classes))
-    return KnownModel(name, folder, True if prompted else False if pixel else None, steps, num_classes=classes)
+    return KnownModel(
+        name,
+        folder,
+        True if prompted else False if pixel else None,
+        steps,
+        num_classes=classes,
+        flow=flow if config else None,
+    )
