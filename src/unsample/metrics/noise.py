@@ -28,6 +28,8 @@ CONSTANT = "the noise does not vary"
 def figure(name: str, subject: Subject, settings: Settings) -> Found:
     """One of `health`'s figures, `mean`, `std`, `kl` or `lag1_correlation`, and the band of true noise of that size."""
     rows = health(*subject.given("noise"))
+    if name not in rows[0]["bands"]:
+        return Found(["a noise of one pixel has no neighbours"] * len(rows))
     low, high = rows[0]["bands"][name]
     values = [CONSTANT if row[name] is None else row[name] for row in rows]
     return Found(values, {"low": low, "high": high})

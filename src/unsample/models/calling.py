@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from unsample.errors import Incompatible, UnsampleError, first_line, out_of_memory
+from unsample.numbers.grid import FLOW, prediction_type_of
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
     from unsample.models.base import Condition
 
 
+LABELS = ("class_labels", "y")  # what diffusers calls them; what ADM and DiT do
+
+
 class Denoiser:
     """What adapters of diffusers-like networks share: how the network is asked."""
 
     unet: Any
+    scheduler: Any
     dtype: torch.dtype | None
     batched_timestep = False  # whether the network takes a time for every picture
+    timestep_scale: float | None = None  # what the network's time is of the scheduler's; None: that itself
+    reversed_time = False  # whether its time runs from the noise to the picture, and its velocity with it
+    label_name = LABELS[0]
+    vectors = False  # whether it works on (B, D), of states (B, D, 1, 1)
 
     def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """The network's raw output: cast in, unwrap `.sample`, drop a learned variance, cast out.
@@ -33,14 +42,12 @@ class Denoiser:
         """
         import torch
 
-        kind = torch.int64 if timestep == int(timestep) else torch.float32  # between two rows of the table
-        t = torch.tensor(timestep, dtype=kind, device=x.device)
-        t = t.expand(len(x)) if self.batched_timestep else t
-        dtype, more = self.dtype or x.dtype, {}
+        state, x = x, x.flatten(1) if self.vectors else x
+        t, dtype, more = self.time(timestep, x), self.dtype or x.dtype, {}
         if condition.prompt_embeds is not None:
             more["encoder_hidden_states"] = condition.prompt_embeds.to(dtype)
         if condition.class_labels is not None:
-            more["class_labels"] = condition.class_labels
+            more[self.label_name] = condition.class_labels
         try:
             output = self.unet(x.to(dtype, copy=True), t, **more)  # it may write into what it is given
         except Exception as error:  # whatever a network of the user's raises
@@ -58,12 +65,33 @@ class Denoiser:
             raise Incompatible(
                 f"the network answered {type(output).__name__}, not a tensor, a tuple with one or .sample"
             )
-        output = output[:, : x.shape[1]]
+        if x.ndim == output.ndim == 4 and output.shape[1] == 2 * x.shape[1]:
+            output = output[:, : x.shape[1]]  # the other half is a learned variance
         if output.shape != x.shape:
+            learned = ", or twice the channels where it learned a variance" if x.ndim == 4 else ""
             raise Incompatible(
-                f"the network answered {tuple(output.shape)} to a sample of {tuple(x.shape)}; not its noise"
+                f"the network answered {tuple(output.shape)} to a sample of {tuple(x.shape)}; its noise is of the "
+                f"sample's own shape{learned}"
             )
-        return output.to(x.dtype)
+        output = output.to(x.dtype).reshape(state.shape)
+        return -output if self.reversed_time else output
+
+    def time(self, timestep: float, x: Tensor) -> Tensor:
+        """What the network is told of a timestep: a scalar, or (B,) of equal numbers.
+
+        int64, as the rows of a scheduler's table are; a float (float64 for a network of that dtype, else float32) where
+        they are none (flow matching, a point between two rows) or are scaled.
+        """
+        import torch
+
+        flow, at = prediction_type_of(self.scheduler) == FLOW, timestep
+        if self.reversed_time:
+            at = self.scheduler.config.num_train_timesteps - at
+        whole = not flow and self.timestep_scale is None and at == int(at)
+        wide = torch.float64 if (self.dtype or x.dtype) is torch.float64 else torch.float32
+        scaled = at if self.timestep_scale is None else at * self.timestep_scale
+        t = torch.tensor(scaled, dtype=torch.int64 if whole else wide, device=x.device)
+        return t.expand(len(x)) if self.batched_timestep else t
 
 
 def _not_so(error: BaseException, x: Tensor, t: Tensor, more: dict[str, Tensor]) -> str:
@@ -80,7 +108,7 @@ def _not_so(error: BaseException, x: Tensor, t: Tensor, more: dict[str, Tensor])
 
 
 def inputs_of(unet: Any, id: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Which of `encoder_hidden_states` and `class_labels` a network cannot be asked without, and all that it names.
+    """Of a network's arguments after sample and timestep: which it cannot be asked without, and all that it names.
 
     Raises:
         Incompatible: it cannot be asked without something that nobody would give.
@@ -91,9 +119,9 @@ def inputs_of(unet: Any, id: str) -> tuple[frozenset[str], frozenset[str]]:
     except (TypeError, ValueError):
         return frozenset(), frozenset()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [p for p in signature.parameters.values() if p.kind not in variable]
-    needed = [p.name for p in named[2:] if p.default is inspect.Parameter.empty]
-    strange = [name for name in needed if name not in ("encoder_hidden_states", "class_labels")]
+    named = [p for p in signature.parameters.values() if p.kind not in variable][2:]
+    needed = [p.name for p in named if p.default is inspect.Parameter.empty]
+    strange = [name for name in needed if name not in ("encoder_hidden_states", *LABELS)]
     if strange:
         raise Incompatible(
             f"{id} cannot be asked without {', '.join(strange)}; give unsample.wrap a function that gives them: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -17,6 +18,7 @@ from unsample.models.families import VAES, folder_without_index, not_a_folder
 from unsample.models.pipelines import adapted, read
 from unsample.models.placing import DTYPES, Placing, check_placing, place
 from unsample.models.single_file import read_single_file, single_file
+from unsample.numbers.grid import FLOW, PREDICTION_TYPES, prediction_type_of
 from unsample.wording import argument
 
 if TYPE_CHECKING:
@@ -186,39 +188,92 @@ def wrap(
     unet: Any,
     scheduler: Any,
     vae: Any = None,
-    sample_shape: tuple[int, int, int] | None = None,
+    sample_shape: tuple[int, ...] | None = None,
     *,
     id: str | None = None,
     batched_timestep: bool = False,
+    timestep_scale: float | None = None,
+    reversed_time: bool = False,
+    prediction_type: str | None = None,
+    num_classes: int | None = None,
+    null_class: int | None = None,
 ) -> Model:
     """Wrap any callable network.
 
+    A network that also learned a variance answers with twice the channels of its sample, the noise first: the rest is
+    left out, as deterministic sampling has no use for it.
+
     Args:
         unet: `unet(sample, timestep)`, with `encoder_hidden_states=prompt_embeds` and `class_labels=...` where those
-            are given to a verb; `timestep` is an int64 scalar tensor, (B,) for networks of diffusers; returns `.sample`
-            or a tensor.
-        scheduler: a diffusers scheduler with a discrete table.
+            are given to a verb (`y=...` to a network that calls its classes so, as ADM and DiT do); returns `.sample`
+            or a tensor. `timestep` is an int64 scalar tensor, of flow matching a float one, (B,) for networks of
+            diffusers.
+        scheduler: of diffusers: one with a discrete table of betas, or of flow matching or other noise levels. It says
+            what the network predicts: of flow matching the velocity eps - x0.
         vae: an `AutoencoderKL`, `AsymmetricAutoencoderKL`, `AutoencoderTiny` or `VQModel` of diffusers, if the network
             works on latents.
-        sample_shape: (C, H, W) of the network's input; default: from `unet.config`.
+        sample_shape: (C, H, W) of the network's input; default: from `unet.config`. Or (D,) of a network that works on
+            vectors (B, D): latents and noise are (B, D, 1, 1) then, and there are no pictures (`.images` is empty).
         id: the network's identity, in place of what can be read of it. By default a network with weights is told by
             them, a function by its source, constants, and what it closes over or names (`models.identity`), read once,
             here, since it may count or remember: wrap it again when you have changed what it holds.
         batched_timestep: give the timestep as (B,) to other networks too.
+        timestep_scale: the network is given the scheduler's timestep times this, as a float: 1000 / 4000 for OpenAI's
+            `rescale_timesteps` at 4000 steps, 1 / 1000 for flow networks that want a time in [0, 1], 1 for floats.
+        reversed_time: of a flow network whose time runs from the noise (0) to the picture, and its velocity with it,
+            x0 - eps (the first rectified flow, SiT, Meta's flow_matching). Without it, both run as in SD3 and FLUX.
+        prediction_type: "epsilon", "v_prediction" or "sample", in place of what the scheduler says (it is copied);
+            "flow" says that the scheduler is one of flow matching, and is refused with another.
+        num_classes: how many classes the network draws; default: from `unet.config`, else any label is let through.
+        null_class: the label that stands for no class, from which guidance leads away; default: that of a DiT's config.
 
-    Guidance other than 0 or 1 needs `negative_prompt_embeds` or `negative_class_labels`.
+    Raises:
+        Incompatible: a network that cannot be asked so, a scheduler or VAE of another kind, or one that contradicts
+            `prediction_type`. BadOption: a value that cannot be.
+
+    Guidance other than 0 or 1 needs a null class, `negative_prompt_embeds` or `negative_class_labels`.
+
+    Example:
+        >>> from diffusers import FlowMatchEulerDiscreteScheduler
+        >>> import unsample
+        >>> given = {"sample_shape": (3, 8, 8), "timestep_scale": 1 / 1000}
+        >>> model = unsample.wrap(lambda x, t: x / t, FlowMatchEulerDiscreteScheduler(), **given)  # of grey pictures
+        >>> round(float(unsample.sample(model, num_inference_steps=4, generator=0).latents.abs().max()), 3)
+        0.0
     """
     from unsample.models.pixel import CallableModel
 
     if not callable(unet):
         raise Incompatible(f"wrap needs a callable network; got {type(unet).__name__}")
-    if not hasattr(scheduler, "alphas_cumprod"):
-        raise Incompatible(f"wrap needs a diffusers scheduler with a discrete table; got {type(scheduler).__name__}")
+    scheduler = _predicting(scheduler, prediction_type)
     if id is not None and (not isinstance(id, str) or not id):
         raise BadOption(f"id must be a text that names the network; got {id!r}")
     if vae is not None and type(vae).__name__ not in VAES:
         raise Incompatible(f"wrap takes a VAE of class {', '.join(VAES)}; got {type(vae).__name__}")
-    return CallableModel(unet, scheduler, vae, sample_shape, id, batched_timestep)
+    time, classes = (batched_timestep, timestep_scale, reversed_time), (num_classes, null_class)
+    return CallableModel(unet, scheduler, vae, sample_shape, id, *time, *classes)
+
+
+def _predicting(scheduler: Any, prediction_type: str | None) -> Any:
+    """A scheduler whose network predicts so: itself, or a copy that says so."""
+    name, levels = type(scheduler).__name__, ("alphas_cumprod", "sigmas")
+    if not hasattr(scheduler, "config") or not any(hasattr(scheduler, level) for level in levels):
+        raise Incompatible(f"wrap needs a diffusers scheduler, with a table of betas or of noise levels; got {name}")
+    own = prediction_type_of(scheduler)
+    wanted = FLOW if prediction_type == "flow" else prediction_type or own
+    if prediction_type is not None and wanted not in PREDICTION_TYPES:
+        known = ", ".join(t for t in (*PREDICTION_TYPES, "flow") if t != FLOW)
+        raise BadOption(f"prediction_type must be one of {known}; got {prediction_type!r}")
+    if (wanted == FLOW) is not (own == FLOW):
+        raise Incompatible(
+            f"prediction_type={prediction_type!r} does not go with {name}, whose networks predict {own}; flow matching "
+            "needs a scheduler such as FlowMatchEulerDiscreteScheduler, and the others one such as DDIMScheduler"
+        )
+    if wanted == own:
+        return scheduler
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.register_to_config(prediction_type=wanted)
+    return scheduler
 
 
 def resolve_dtype(dtype: Any) -> Any:

@@ -47,9 +47,10 @@ def health(noise: Tensor, *, pure_noise: bool = True) -> list[dict[str, Any]]:
 
     Returns:
         For each picture `mean`, `std`, `kl`, `lag1_correlation`, `bands` (name to (low, high)), `pure_noise`,
-        `within` (whether all four lie in their bands). Figures of a picture that is not finite are None.
+        `within` (whether all lie in their bands). Figures of a picture that is not finite are None, and the correlation
+        of one without neighbours (1x1, a vector) is, and has no band.
     """
-    n, pairs = noise[0].numel(), _pairs(noise) * noise.shape[1]
+    n, pairs, pixels = noise[0].numel(), _pairs(noise) * noise.shape[1], noise[0, 0].numel()
     x = noise.double().flatten(1)
     mean, std = x.mean(1), x.std(1, correction=0)
     kl = (std**2 + mean**2 - 1 - (std**2).log()) / 2
@@ -61,6 +62,9 @@ def health(noise: Tensor, *, pure_noise: bool = True) -> list[dict[str, Any]]:
         "lag1_correlation": (-slack, slack),
     }
     figures = {"mean": mean, "std": std, "kl": kl, "lag1_correlation": lag1_correlation(noise)}
+    if pixels == 1:
+        bands.pop("lag1_correlation")
+        figures["lag1_correlation"] = mean * math.nan
     rows = []
     for k in range(len(noise)):
         row: dict[str, Any] = {name: _finite(float(value[k])) for name, value in figures.items()}

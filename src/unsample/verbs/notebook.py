@@ -22,7 +22,8 @@ def of_images(made: Images) -> str:
     """`<Images: 2 pictures of 64x64, edit by fixed_point, scenes-sd, 50 steps, guidance 3; ok>`."""
     height, width = made.images.shape[2:]
     how = [_by(made.meta.get("verb", ""), made.meta), *_made_with(made.meta)]
-    return f"<Images: {_count(len(made))} of {width}x{height}{_listed(how)}; {_statuses(made.status)}>"
+    size = f"{width}x{height}" if width else f"latents {tuple(made.latents.shape[1:])}"
+    return f"<Images: {_count(len(made))} of {size}{_listed(how)}; {_statuses(made.status)}>"
 
 
 def of_inversion(inversion: Inversion) -> str:
@@ -37,8 +38,9 @@ def of_inversion(inversion: Inversion) -> str:
 def images_as_html(made: Images) -> str:
     """The pictures, each with its prompt."""
     prompts = made.meta.get("prompt") or []
+    pictures = made.pil()[:SHOWN] if made.images.numel() else []
     captions = [_short(prompts[k]) if k < len(prompts) and prompts[k] else made.status[k] for k in range(len(made))]
-    return _html(of_images(made), zip(made.pil()[:SHOWN], captions, strict=False), len(made))
+    return _html(of_images(made), zip(pictures, captions, strict=False), len(made))
 
 
 def inversion_as_html(inversion: Inversion) -> str:

@@ -119,7 +119,7 @@ class Prompts:
             return None, None
         labels = [self._class(model, "class_labels", model.num_classes, count)]
         if self.negative_class_labels is not None:
-            most = None if model.num_classes is None else model.num_classes + (null is not None)
+            most = None if model.num_classes is None else max(model.num_classes, -1 if null is None else null + 1)
             labels.append(self._class(model, "negative_class_labels", most, count))
         elif null is not None:
             labels.append(labels[0].new_full((count,), null))

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class Images:
     """Pictures that a model made.
 
-    `images` (B, 3, H, W) in [0, 1]; `latents` (B, C, h, w) what the network ended with; `noise` what it started from;
-    `trajectory` (N + 1, B, C, h, w), noisiest first, if kept; `status` "ok" or "diverged" a picture; `nfe` and
-    `backward` one integer a picture; `seconds` of the whole call; `meta` how they were made, as a mapping too.
+    `images` (B, 3, H, W) in [0, 1], (B, 3, 0, 0) of a wrapped network that works on no pictures; `latents` (B, C, h, w)
+    what the network ended with; `noise` what it started from; `trajectory` (N + 1, B, C, h, w), noisiest first, if
+    kept; `status` "ok" or "diverged" a picture; `nfe` and `backward` one integer a picture; `seconds` of the whole
+    call; `meta` how they were made, as a mapping too.
     """
 
     images: Tensor
@@ -63,11 +64,17 @@ class Images:
 
         Their `info` holds the settings as `PIL.Image.open` gives those of a saved one ("unsample" and "parameters"),
         but Pillow's own `save` leaves them out: `Images.save` writes them.
+
+        Raises:
+            Incompatible: of a model that makes no pictures.
         """
         from PIL import Image
 
         from unsample.media.pictures import png_texts
 
+        if 0 in self.images.shape:
+            model = (self.meta.get("model") or {}).get("id", "the model")
+            raise Incompatible(f"{model} makes no pictures; take .latents")
         pixels = (self.images.nan_to_num().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         made = [Image.fromarray(p) if s != "diverged" else None for p, s in zip(pixels, self.status, strict=True)]
         for k, image in enumerate(made):
