@@ -167,7 +167,7 @@ class CallableModel(PixelModel):
         self.num_classes = self.num_classes if num_classes is None else int(num_classes)
         self.null_class = self.null_class if null_class is None else int(null_class)
         told = {"timestep_scale": self.timestep_scale, "reversed_time": self.reversed_time, "null_class": null_class}
-        self.told = {name: value for name, value in told.items() if value not in (None, False)}
+        self.told = {n: value for n, value in told.items() if value is not None and value is not False}
 
     def make_weights(self) -> Weights:
         """Of network and VAE, and of the networks that a function holds."""
