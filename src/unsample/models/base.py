@@ -96,7 +96,10 @@ class Adapter:
 def described(model: Model) -> str:
     """`<LatentModel scenes-sd: pictures of 64x64, (4, 16, 16) for the network, with prompts, float32 on cpu>`."""
     width, height = model.picture_size
-    told = [f"pictures of {width}x{height}", f"{tuple(model.sample_shape)} for the network"]
+    told = [
+        "vectors" if width == height == 1 else f"pictures of {width}x{height}",
+        f"{tuple(model.sample_shape)} for the network",
+    ]
     told += ["with prompts"] if model.takes_prompt else []
     told += [f"{model.num_classes} classes"] if model.num_classes else []
     dtype = str(model.dtype).removeprefix("torch.") if model.dtype is not None else "any dtype"
