@@ -164,7 +164,8 @@ def evaluating(model: Any, stacklevel: int = 5) -> Iterator[None]:
     A network in train mode answers differently every time, and nothing can be inverted then: it is said once, of the
     caller that `stacklevel` names.
     """
-    parts: list[Any] = [getattr(model, name, None) for name in ("unet", "vae", "text_encoder")]
+    named = ("unet", "vae", "text_encoder")
+    parts: list[Any] = getattr(model, "networks", None) or [getattr(model, name, None) for name in named]
     parts += list(getattr(getattr(model, "identity", None), "networks", ()))
     owners = [part for part in parts if hasattr(part, "modules")]
     training = {part: [layer for layer in part.modules() if layer.training] for part in owners}

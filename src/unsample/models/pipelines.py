@@ -59,7 +59,9 @@ def adapted(pipeline: Any, id: str) -> Any:
 
 def replayed(pipeline: Any, id: str) -> Any:
     """The adapter that records what a pipeline asks of its denoiser."""
-    return import_module("unsample.models.replay").ReplayModel(pipeline, id)
+    from unsample.models.replay import ReplayModel
+
+    return ReplayModel(pipeline, id)
 
 
 def _kind(part: Any) -> str:
