@@ -161,7 +161,8 @@ def _cast(adapter: Any, modules: Mapping[str, Any], asked: Placing) -> None:
         for name, module in modules.items():
             if name not in VAE_PARTS and module.dtype != asked.dtype and not getattr(module, "is_quantized", False):
                 module.to(asked.dtype)
-    adapter.dtype = asked.dtype
+    if adapter.family != "pipeline":  # which tells its own
+        adapter.dtype = asked.dtype
 
 
 def _offload(adapter: Any, asked: Placing) -> None:
