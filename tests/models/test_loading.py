@@ -15,8 +15,9 @@ from diffusers import DDIMScheduler, UNet2DModel
 
 import unsample
 from tests.problems import ddpm, normal, rms, saved, sd14, sd21, seeded
+from tests.zoo.pipelines import sd3
 from unsample.errors import BadOption, Incompatible, WeightsMissing
-from unsample.models import loading
+from unsample.models import loading, pipelines
 from unsample.models.base import Condition, state_dict_sha256
 from unsample.models.loading import check_manifest, find_model, load
 
@@ -48,6 +49,25 @@ def test_a_folder_and_the_pipeline_it_was_saved_from_are_the_same_model(name: st
         unsample.sample(m, prompt, num_inference_steps=3, generator=seeded(0)) for m in (from_folder, from_pipeline)
     )
     assert rms(a.latents - b.latents) < 1e-5 * rms(b.latents)  # weights at other addresses are summed in another order
+
+
+def test_a_pipeline_saved_without_one_of_its_text_encoders_is_read_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = sd3()
+    pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
+    pipeline.save_pretrained(tmp_path)
+    found: list[Any] = []
+
+    def adapter(made: Any, id: str) -> Any:
+        found.append(made)
+        raise Incompatible("seen")
+
+    monkeypatch.setattr(pipelines, "replayed", adapter)
+    with pytest.raises(Incompatible, match="seen"):
+        load(tmp_path)
+    assert (found[0].text_encoder_3, found[0].tokenizer_3) == (None, None)
+    assert found[0].text_encoder_2 is not None
 
 
 @pytest.mark.parametrize("shown", [True, False])

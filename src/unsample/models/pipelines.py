@@ -285,11 +285,13 @@ class _Folder:
         )
 
     def pipeline(self) -> Any:
-        """Any other, by its own loader, without the parts that take no part in a prediction."""
+        """Any other, by its own loader, without the parts that take no part in a prediction or were left out."""
 
         cls = self.pipeline_class
+        taken, settings = cls._get_signature_keys(cls)
         more: dict[str, Any] = {p: None for p in self.kinds if p in UNUSED and p in cls._optional_components}
-        if "requires_safety_checker" in cls._get_signature_keys(cls)[1]:
+        more |= {p: None for p in self.kinds if p in taken and p not in self.libraries}  # diffusers wants it said again
+        if "requires_safety_checker" in settings:
             more["requires_safety_checker"] = False
         if self.asked.quantize is not None:
             denoiser = next(part for part in DENOISERS if part in self.libraries)
