@@ -1,4 +1,4 @@
-"""`unsample doctor`: is this installation fit to work, and what does it run on?"""
+"""`unsample doctor`: is this installation fit to work, what does it run on, and is a model served as it should be?"""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 import typer
 
 from unsample import __version__
-from unsample.cli import options, talk
+from unsample.cli import checkup, options, talk
+from unsample.cli.checkup import Checked
+from unsample.cli.flat import command
 from unsample.cli.methods import table
-from unsample.cli.options import examples
+from unsample.cli.options import Placement
 from unsample.errors import WeightsMissing, first_line
 
 PACKAGES = (
@@ -33,15 +35,19 @@ OLDEST_TORCH = (2, 10)  # CVE-2026-24747 is fixed there
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    app.command("doctor", epilog=examples("unsample doctor", "unsample doctor --json"))(doctor)
+    command(app, doctor, "unsample doctor", "unsample doctor --model ./sdxl --size 512 --steps 10")
 
 
-def doctor(json: options.Json = False, debug: options.Debug = False) -> int:
-    """Check versions, devices and the bundled models' files.
+def doctor(*, checked: Checked, place: Placement, json: options.Json = False, debug: options.Debug = False) -> int:
+    """Check versions, devices and the bundled models' files; or, with --model, one model.
 
     Ends with 0 when all is well, 3 when a bundled model's files are missing or
-    changed, 1 for any other problem.
+    changed, 1 for any other problem. With --model: 0 when its own pipeline and
+    we make the same latents from one noise, 5 when we do not.
     """
+    if checked.model is not None:
+        return checkup.run(checked, place, json)
+    checkup.refuse_alone(checked, place)
     bundled, wrong_files = models()
     found = {"version": __version__, "python": platform.python_version(), "packages": packages()}
     machine, problems = hardware()

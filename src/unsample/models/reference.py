@@ -1,0 +1,220 @@
+"""A model's own pipeline of diffusers, run as it is and watched where it hands a sample to its scheduler.
+
+What an adapter says of a model is checked against this (`verbs.checking`): nothing here knows how the adapter asks
+the network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol
+
+from unsample.errors import Incompatible
+from unsample.numbers.grid import as_ddim
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.models.base import Model
+    from unsample.numbers.grid import Grid
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One picture of a pipeline: `prompt` or `label` where the model takes one; `height` and `width` in pixels."""
+
+    prompt: str | None
+    label: int | None
+    guidance_scale: float
+    num_inference_steps: int
+    height: int
+    width: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a pipeline did: its states (N + 1, B, C, H, W), noisiest first, and its pictures (B, 3, H, W) in [0, 1]."""
+
+    trajectory: Tensor
+    images: Tensor
+    arguments: Mapping[str, Any]  # of its call that carry guidance
+
+
+class Reference(Protocol):
+    """A pipeline that can be compared with."""
+
+    pipeline: Any
+    changes: list[str]  # what was changed in it, in words
+
+    def run(self, asked: Asked, grid: Grid) -> Ran:
+        """Its own call, on its own (first-order) grid."""
+
+
+@contextmanager
+def watched(scheduler: Any, see: Callable[[Any, Any, Any], None]) -> Iterator[None]:
+    """While it lasts, `see(timestep, sample, next sample)` is called after each step of the scheduler."""
+    step = scheduler.step
+
+    @wraps(step)  # pipelines look at the signature
+    def seen(model_output: Any, timestep: Any, sample: Any, *args: Any, **more: Any) -> Any:
+        answer = step(model_output, timestep, sample, *args, **more)
+        see(timestep, sample, answer[0] if isinstance(answer, tuple) else answer.prev_sample)
+        return answer
+
+    scheduler.step = seen
+    try:
+        yield
+    finally:
+        del scheduler.step
+
+
+def reference_of(model: Model) -> Reference:
+    """The pipeline that stands behind an adapter.
+
+    Raises:
+        Incompatible: there is none (a closed form, a wrapped network, a model that draws classes in pixels).
+    """
+    found: Any = model
+    if model.family == "latent":
+        return _StableDiffusion(found)
+    if model.family == "pixel" and not model.num_classes:
+        return _Pixels(found)
+    if hasattr(model, "reference"):
+        reference: Reference = found.reference()
+        return reference
+    raise Incompatible(
+        f"{model.id} ({type(model).__name__}) has no pipeline of diffusers to be compared with; give a folder, a hub "
+        "id or a loaded pipeline"
+    )
+
+
+FIRST_ORDER = ("DDIMScheduler", "CogVideoXDDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")
+EULERS = (
+    *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+)
+ORDERED = (
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler"),
+    "UniPCMultistepScheduler",
+)
+MOST_STEPS = 1000
+
+
+def first_order(scheduler: Any) -> tuple[Any, list[str]]:
+    """A deterministic scheduler of first order on the same levels, by diffusers, and what was changed, in words.
+
+    The scheduler given is not touched.
+    """
+    kind, config = type(scheduler).__name__, scheduler.config
+    if kind in FIRST_ORDER:
+        return copy.deepcopy(scheduler), []
+    if kind == "FlowMatchHeunDiscreteScheduler":
+        return _other("FlowMatchEulerDiscreteScheduler", scheduler)
+    if kind in EULERS:
+        return _other("EulerDiscreteScheduler", scheduler)
+    if kind not in ORDERED:
+        return as_ddim(scheduler), [f"its sampler {kind} gives way to DDIM of the same table, which draws no noise"]
+    algorithm = str(config.get("algorithm_type", ""))
+    if config.solver_order == 1 and not algorithm.startswith("sde") and kind != "UniPCMultistepScheduler":
+        return copy.deepcopy(scheduler), []
+    changed: dict[str, Any] = {"solver_order": 1}
+    if algorithm.startswith("sde"):
+        changed["algorithm_type"] = algorithm.removeprefix("sde-")
+    if kind == "UniPCMultistepScheduler":
+        changed["disable_corrector"] = list(range(MOST_STEPS))
+    said = f"its sampler {kind} is run at order 1 (its own: {config.solver_order}), without noise or corrector"
+    return type(scheduler).from_config(config, **changed), [said]
+
+
+def _other(kind: str, scheduler: Any) -> tuple[Any, list[str]]:
+    """Another class of the same config."""
+    import diffusers
+
+    said = f"its sampler {type(scheduler).__name__} gives way to {kind}, of first order and without noise"
+    return getattr(diffusers, kind).from_config(scheduler.config), [said]
+
+
+def preserving(scheduler: Any, states: Sequence[Tensor], grid: Grid) -> list[Tensor]:
+    """A run's states, noisiest first, such that they preserve the variance: those of Euler are x / alpha.
+
+    Raises:
+        Incompatible: the pipeline did not walk this grid.
+    """
+    levels = list(reversed(grid.alpha))
+    if len(states) != len(levels):
+        raise Incompatible(f"the pipeline took {len(states) - 1} steps, and the grid has {grid.num_steps}")
+    if type(scheduler).__name__ != "EulerDiscreteScheduler" or grid.is_flow:
+        return list(states)
+    return [alpha * state for alpha, state in zip(levels, states, strict=True)]
+
+
+class _HandWritten:
+    """What the two pipelines of hand-written adapters share."""
+
+    pipeline: Any
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.scheduler, self.changes = first_order(model.scheduler)
+
+    def _run(self, arguments: Mapping[str, Any], seed: int, grid: Grid) -> tuple[Tensor, Tensor]:
+        """States and pictures."""
+        import torch
+
+        states: list[Tensor] = []
+
+        def see(_: Any, sample: Tensor, after: Tensor) -> None:
+            states.extend([after] if states else [sample, after])
+
+        generator = torch.Generator().manual_seed(seed)  # on the CPU, as everywhere
+        self.pipeline.set_progress_bar_config(disable=True)
+        with torch.no_grad(), watched(self.pipeline.scheduler, see):
+            images = self.pipeline(**arguments, generator=generator).images
+        states = preserving(self.pipeline.scheduler, states, grid)
+        pictures = torch.as_tensor(images)
+        return torch.stack(states).float(), pictures.float()
+
+
+class _StableDiffusion(_HandWritten):
+    """Of a `LatentModel`."""
+
+    def __init__(self, model: Any) -> None:
+        from diffusers import StableDiffusionPipeline
+
+        super().__init__(model)
+        parts = {name: getattr(model, name) for name in ("unet", "vae", "text_encoder", "tokenizer")}
+        self.pipeline = StableDiffusionPipeline(
+            **parts,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    def run(self, asked: Asked, grid: Grid) -> Ran:
+        """See `Reference`."""
+        guided = {"guidance_scale": asked.guidance_scale}
+        size = {"height": asked.height, "width": asked.width, "num_inference_steps": asked.num_inference_steps}
+        call = {"prompt": asked.prompt or "", "negative_prompt": "", "output_type": "pt", **size, **guided}
+        return Ran(*self._run(call, asked.seed, grid), guided)
+
+
+class _Pixels(_HandWritten):
+    """Of a `PixelModel` without classes."""
+
+    def __init__(self, model: Any) -> None:
+        from diffusers import DDIMPipeline
+
+        super().__init__(model)
+        self.pipeline = DDIMPipeline(unet=model.unet, scheduler=self.scheduler)
+
+    def run(self, asked: Asked, grid: Grid) -> Ran:
+        """See `Reference`."""
+        call = {"batch_size": 1, "num_inference_steps": asked.num_inference_steps, "output_type": "np"}
+        states, images = self._run(call, asked.seed, grid)
+        return Ran(states, images.permute(0, 3, 1, 2), {})

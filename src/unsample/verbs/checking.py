@@ -1,0 +1,283 @@
+"""Is a model served as its own pipeline would serve it? Both sample from one noise, and what differs is said."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unsample.errors import BadOption, UnsampleWarning
+from unsample.methods import fixed_point
+from unsample.metrics.pixels import psnr
+
+from unsample.models.guidance import check_guidance
+from unsample.models.loading import BUNDLED, load
+from unsample.models.reference import Asked, Ran, Reference, reference_of
+from unsample.verbs.api import invert, reconstruct, sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.models.base import Model
+    from unsample.verbs.results import Images
+
+TOLERANCE = {"float64": 1e-4, "float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}
+"""Of latents, to their largest value, by the network's dtype: a pipeline rounds its state to it at every step."""
+PROMPT, SCENE = "a photograph of a cat", "a large red circle at the center on a white background"
+ITERATIONS = 10
+GUIDANCE = {"cfg": 3.0, "distilled": 3.5}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run of the pipeline and one of ours from the same noise."""
+
+    guidance_scale: float
+    own: Mapping[str, Any]  # the pipeline's arguments that mean it
+    first_step: float  # largest difference after the first step, to the largest value there
+    latents: float  # the same at the end
+    rms: float  # root mean square of that difference, to the root mean square of the latents
+    picture_levels: float  # largest difference of the pictures, in levels of 255
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """What we made was inverted by `fixed_point` and made again."""
+
+    status: str
+    nfe: int
+    noise_mse: float  # of the noise found to the one it was made from
+    noise_std: float | None
+    psnr: float | None  # None: equal
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found; `clean` where the pipeline's latents are ours."""
+
+    model: str
+    pipeline: str
+    adapter: str
+    family: str | None
+    tried: str
+    device: str
+    dtype: str
+    size: tuple[int, int]
+    steps: int
+    changes: list[str]
+    compared: list[Compared]
+    inverted: Inverted
+    autoencoder_psnr: float | None
+    peak_bytes: int
+    tolerance: float
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """No problem was found."""
+        return not self.problems
+
+    def entries(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "verdict": "clean" if self.clean else "differs"}
+
+
+def check(
+    model: Any,
+    prompt: str | None = None,
+    *,
+    class_labels: int | None = None,
+    num_inference_steps: int = 10,
+    guidance_scale: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    generator: int = 0,
+) -> Check:
+    """Sample with a model's own pipeline and with ours from one noise, compare, invert, reconstruct.
+
+    The pipeline runs its own call, with a deterministic sampler of first order where its own is none (`changes` says
+    so). Guidance 1 is compared and, where the model has guidance, `guidance_scale`.
+
+    Args:
+        model: from `load`, or anything that `load` takes.
+        prompt: of a model with text; default: one that it should know.
+        class_labels: of a model that draws classes; default 0.
+        num_inference_steps: of each run; the cost is about (3 + 2 ITERATIONS) runs.
+        guidance_scale: w >= 1; default: 3, of a distilled model 3.5.
+        height, width: of the picture, in pixels; default: the model's own.
+        generator: the seed of the noise.
+
+    Returns:
+        `Check`; `.clean` is the verdict.
+
+    Raises:
+        Incompatible: nothing to compare with, or a model that is not served. BadOption: guidance below 1, which
+            pipelines leave out.
+
+    Example:
+        >>> import unsample
+        >>> unsample.check("scenes-ddpm", num_inference_steps=3).clean
+        True
+    """
+    model = load(model)
+    scales = _scales(model, guidance_scale)
+    reference = reference_of(model)
+    asked = {"prompt": _prompt(model, prompt), "label": _label(model, class_labels)}
+    own_width, own_height = model.picture_size
+    size = (width or own_width, height or own_height)
+    where = {"num_inference_steps": num_inference_steps, "width": size[0], "height": size[1], "seed": generator}
+    forget_peak(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsampleWarning)  # of noise and convergence: the figures say it
+        runs = [_both(model, reference, Asked(guidance_scale=w, **asked, **where)) for w in scales]
+        _, ours, first = runs[0]
+        inverted = _inverted(model, ours, first)
+        autoencoder = _round_trip(model, ours)
+    compared = [_compared(a, b, asked_.guidance_scale) for a, b, asked_ in runs]
+    dtype = str(model.dtype).removeprefix("torch.")
+    row = None
+    found = Check(
+        model=model.id,
+        pipeline=type(reference.pipeline).__name__,
+        adapter=model.family,
+        family=row.name if row else None,
+        tried=row.tried if row else "",
+        device=str(model.device),
+        dtype=dtype,
+        size=size,
+        steps=num_inference_steps,
+        changes=reference.changes,
+        compared=compared,
+        inverted=inverted,
+        autoencoder_psnr=autoencoder,
+        peak_bytes=peak(model),
+        tolerance=TOLERANCE.get(dtype, TOLERANCE["float32"]),
+    )
+    found.problems.extend(_problems(found))
+    return found
+
+
+def _scales(model: Model, guidance_scale: float | None) -> list[float]:
+    """Guidance 1, and another where there is any."""
+    kind = model.guidance if model.takes_prompt or model.num_classes else "none"
+    w = GUIDANCE.get(kind, 1.0) if guidance_scale is None else check_guidance(guidance_scale)
+    if w < 1:
+        raise BadOption(f"guidance_scale must be at least 1 here, since pipelines leave guidance out below; got {w:g}")
+    if kind == "none" and w != 1:
+        raise BadOption(f"{model.id} has no guidance; leave guidance_scale out")
+    return [w] if kind == "distilled" or w == 1 else [1.0, w]
+
+
+def _prompt(model: Model, prompt: str | None) -> str | None:
+    if not model.takes_prompt:
+        if prompt is not None:
+            raise BadOption(f"{model.id} takes no prompt; leave it out")
+        return None
+    return (SCENE if model.id in BUNDLED else PROMPT) if prompt is None else prompt
+
+
+def _label(model: Model, label: int | None) -> int | None:
+    if not model.num_classes:
+        if label is not None:
+            raise BadOption(f"{model.id} draws no classes; leave class_labels out")
+        return None
+    return label or 0
+
+
+def _both(model: Model, reference: Reference, asked: Asked) -> tuple[Ran, Images, Asked]:
+    """The pipeline's run, and ours from its noise."""
+    shape = model.shape_of(asked.height, asked.width)
+    grid = model.at(shape, asked.num_inference_steps).grid(asked.num_inference_steps)
+    theirs = reference.run(asked, grid)
+    ours = sample(
+        model,
+        asked.prompt,
+        class_labels=asked.label,
+        noise=theirs.trajectory[0],
+        num_inference_steps=asked.num_inference_steps,
+        guidance_scale=asked.guidance_scale,
+        keep_trajectory=True,
+        progress=False,
+    )
+    return theirs, ours, asked
+
+
+def _compared(theirs: Ran, ours: Images, w: float) -> Compared:
+    """What differs."""
+    assert ours.trajectory is not None
+    a, b = ours.trajectory.cpu().double(), theirs.trajectory.cpu().double()
+    off = (a[-1] - b[-1]).square().mean().sqrt() / b[-1].square().mean().sqrt()
+    pictures = (ours.images.cpu() - theirs.images.cpu().clamp(0, 1)).abs().max()
+    return Compared(w, dict(theirs.arguments), _off(a[1], b[1]), _off(a[-1], b[-1]), float(off), 255 * float(pictures))
+
+
+def _off(a: Tensor, b: Tensor) -> float:
+    """Largest difference, to the largest value of the second."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def _inverted(model: Model, ours: Images, asked: Asked) -> Inverted:
+    """The noise that is found again, and what it makes."""
+    how: dict[str, Any] = {"method": fixed_point(ITERATIONS), "guidance_scale": asked.guidance_scale}
+    how |= {"num_inference_steps": asked.num_inference_steps, "class_labels": asked.label, "progress": False}
+    found = invert(model, prompt=asked.prompt, latents=ours.latents, **how)
+    again = reconstruct(model, found, progress=False)
+    off = (found.noise.cpu().double() - ours.noise.cpu().double()).square().mean()
+    (made,) = psnr(again.images.cpu(), ours.images.cpu())
+    figures = found.health[0]
+    return Inverted(found.status[0], found.nfe[0], float(off), figures["std"], _finite(made), asked.guidance_scale)
+
+
+def _round_trip(model: Model, ours: Images) -> float | None:
+    """PSNR of a picture through the autoencoder alone; None for a model of pixels."""
+    import torch
+
+    if model.family == "pixel":
+        return None
+    with torch.no_grad():
+        images = ours.images.to(model.device)
+        (found,) = psnr(model.decode(model.encode(images)).float().clamp(0, 1).cpu(), images.cpu())
+    return _finite(found)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _problems(found: Check) -> list[str]:
+    """What is not as it should be, in words."""
+    problems = []
+    for one in found.compared:
+        for what, value in (("after the first step", one.first_step), ("at the end", one.latents)):
+            if not value <= found.tolerance:
+                problems.append(
+                    f"at guidance {one.guidance_scale:g} latents differ {what} by {value:.1e} of their largest value "
+                    f"(at most {found.tolerance:g} is taken for rounding in {found.dtype})"
+                )
+                break
+    if found.inverted.status == "diverged":
+        problems.append("the inversion of our own picture diverged")
+    return problems
+
+
+def forget_peak(model: Model) -> None:
+    """The device's peak memory is counted from here on; that of a process cannot be forgotten."""
+    import torch
+
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+
+
+def peak(model: Model) -> int:
+    """Bytes: of the device since `forget_peak`, or of this process so far."""
+    import torch
+
+    if model.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(model.device))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 2**10
