@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
     from unsample.metrics.measuring import measure
     from unsample.verbs.api import edit, interpolate, invert, load, reconstruct, sample, wrap
+    from unsample.verbs.checking import check
     from unsample.verbs.results import Images, Inversion
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"), "verbs.api"),
     **dict.fromkeys(("Images", "Inversion"), "verbs.results"),
+    "check": "verbs.checking",
     "measure": "metrics.measuring",
     **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
     **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),
@@ -36,6 +38,7 @@ __all__ = [
     "UnknownName",
     "UnsampleError",
     "WeightsMissing",
+    "check",
     "datasets",
     "edit",
     "interpolate",

@@ -65,7 +65,7 @@ OPTIONS = {
     "methods": (),
     "cite": (),
     "models": (),
-    "doctor": (),
+    "doctor": (*PLACE, "--prompt", "--class-labels", "--steps", "--guidance-scale", "--size", "--seed"),
 }
 DEFAULTS = {
     "invert": ("ddim", "50", "float32", "aspect", "none", "off", "out", "8", "0"),

@@ -108,8 +108,17 @@ MOST_STEPS = 1000
 def first_order(scheduler: Any) -> tuple[Any, list[str]]:
     """A deterministic scheduler of first order on the same levels, by diffusers, and what was changed, in words.
 
-    The scheduler given is not touched.
+    The scheduler given is not touched. Nothing is clamped, since that cannot be inverted.
     """
+    made, changes = _unordered(scheduler)
+    clamping = ("clip_sample", "thresholding")
+    made.register_to_config(**{name: False for name in clamping if made.config.get(name)})
+    if its_own := [name for name in clamping if scheduler.config.get(name)]:
+        changes.append(f"it does not clamp the predicted picture ({', '.join(its_own)}); sample(clip='config') does")
+    return made, changes
+
+
+def _unordered(scheduler: Any) -> tuple[Any, list[str]]:
     kind, config = type(scheduler).__name__, scheduler.config
     if kind in FIRST_ORDER:
         return copy.deepcopy(scheduler), []
@@ -127,7 +136,7 @@ def first_order(scheduler: Any) -> tuple[Any, list[str]]:
         changed["algorithm_type"] = algorithm.removeprefix("sde-")
     if kind == "UniPCMultistepScheduler":
         changed["disable_corrector"] = list(range(MOST_STEPS))
-    said = f"its sampler {kind} is run at order 1 (its own: {config.solver_order}), without noise or corrector"
+    said = f"its sampler {kind} is run at order 1 (its own is {config.solver_order}), without noise or corrector"
     return type(scheduler).from_config(config, **changed), [said]
 
 

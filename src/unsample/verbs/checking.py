@@ -7,13 +7,13 @@ import resource
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, UnsampleWarning
-from unsample.methods import fixed_point
+from unsample.methods import get_method
 from unsample.metrics.pixels import psnr
-
+from unsample.models.families import family_of
 from unsample.models.guidance import check_guidance
 from unsample.models.loading import BUNDLED, load
 from unsample.models.reference import Asked, Ran, Reference, reference_of
@@ -127,20 +127,27 @@ def check(
     model = load(model)
     scales = _scales(model, guidance_scale)
     reference = reference_of(model)
-    asked = {"prompt": _prompt(model, prompt), "label": _label(model, class_labels)}
     own_width, own_height = model.picture_size
     size = (width or own_width, height or own_height)
-    where = {"num_inference_steps": num_inference_steps, "width": size[0], "height": size[1], "seed": generator}
+    asked = Asked(
+        prompt=_prompt(model, prompt),
+        label=_label(model, class_labels),
+        guidance_scale=1.0,
+        num_inference_steps=num_inference_steps,
+        height=size[1],
+        width=size[0],
+        seed=generator,
+    )
     forget_peak(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsampleWarning)  # of noise and convergence: the figures say it
-        runs = [_both(model, reference, Asked(guidance_scale=w, **asked, **where)) for w in scales]
+        runs = [_both(model, reference, replace(asked, guidance_scale=w)) for w in scales]
         _, ours, first = runs[0]
         inverted = _inverted(model, ours, first)
         autoencoder = _round_trip(model, ours)
     compared = [_compared(a, b, asked_.guidance_scale) for a, b, asked_ in runs]
     dtype = str(model.dtype).removeprefix("torch.")
-    row = None
+    row = family_of(type(reference.pipeline).__name__)
     found = Check(
         model=model.id,
         pipeline=type(reference.pipeline).__name__,
@@ -223,7 +230,10 @@ def _off(a: Tensor, b: Tensor) -> float:
 
 def _inverted(model: Model, ours: Images, asked: Asked) -> Inverted:
     """The noise that is found again, and what it makes."""
-    how: dict[str, Any] = {"method": fixed_point(ITERATIONS), "guidance_scale": asked.guidance_scale}
+    how: dict[str, Any] = {
+        "method": get_method("fixed_point", {"num_iters": ITERATIONS}),
+        "guidance_scale": asked.guidance_scale,
+    }
     how |= {"num_inference_steps": asked.num_inference_steps, "class_labels": asked.label, "progress": False}
     found = invert(model, prompt=asked.prompt, latents=ours.latents, **how)
     again = reconstruct(model, found, progress=False)
