@@ -108,7 +108,8 @@ Told = Callable[[Callable[[int], str]], str]
 class UnsampleWarning(UserWarning):
     """A warning of the verbs, as a value: its `kind`, the `pictures` of the call that it speaks of, and its text.
 
-    `kind` is "diverged", "nonfinite", "not_converged", "noise", "constant", "drift", "model" or "out_of_domain".
+    `kind` is "diverged", "nonfinite", "not_converged", "noise", "constant", "drift", "model", "sampler" or
+    "out_of_domain".
     """
 
     def __init__(self, kind: str, text: str | Told, pictures: Iterable[int] = ()) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepInverseScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    IPNDMScheduler,
+)
 from torch import Tensor
 
 import unsample
@@ -27,7 +34,7 @@ from tests.problems import (
     slope,
     smooth_network,
 )
-from unsample.errors import BadOption
+from unsample.errors import BadOption, Incompatible
 from unsample.methods import Walked, dpm_solver, fixed_point
 from unsample.numbers.grid import Grid, grid_from_scheduler
 from unsample.numbers.solvers.ddim import ddim_sample
@@ -80,6 +87,56 @@ def test_sampling_is_that_of_diffusers(steps: int, order: int, table: dict[str, 
     other = theirs(DPMSolverMultistepScheduler, model, grid, x, points, **config)
     assert other.dtype is torch.float64
     assert rms(ours - other) < 1e-10  # 1 / alpha up to 160 on rounding
+
+
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+OWN = [{}, {"timestep_spacing": "leading", "steps_offset": 1}, {"use_karras_sigmas": True}, {"use_lu_lambdas": True}]
+
+
+@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("config", [*OWN, FLOW])
+def test_sampling_on_its_own_grid_is_that_of_diffusers(config: dict[str, Any], order: int, steps: int) -> None:
+    betas = {k: v for k, v in SD_TABLE.items() if k.startswith("beta")}
+    scheduler = DPMSolverMultistepScheduler(**betas, solver_order=order, **config)
+    grid, x = grid_from_scheduler(scheduler, steps), normal(2, 3, 4, 4)
+    model = unsample.wrap(smooth_network, DDIMScheduler(), sample_shape=(3, 4, 4))
+    ours, _ = walk(dpm_sample(order), predictor(model, grid, 2), x, grid, range(steps, -1, -1))
+    scheduler.set_timesteps(steps)
+    scheduler.sigmas = scheduler.sigmas.double()
+    x = x.as_subclass(Wide)
+    for t in scheduler.timesteps:
+        answer = smooth_network(x.as_subclass(Tensor), t).as_subclass(Wide)
+        x = scheduler.step(answer, t, x).prev_sample.as_subclass(Wide)
+    assert rms(ours - x.as_subclass(Tensor)) < 1e-9 * rms(ours)
+
+
+@pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler(shift=3.0), EulerDiscreteScheduler()])
+def test_other_grids_round_trip(scheduler: Any) -> None:
+    model = mixture(scheduler=scheduler)
+    x = mixture_picture(model).double() * 2 - 1
+    asked = {"num_inference_steps": 20, "prompt": "left"}
+    for made, bound in (
+        (dpm_solver(1, tol=1e-22), 1e-8),
+        (dpm_solver(fine_step=2), 0.02),
+        (dpm_solver(exact=False), 1),
+    ):
+        inversion = unsample.invert(model, latents=x, method=made, **asked)
+        assert rms(unsample.reconstruct(model, inversion).latents - x) < bound
+
+
+def test_levels_between_the_points_of_a_flow_lie_on_its_line() -> None:
+    grid = grid_from_scheduler(FlowMatchEulerDiscreteScheduler(), 10)
+    fine = finer(grid, None, 3, 4, 30)
+    assert fine.num_steps == fine_steps(grid.timesteps[3], grid.timesteps[4], 30) == 4
+    assert fine.sigma == pytest.approx([t / 1000 for t in fine.timesteps])
+    assert all(a + s == pytest.approx(1) for a, s in zip(fine.alpha, fine.sigma, strict=True))
+
+
+def test_levels_between_points_that_no_table_has_are_refused() -> None:
+    grid = grid_from_scheduler(IPNDMScheduler(), 2)
+    with pytest.raises(Incompatible, match="order=1"):
+        finer(grid, None, 1, 2, 10)
 
 
 @pytest.mark.parametrize("order", [1, 2])

@@ -304,3 +304,11 @@ def test_the_scheduler_given_is_not_touched(name: str) -> None:
             torch.equal(now.nan_to_num(), value.nan_to_num()) if isinstance(value, Tensor) else repr(now) == repr(value)
         )
         assert same, key
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_start_of_euler_is_the_noise_to_a_few_parts_in_a_thousand(spacing: str) -> None:
+    scheduler = made("EulerDiscreteScheduler", timestep_spacing=spacing)
+    grid = grid_from_scheduler(scheduler, 50)
+    scheduler.set_timesteps(50)
+    assert float(scheduler.init_noise_sigma) * grid.alpha[-1] == pytest.approx(1, abs=0.003)

@@ -121,7 +121,10 @@ def about_part(part: Part, named: Named) -> dict[str, Any]:
 
 
 def estimated_nfe(tasks: Iterable[BatchTask]) -> int:
-    """Network evaluations of the inversions, by the methods' own formulas, without early stopping."""
+    """Network evaluations of the inversions, by the methods' own formulas, without early stopping.
+
+    No model is loaded for it: what depends on timesteps is worked out for evenly spaced ones.
+    """
     from unsample.methods import Walked, get_method
 
     cells = Counter[Part]()

@@ -8,15 +8,12 @@ with c is fixed at anchors from a fine naive run. Running the sampler on the rev
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from unsample.errors import BadOption
 from unsample.methods.base import Method, Task, Walked
 from unsample.methods.settings import Setting, configured
 from unsample.numbers.walk import State
-
-if TYPE_CHECKING:
-    pass
 
 FINE_STEP = 10  # the authors' code
 
@@ -55,10 +52,12 @@ def dpm_solver(
     """Inversion of DPM-Solver++ 1 or 2M, played back by DPM-Solver++.
 
     The record is the noise alone, but it belongs to this sampler: plain DDIM from the same noise makes another picture.
-    The first and the last sampling step are of order 1.
+    The first and the last sampling step are of order 1. The timesteps and levels are the scheduler's own: give the
+    model a `DPMSolverMultistepScheduler` (of flow sigmas too) and the walk is the one that diffusers samples by.
 
     Raises:
         BadOption: settings of the exact inversion when `exact` is false.
+        Incompatible: when inverting with order 2, levels between which no more are known (angles).
 
     Reference:
         Lu et al., 2022, arXiv:2211.01095, Algorithm 2; Hong et al., 2024, arXiv:2311.18387, Algorithms 1 and 2.
@@ -81,7 +80,6 @@ def dpm_solver(
         sample_step=dpm_sample(order),
         passes=lambda walked: _passes(walked, order, max_iters, fine_step) if exact else walked.steps * walked.pair,
         begin=_stop if exact else None,
-        refuses_flow="its anchors are run ahead through a table of alphas_cumprod, and a flow has none",
         fresh=lambda x: {},
         handles_guidance=exact,
     )

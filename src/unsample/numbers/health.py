@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def lag1_correlation(noise: Tensor) -> Tensor:
-    """Signed correlation over all horizontally and vertically adjacent pairs, per channel, then averaged.
+    """Signed correlation over all pairs that are adjacent along an axis of space, per channel, then averaged.
 
     Args:
-        noise: (B, C, H, W).
+        noise: (B, C, ...): (B, C, H, W) in general, and any number of axes of space.
 
     Returns:
         (B,); a constant channel counts as fully correlated (1).
@@ -24,15 +24,17 @@ def lag1_correlation(noise: Tensor) -> Tensor:
     import torch
 
     x = noise.double()
-    x = x - x.mean((2, 3), keepdim=True)
-    power = x.square().mean((2, 3))
-    products = (x[..., 1:] * x[..., :-1]).sum((2, 3)) + (x[..., 1:, :] * x[..., :-1, :]).sum((2, 3))
+    space = tuple(range(2, x.ndim))
+    x = x - x.flatten(2).mean(2).reshape(*x.shape[:2], *(1 for _ in space))
+    power = x.flatten(2).square().mean(2)
+    products = sum((x.narrow(d, 1, x.shape[d] - 1) * x.narrow(d, 0, x.shape[d] - 1)).flatten(2).sum(2) for d in space)
     return torch.where(power == 0, 1.0, products / (_pairs(x) * power)).mean(1)
 
 
 def _pairs(x: Tensor) -> int:
-    height, width = x.shape[-2:]
-    return max(height * (width - 1) + width * (height - 1), 1)
+    """Adjacent pairs of a channel, at least 1."""
+    values = x[0, 0].numel()
+    return max(sum(values - values // n for n in x.shape[2:]), 1)
 
 
 def health(noise: Tensor, *, pure_noise: bool = True) -> list[dict[str, Any]]:
@@ -42,7 +44,7 @@ def health(noise: Tensor, *, pure_noise: bool = True) -> list[dict[str, Any]]:
     that size: mean and correlation are normal, `2 n kl` is chi-squared with two degrees of freedom.
 
     Args:
-        noise: (B, C, H, W).
+        noise: (B, C, ...), as for `lag1_correlation`.
         pure_noise: False for a point inside the trajectory (strength below 1), where the bands do not apply.
 
     Returns:

@@ -25,7 +25,7 @@ from unsample.verbs.inputs import (
     shape_of,
 )
 from unsample.verbs.interpolating import between, check_ends
-from unsample.verbs.outcome import statuses
+from unsample.verbs.outcome import say_sampler, statuses
 from unsample.verbs.playing import (
     check_model,
     drift,
@@ -131,6 +131,7 @@ def sample(
     if sampler.check_grid is not None:
         sampler.check_grid(grid, grid.num_steps)
     check_end(grid, grid.num_steps, sampling=True)
+    say_sampler(grid, sampler)
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
     )
@@ -245,6 +246,7 @@ def invert(
     if configured.check_grid is not None:
         configured.check_grid(grid, stop)
     check_end(grid, stop)
+    say_sampler(grid, configured)
     scales = guidance_scales(sampling, guidance_schedule, grid)
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels

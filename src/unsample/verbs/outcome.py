@@ -15,6 +15,22 @@ from unsample.verbs.running import Run, Watch, not_finite
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsample.numbers.grid import Grid
+
+
+def say_sampler(grid: Grid, method: Method) -> None:
+    """Warn where the scheduler's own sampler is another one than the method's steps on the scheduler's grid."""
+    does, scheduler = grid.meta.get("sampler"), grid.meta.get("scheduler", "")
+    follows = method.name == "dpm_solver" and scheduler.startswith("DPMSolver") and "noise" not in (does or "")
+    if does is None or follows:
+        return
+    way = "; method dpm_solver follows it" if scheduler == "DPMSolverMultistepScheduler" and "noise" not in does else ""
+    text = (
+        f"{scheduler} {does}; {method.name} goes over its timesteps and noise levels with steps of its own, so that "
+        f"sampler makes another picture of the same noise{way}"
+    )
+    warnings.warn(UnsampleWarning("sampler", text), stacklevel=3)
+
 
 def statuses(run: Run, noise: Tensor, state: State, method: Method) -> list[str]:
     """What came of each picture; one warning names those that were lost, another those that did not converge.

@@ -9,9 +9,10 @@ naive DDIM inversion in steps of `fine_step` timesteps, and the rest is solved. 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from unsample.errors import Incompatible
 from unsample.numbers.grid import Grid
 from unsample.numbers.solvers.best import Best, relative_size
 from unsample.numbers.solvers.ddim import ddim_invert_at_target
@@ -120,17 +121,35 @@ def fine_steps(earlier: float, later: float, fine_step: int) -> int:
 
 def run_ahead(predict: Any, x: Tensor, grid: Grid, i: int, j: int, fine_step: int) -> Tensor:
     """Naive DDIM inversion from i to j on a finer grid, under the guidance of j."""
-    fine = finer(grid, predict.model.scheduler.alphas_cumprod, i, j, fine_step)
+    fine = finer(grid, getattr(predict.model.scheduler, "alphas_cumprod", None), i, j, fine_step)
     at, _ = walk(ddim_invert_at_target, predict.on(fine, predict.scales[j]), x, fine, range(fine.num_steps + 1))
     return at
 
 
-def finer(grid: Grid, alphas_cumprod: Tensor, i: int, j: int, fine_step: int) -> Grid:
-    """The grid from i to j through the scheduler's own timesteps between them."""
-    earlier, later = int(grid.timesteps[i]), int(grid.timesteps[j])
+def finer(grid: Grid, alphas_cumprod: Tensor | None, i: int, j: int, fine_step: int) -> Grid:
+    """The grid from i to j through the levels of the timesteps between them: rows of the table, a line of a flow.
+
+    Raises:
+        Incompatible: levels that are neither.
+    """
+    earlier, later = grid.timesteps[i], grid.timesteps[j]
     count = fine_steps(earlier, later, fine_step)
-    between = [earlier + round((later - earlier) * k / count) for k in range(1, count)]
-    abar = [float(alphas_cumprod[t].double()) for t in between]
-    alpha = (grid.alpha[i], *(math.sqrt(v) for v in abar), grid.alpha[j])
-    sigma = (grid.sigma[i], *(math.sqrt(1 - v) for v in abar), grid.sigma[j])
-    return Grid(alpha, sigma, (earlier, *between, later), alpha, sigma, grid.prediction_type, grid.clip)
+    inner = range(1, count)
+    between: list[float]
+    if grid.is_flow:
+        between = [earlier + (later - earlier) * k / count for k in inner]
+        noise = [grid.sigma[i] + (grid.sigma[j] - grid.sigma[i]) * k / count for k in inner]
+        picture = [1 - s for s in noise]
+    elif alphas_cumprod is not None:
+        rows = [math.floor(earlier) + round((later - earlier) * k / count) for k in inner]
+        abar, between = [float(alphas_cumprod[t].double()) for t in rows], [*rows]
+        picture, noise = [math.sqrt(a) for a in abar], [math.sqrt(1 - a) for a in abar]
+    else:
+        raise Incompatible(
+            "dpm_solver of order 2 runs ahead between the points of the grid, and this scheduler has no levels there; "
+            "use order=1"
+        )
+    alpha, sigma = ((own[i], *fine, own[j]) for own, fine in ((grid.alpha, picture), (grid.sigma, noise)))
+    return replace(
+        grid, alpha=alpha, sigma=sigma, timesteps=(earlier, *between, later), eval_alpha=alpha, eval_sigma=sigma
+    )

@@ -38,7 +38,9 @@ def weights(grid: Grid, i: int, j: int, previous: int | None) -> tuple[float, fl
 
 def _log_snr(grid: Grid, i: int) -> float:
     alpha, sigma = grid.eval_alpha[i], grid.eval_sigma[i]
-    return -math.inf if alpha == 0 else math.log(alpha / sigma)
+    if 0 in (alpha, sigma):
+        return math.inf if sigma == 0 else -math.inf
+    return math.log(alpha / sigma)
 
 
 def dpm_sample(order: int) -> Step:
