@@ -115,14 +115,13 @@ def test_sampling_on_its_own_grid_is_that_of_diffusers(config: dict[str, Any], o
 def test_other_grids_round_trip(scheduler: Any) -> None:
     model = mixture(scheduler=scheduler)
     x = mixture_picture(model).double() * 2 - 1
-    asked = {"num_inference_steps": 20, "prompt": "left"}
-    for made, bound in (
-        (dpm_solver(1, tol=1e-22), 1e-8),
-        (dpm_solver(fine_step=2), 0.02),
-        (dpm_solver(exact=False), 1),
-    ):
-        inversion = unsample.invert(model, latents=x, method=made, **asked)
-        assert rms(unsample.reconstruct(model, inversion).latents - x) < bound
+    errors = []
+    for how in (dpm_solver(1, tol=1e-22), dpm_solver(fine_step=2), dpm_solver(fine_step=1000), dpm_solver(exact=False)):
+        inversion = unsample.invert(model, latents=x, prompt="left", method=how, num_inference_steps=20)
+        errors.append(rms(unsample.reconstruct(model, inversion).latents - x))
+    assert errors[0] < 1e-8
+    assert errors[1] < 0.6 * errors[2]
+    assert max(errors) < 0.1
 
 
 def test_levels_between_the_points_of_a_flow_lie_on_its_line() -> None:

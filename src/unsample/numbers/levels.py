@@ -206,8 +206,9 @@ def _of_ratios(scheduler: Any) -> Levels:
     kept = [k for k, t in enumerate(timesteps) if 0 <= t < scheduler.config.num_train_timesteps]
     pairs = [_preserving(sigmas[k]) for k in (*kept, -1)]
     alpha, sigma = (tuple(pair[n] for pair in pairs) for n in (0, 1))
-    abar = float(scheduler.alphas_cumprod[0].double())
-    return Levels(alpha, sigma, tuple(timesteps[k] for k in kept), (math.sqrt(abar), math.sqrt(1 - abar)))
+    inside, abar = tuple(timesteps[k] for k in kept), float(scheduler.alphas_cumprod[0].double())
+    zero = pairs[-2] if inside[-1:] == (0,) else (math.sqrt(abar), math.sqrt(1 - abar))
+    return Levels(alpha, sigma, inside, zero)
 
 
 def _preserving(ratio: float) -> tuple[float, float]:
