@@ -92,6 +92,8 @@ def row(name: str) -> dict[str, Any]:
         "gradients": method.needs_grad,
         "exact": method.exact,
         "models": "text" if method.needs_prompt else "any",
+        "refuses_diffusion": method.refuses_vp,
+        "refuses_flow": method.refuses_flow,
         "needs_trajectory": method.needs_trajectory,
         "edits": method.refuses_edit is None,
         "guidance_scale": method.guidance_scale,
@@ -120,6 +122,7 @@ def page(method: dict[str, Any]) -> str:
     ]
     scales = {"inversion": "guidance_scale", "sampling": "sampling_guidance_scale", "edit": "edit_guidance_scale"}
     own = {f"{of} guidance": method[name] for of, name in scales.items()} | {"strength": method["strength"]}
+    refused = {"a diffusion model": method["refuses_diffusion"], "flow matching": method["refuses_flow"]}
     lines = [
         f"{method['name']}: {method['summary']}",
         "",
@@ -128,6 +131,7 @@ def page(method: dict[str, Any]) -> str:
         *table([(k, _short(method[k])) for k in facts]).splitlines(),
         *(f"kept: {k['name']} {k['shape']}, {k['what']}" for k in method["kept"]),
         *(f"its own {k}: {v:g}" for k, v in own.items() if v is not None),
+        *(f"not on {on}: {why}" for on, why in refused.items() if why),
         "",
         "settings, with their defaults:",
         *(settings or ["  none"]),
