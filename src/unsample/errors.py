@@ -73,9 +73,10 @@ class LostAt:
     what: str | None = None
 
     def __str__(self) -> str:
+        at = "" if self.timestep is None else f" (timestep {self.timestep:g})"
         place = {
             "encoder": "the encoder",
-            "step": f"step {self.step} of {self.of} (timestep {self.timestep})",
+            "step": f"step {self.step} of {self.of}{at}",
             "end": f"the end of {self.of} steps",
             "decoder": "the end: the picture is not finite",
         }[self.where]

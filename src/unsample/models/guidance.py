@@ -59,7 +59,7 @@ def spoken(where: Mapping[str, Any]) -> str:
     again = f", {where['times']} times in all" if where["times"] > 1 else ""
     beside = "" if where["input_finite"] else ", asked about a point that was not finite itself"
     return (
-        f"the network's {half}{where['what']} was not finite at timestep {where['timestep']} "
+        f"the network's {half}{where['what']} was not finite at timestep {where['timestep']:g} "
         f"(evaluation {where['evaluation']}{again}){beside}"
     )
 

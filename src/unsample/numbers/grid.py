@@ -71,7 +71,7 @@ class Grid:
 def says_nothing(timestep: float) -> str:
     """Of an epsilon-predicting network at alpha = 0."""
     return (
-        f"an epsilon-predicting network says nothing at alpha = 0 (zero terminal SNR, timestep {timestep}); use a "
+        f"an epsilon-predicting network says nothing at alpha = 0 (zero terminal SNR, timestep {timestep:g}); use a "
         "v_prediction model, or rescale_betas_zero_snr=False"
     )
 
@@ -255,7 +255,7 @@ def end_of(grid: Grid, stop: int, *, sampling: bool = False, whose: str = "") ->
     ways = [spacing] if grid.meta.get("timestep_spacing") != "leading" else []
     ways += [f"strength={kept:g}, a step less"] if stop > 1 and not sampling else []
     return (
-        f"between timesteps {grid.timesteps[stop - 1]} and {grid.timesteps[stop]} alpha goes from "
+        f"between timesteps {grid.timesteps[stop - 1]:g} and {grid.timesteps[stop]:g} alpha goes from "
         f"{grid.alpha[stop - 1]:.2g} to {grid.alpha[stop]:.2g}, a factor of {leap(grid, stop):.0f}; use "
         f"{', or '.join(ways) or 'a schedule that does not end at 0'}"
     )

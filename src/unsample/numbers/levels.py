@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from unsample.errors import Incompatible
@@ -102,14 +103,23 @@ class Levels:
 
 def name_of(scheduler: Any) -> str:
     """The class of diffusers that a scheduler is, or comes from; else its own."""
-    names = [kind.__name__ for kind in type(scheduler).__mro__]
-    return next((name for name in names if name in SERVED | REFUSED.keys()), names[0])
+    return _name_of(type(scheduler))
+
+
+@cache
+def _name_of(kind: type) -> str:
+    known = (base.__name__ for base in kind.__mro__ if base.__name__ in SERVED or base.__name__ in REFUSED)
+    return next(known, kind.__name__)
+
+
+@cache
+def _settings_of(kind: type) -> frozenset[str]:
+    return frozenset(name for base in kind.__mro__[:-1] for name in inspect.signature(base).parameters)
 
 
 def setting(scheduler: Any, name: str) -> Any:
     """An entry of a scheduler's config that its class knows; what `from_config` carried along from another is none."""
-    known = any(name in inspect.signature(kind).parameters for kind in type(scheduler).__mro__[:-1])
-    return getattr(scheduler, "config", {}).get(name) if known else None
+    return getattr(scheduler, "config", {}).get(name) if name in _settings_of(type(scheduler)) else None
 
 
 def recorded(scheduler: Any) -> dict[str, Any]:
