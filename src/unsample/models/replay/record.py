@@ -174,12 +174,12 @@ def in_hand(
 
 
 def scheduler_of(pipeline: Any, spacing: str | None = None) -> Any:
-    """A copy of its scheduler; PNDM, which asks twice at a timestep, gives way to DDIM of the same table."""
-    scheduler = copy.deepcopy(pipeline.scheduler)
-    scheduler = as_ddim(scheduler) if type(scheduler).__name__ == "PNDMScheduler" else scheduler
-    if spacing is not None:
-        scheduler.register_to_config(timestep_spacing=spacing)
-    return scheduler
+    """A copy of its scheduler; PNDM, which asks twice at a timestep, and any other where a spacing is asked for, gives
+    way to DDIM of the same table."""
+    scheduler = pipeline.scheduler
+    if spacing is not None or type(scheduler).__name__ == "PNDMScheduler":
+        return as_ddim(scheduler, spacing)
+    return copy.deepcopy(scheduler)
 
 
 def answer_like(network: Any, kwargs: Mapping[str, Any], noise: Any, step: int, before: int) -> Any:
