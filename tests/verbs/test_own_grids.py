@@ -12,7 +12,8 @@ import pytest
 import unsample
 from tests.problems import mixture, mixture_picture, normal, rms
 from unsample.errors import UnsampleWarning
-from unsample.methods import dpm_solver
+from unsample.methods import dpm_solver, fixed_point
+from unsample.models.base import Condition
 
 SOLVER = diffusers.DPMSolverMultistepScheduler
 
@@ -39,6 +40,31 @@ def test_a_picture_goes_through_noise_and_file_and_back(scheduler: Any, float_ti
     assert rms(again.latents - x) < 1e-3
     timesteps = unsample.Inversion.load(tmp_path / "a.safetensors").meta.grid.timesteps
     assert any(t != int(t) for t in timesteps) is float_timesteps
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.EulerDiscreteScheduler(timestep_spacing="leading"),
+        diffusers.EulerDiscreteScheduler(use_karras_sigmas=True),
+        SOLVER(solver_order=1),
+    ],
+)
+def test_a_picture_that_diffusers_made_gives_its_noise_back(scheduler: Any) -> None:
+    model, noise = mixture(scheduler=scheduler, prompts=False), normal(2, 3, 8, 8)
+    scheduler.set_timesteps(50)
+    x = noise * float(scheduler.init_noise_sigma)
+    for t in scheduler.timesteps:
+        answer = model.network(scheduler.scale_model_input(x, t), float(t), Condition())
+        x = scheduler.step(answer, t, x).prev_sample.double()
+    found = unsample.invert(model, latents=x, method=fixed_point(60, 1e-9), num_inference_steps=50)
+    start = (
+        noise
+        * float(scheduler.init_noise_sigma)
+        * found.meta.grid.alpha[-1] ** isinstance(scheduler, diffusers.EulerDiscreteScheduler)
+    )
+    assert rms(found.noise - start) ** 2 < 1e-10
 
 
 def said(scheduler: Any, method: Any) -> list[str]:
