@@ -18,6 +18,7 @@ from unsample.cli import (
     methods,
     metrics,
     models,
+    plan,
     reconstruct,
     report,
     sample,
@@ -50,6 +51,7 @@ for verb in (
     report,
     methods,
     models,
+    plan,
     doctor,
 ):
     verb.add_to(app)

@@ -1,10 +1,10 @@
-"""How much memory a pipeline's folder needs, before anything is loaded: weights from headers, activations without values.
+"""How much memory a pipeline's folder needs, before anything is loaded: weights from headers, activations by shape.
 
-The networks are built from their configs with tensors that have a shape and no values (torch's `FakeTensorMode`), and the
-pipeline's own call is followed up to its first question to the denoiser. Every tensor that an operator makes is counted
-while it lives, so attention counts its scores only where the kernel that torch chooses makes them, and what
-convolutions take to reorder on a CPU. Not counted: what other kernels take for themselves while they run, the fragments
-of an allocator, Python and the libraries.
+The networks are built from their configs with tensors that have a shape and no values (torch's `FakeTensorMode`), and
+the pipeline's own call is followed up to its first question to the denoiser. Every tensor that an operator makes is
+counted while it lives, so attention counts its scores only where the kernel that torch chooses makes them; added is
+what convolutions take to reorder on a CPU. Not counted: what other kernels take for themselves while they run, the
+fragments of an allocator, Python and the libraries.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from unsample.models.headers import size, stored
 from unsample.models.pipelines import check_folder
 from unsample.models.placing import BITS_A_WEIGHT, VAE_PARTS
 from unsample.models.weights import UNUSED
-
 
 SAMPLE = ("hidden_states", "sample", "x")  # what denoisers call the state
 
@@ -232,7 +231,7 @@ class _Weightless:
         import diffusers
         import torch
 
-        cls = diffusers.StableDiffusionPipeline if self.which == "latent" else getattr(diffusers, self.name)
+        cls: Any = diffusers.StableDiffusionPipeline if self.which == "latent" else getattr(diffusers, self.name)
         takes = inspect.signature(cls.__init__).parameters
         parts: dict[str, Any] = dict.fromkeys(cls._optional_components)
         plain = [p for p in self.kinds if p not in self.networks and p not in UNUSED and p in takes]
@@ -284,7 +283,7 @@ class _Weightless:
         config = self.denoiser.config
         own = config.get("sample_size") or 128
         height, width = (own, own) if isinstance(own, int) else own
-        vae = next((self.built[p].config for p in VAE_PARTS if p in self.built), {})
+        vae: Mapping[str, Any] = next((self.built[p].config for p in VAE_PARTS if p in self.built), {})
         blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or (vae.get("dim_mult") or [1])
         factor = 2 ** (len(blocks) - 1)
         return width * factor, height * factor
