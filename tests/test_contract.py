@@ -271,7 +271,7 @@ def test_its_cost_is_what_it_declares(name: str, steps: int, guided: bool, model
     w = 2.0 if guided else 1.0
     walk = {"guidance_scale": w, "sampling_guidance_scale": w, "strength": 1.0, "num_inference_steps": steps}
     method = unstopped(name)
-    grid = grid_from_scheduler(model.scheduler, steps, timestep_spacing=method.timestep_spacing)
+    grid = grid_from_scheduler(model.scheduler, steps, timestep_spacing=method.spacing(model.scheduler))
     pair = 2 if guided else 1
     walked = Walked(steps, pair, pair, grid.timesteps[1:])
     inversion = unsample.invert(model, **source.given(method), **walk)

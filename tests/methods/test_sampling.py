@@ -19,6 +19,7 @@ from unsample.numbers.grid import grid_from_scheduler
 from unsample.numbers.walk import walk
 
 OWN = ("edict", "bdia", "belm", "dpm_solver")
+FLOWS = ("rf_solver", "fireflow")  # samplers of flow models: tests/methods/test_rf.py
 STEPS = 20
 
 pytestmark = pytest.mark.filterwarnings("ignore:invert. ")
@@ -29,10 +30,12 @@ def noise() -> torch.Tensor:
     return normal(2, 3, 8, 8, seed=11)
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n not in (*OWN, "ddim")])
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in (*OWN, *FLOWS, "ddim")])
 def test_a_method_without_a_sampler_of_its_own_is_refused_with_the_reason(name: str, noise: torch.Tensor) -> None:
     reason = "played back by ddim" if get_method(name).stepwise else "it plays back what it stored of a picture"
-    with pytest.raises(Incompatible, match=f"{name} does not sample: .*{reason}.*use edict, bdia, belm or dpm_solver"):
+    with pytest.raises(
+        Incompatible, match=f"{name} does not sample: .*{reason}.*use edict, bdia, belm, rex, dpm_solver"
+    ):
         unsample.sample(None, "left", method=name, noise=noise)  # before the model is looked at
     for more in ({"eta": 0.5},) if name in ("sdedit", "renoise") else ():
         with pytest.raises(Incompatible, match="needs more than noise to start from"):

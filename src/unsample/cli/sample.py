@@ -44,7 +44,7 @@ class Prompted:
 
     prompt: Annotated[str | None, opt(SAMPLING, "TEXT", "What the pictures shall show.", default="empty")] = None
     negative_prompt: Annotated[str | None, opt(SAMPLING, "TEXT", options.AWAY, default="empty")] = None
-    method: Annotated[str, opt(SAMPLING, "NAME", "ddim, edict, bdia, belm or dpm_solver: whose sampler.")] = "ddim"
+    method: Annotated[str, opt(SAMPLING, "NAME", "edict, bdia, belm, rex, rf_solver ...: whose sampler.")] = "ddim"
     set: Annotated[list[str] | None, opt(SAMPLING, "KEY=VALUE", options.SET_HELP, default="the method's own")] = None
 
 

@@ -17,6 +17,7 @@ from unsample.methods.dpm_solver import dpm_solver
 from unsample.methods.easyinv import easyinv
 from unsample.methods.edict import edict
 from unsample.methods.edit_friendly import edit_friendly
+from unsample.methods.fireflow import fireflow
 from unsample.methods.fixed_point import fixed_point
 from unsample.methods.flow_align import flow_align
 from unsample.methods.flow_edit import flow_edit
@@ -33,6 +34,8 @@ from unsample.methods.prompt_tuning import prompt_tuning
 from unsample.methods.proximal import proximal
 from unsample.methods.random_noise import random_noise
 from unsample.methods.renoise import renoise
+from unsample.methods.rf_inversion import rf_inversion
+from unsample.methods.rf_solver import rf_solver
 from unsample.methods.sdedit import sdedit
 from unsample.methods.settings import declarations, parse_setting, setting_defaults, unknown_setting
 from unsample.methods.sim_inversion import sim_inversion
@@ -104,6 +107,34 @@ METHODS: dict[str, MethodFacts] = {
         cost="T, or T - 1 where the first timestep is 0",
         year=2024,
         reference="Wang et al., arXiv:2410.07273",
+    ),
+    "rf_solver": MethodFacts(
+        rf_solver,
+        summary="RF-Solver, flows only: the midpoint rule, second order, two calls a step",
+        family="ODE, explicit",
+        equation="x_j = x_i + h v + h^2 / 2 (v(x_i + h v / 2, mid) - v) / (h / 2), h = sigma_j - sigma_i",
+        cost="2 T",
+        year=2024,
+        reference="Wang et al., arXiv:2411.04746",
+    ),
+    "fireflow": MethodFacts(
+        fireflow,
+        summary="FireFlow, flows only: the midpoint rule with the last midpoint's velocity, one call a step",
+        family="ODE, explicit",
+        equation="x_j = x_i + h u_j, u_j = v(x_i + h u_i / 2, mid), h = sigma_j - sigma_i",
+        cost="T + 1",
+        year=2024,
+        reference="Deng et al., arXiv:2412.07517",
+    ),
+    "rf_inversion": MethodFacts(
+        rf_inversion,
+        summary="RF-Inversion, flows only: steered towards a drawn noise, and sampling back towards the picture",
+        family="ODE, controlled",
+        equation="up v + gamma ((y - x) / (1 - sigma) - v), down v + eta ((x - x_0) / sigma - v)",
+        cost="T",
+        year=2024,
+        reference="Rout et al., arXiv:2410.10792",
+        presets={"full_control": {"eta": 1.0, "stop": 1.0}, "uncontrolled": {"gamma": 0.0}},
     ),
     "edit_friendly": MethodFacts(
         edit_friendly,

@@ -14,6 +14,7 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
+from unsample.numbers.grid import FLOW, prediction_type_of
 from unsample.numbers.solvers.ddim import ddim_invert_at_target, ddim_sample
 from unsample.numbers.walk import State, Step
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from unsample.models.guidance import Predict
     from unsample.numbers.grid import Grid
+
+
+*OWN, LAST_OWN = ("edict", "bdia", "belm", "rex", "dpm_solver", "rf_solver", "fireflow")  # with samplers of their own
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,11 @@ class Method:
             why = f"it plays back what it stored of a picture ({self.stores}), and of fresh noise there is none"
         else:
             why = f"it needs more than noise to start from ({self.stores})"
-        raise Incompatible(f"{self.name} does not sample: {why}; leave it out, or use edict, bdia, belm or dpm_solver")
+        raise Incompatible(f"{self.name} does not sample: {why}; leave it out, or use {', '.join(OWN)} or {LAST_OWN}")
+
+    def spacing(self, scheduler: Any) -> str | None:
+        """The timestep spacing in place of the scheduler's; a flow's sigmas have none, and stay its own."""
+        return None if prediction_type_of(scheduler) == FLOW else self.timestep_spacing
 
     def inverts_at(self, guidance_scale: float | None, guidable: bool) -> float:
         """The guidance of inversion: the one given, else the method's own, else 1.

@@ -136,6 +136,25 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "{\\L}ukasz Staniszewski and {\\L}ukasz Kuci{\\'n}ski and Kamil Deja",
         2024,
     ),
+    "2410.10792": (
+        "rout2024semantic",
+        "Semantic Image Inversion and Editing using Rectified Stochastic Differential Equations",
+        "Litu Rout and Yujia Chen and Nataniel Ruiz and Constantine Caramanis and Sanjay Shakkottai and Wen-Sheng Chu",
+        2024,
+    ),
+    "2411.04746": (
+        "wang2024taming",
+        "Taming Rectified Flow for Inversion and Editing",
+        "Jiangshan Wang and Junfu Pu and Zhongang Qi and Jiayi Guo and Yue Ma and Nisha Huang and Yuxin Chen and Xiu "
+        "Li and Ying Shan",
+        2024,
+    ),
+    "2412.07517": (
+        "deng2024fireflow",
+        "{FireFlow}: Fast Inversion of Rectified Flow for Image Semantic Editing",
+        "Yingying Deng and Xiangyu He and Changwang Mei and Peisong Wang and Fan Tang",
+        2024,
+    ),
     "2504.13109": (
         "jiao2026uniedit",
         "{UniEdit-Flow}: Unleashing Inversion and Editing in the Era of Flow Models",

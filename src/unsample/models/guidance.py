@@ -131,7 +131,7 @@ class Predict:
         return Predict(self.model, self.grid, condition, unconditional, self.scales, len(self.cost.nfe), self.cost)
 
     def on(self, grid: Grid, scale: float) -> Predict:
-        """The same on another grid, with one guidance scale."""
+        """The same on another grid, which may be a few points of it, with one guidance scale."""
         count = len(self.cost.nfe)
         return Predict(self.model, grid, self.condition, self.unconditional, scale, count, self.cost)
 

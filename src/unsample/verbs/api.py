@@ -120,13 +120,13 @@ def sample(
         torch.Size([1, 3, 32, 32])
     """
     sampler = get_method("ddim" if method is None else method)
-    start, spacing = sampler.check_fresh(), sampler.timestep_spacing
+    start = sampler.check_fresh()
     model = load(model)
     w = check_guidance(guidance_scale)
     latents = None if noise is None else as_latents(model, noise)
     shape = shape_of(model, height, width) if latents is None else tuple(latents.shape[1:])
     model = model.at(shape, num_inference_steps)
-    grid = model.grid(num_inference_steps, clip=clip, timestep_spacing=spacing)
+    grid = model.grid(num_inference_steps, clip=clip, timestep_spacing=sampler.spacing(model.scheduler))
     rules.check_levels(sampler, grid.is_flow)
     if sampler.check_grid is not None:
         sampler.check_grid(grid, grid.num_steps)
@@ -240,7 +240,7 @@ def invert(
     start = given.images if given else as_latents(model, latents)
     shape = model.shape_of(*start.shape[2:]) if given else tuple(start.shape[1:])
     model = model.at(shape, num_inference_steps)
-    grid = model.grid(num_inference_steps, clip=clip, timestep_spacing=configured.timestep_spacing)
+    grid = model.grid(num_inference_steps, clip=clip, timestep_spacing=configured.spacing(model.scheduler))
     stop = rules.check_strength(strength, grid.num_steps)
     rules.check_levels(configured, grid.is_flow)
     if configured.check_grid is not None:
