@@ -134,6 +134,7 @@ METHODS: dict[str, MethodFacts] = {
         cost="T",
         year=2024,
         reference="Rout et al., arXiv:2410.10792",
+        quick={"stop": 0.7},
         presets={"full_control": {"eta": 1.0, "stop": 1.0}, "uncontrolled": {"gamma": 0.0}},
     ),
     "edit_friendly": MethodFacts(
