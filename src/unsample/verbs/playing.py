@@ -11,7 +11,7 @@ from typing import Any
 
 from unsample.errors import BadInput, BadOption, Incompatible, UnsampleWarning
 from unsample.methods import Method
-from unsample.models.base import Condition, Model
+from unsample.models.base import Model
 from unsample.models.guidance import Predict, Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.pixel import UNKNOWN
 from unsample.numbers.grid import FLOW, Grid, prediction_type_of
@@ -69,7 +69,7 @@ def play(
         if use == "noise":
             made = run.sample(x, ddim_sample)
         else:
-            check_state(method, inversion, run.condition)
+            check_state(method, inversion, run.predict)
             state = {name: value.to(model.device) for name, value in inversion.state.items()}
             if method.playback is not None:
                 source = run.predict if again else _source(run.predict, inversion)
@@ -157,17 +157,21 @@ def drift(method: Method, inverted_at: float, scales: tuple[float, ...]) -> str:
     )
 
 
-def check_state(method: Method, inversion: Inversion, condition: Condition) -> None:
-    """A record that lacks what its method plays back, or holds embeddings of another shape, is corrupt."""
+def check_state(method: Method, inversion: Inversion, predict: Predict) -> None:
+    """A record that lacks what its method plays back, or holds embeddings of another shape, is corrupt.
+
+    Embeddings stand for those of a half of `predict`, by its name; prompts of other lengths make other shapes of it.
+    """
     missing = [name for name in method.keeps if name not in inversion.state]
     if missing:
         raise BadInput(
             f"{method.name} plays back {', '.join(method.keeps)}, and this inversion holds no {', '.join(missing)}: it "
             "is corrupt; invert the picture again, or play the noise alone (use='noise')"
         )
-    given = None if condition.prompt_embeds is None else tuple(condition.prompt_embeds.shape[1:])
-    for name in (n for n, kept in method.keeps.items() if kept.embedding and given is not None):
-        if tuple(inversion.state[name].shape[2:]) != given:
+    for name in (n for n, kept in method.keeps.items() if kept.embedding):
+        half = getattr(predict, name, None) or predict.condition
+        given = None if half.prompt_embeds is None else tuple(half.prompt_embeds.shape[1:])
+        if given is not None and tuple(inversion.state[name].shape[2:]) != given:
             raise BadInput(
                 f"{method.name} plays back embeddings of {tuple(inversion.state[name].shape[2:])} ({name}), and those "
                 f"of this prompt and model are {given}; use the model and embeddings that inverted"

@@ -103,3 +103,15 @@ def test_between_two_prompts_all_rows_are_interpolated() -> None:
     first = unsample.reconstruct(model("sd3"), ends[0], use="noise", progress=False)
     assert torch.allclose(made.images[0], first.images[0], atol=1e-5)
     assert made.images.shape == (3, 3, 32, 32)
+
+
+def test_embeddings_fitted_to_one_length_are_played_back_beside_prompts_of_another(tmp_path: Any) -> None:
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    method = unsample.methods.null_text(num_inner_steps=1)
+    asked: dict[str, Any] = {"method": method, "sampling_guidance_scale": 3.0, "num_inference_steps": 2}
+    inverted = unsample.invert(model("cogview4"), pictures, TEXTS, progress=False, **asked)
+    inverted.save(tmp_path / "two.safetensors")
+    again = unsample.reconstruct(model("cogview4"), tmp_path / "two.safetensors", progress=False)
+    assert again.status == ["ok", "ok"]
+    other = "another prompt, of yet another length, longer than either of those before it was"
+    assert unsample.edit(model("cogview4"), inverted, other, progress=False).status == ["ok", "ok"]

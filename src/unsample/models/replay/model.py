@@ -160,7 +160,8 @@ class ReplayModel:
         return bound
 
     def _at(self, shape: tuple[int, ...], steps: int, spacing: str | None = None) -> Session:
-        key = (shape, steps, spacing)
+        table = type(self.scheduler).__name__, repr(sorted(self.scheduler.config.items(), key=lambda item: item[0]))
+        key = (shape, steps, spacing, table)
         if key not in self._sessions:
             self._sessions[key] = self._recorded(shape, steps, spacing)
             while len(self._sessions) > KEPT:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
 from unsample.models.replay.record import Step, answering, denoiser_of, record, sample_name, time_name
-from unsample.models.replay.study import Study, plain, time_of
+from unsample.models.replay.study import Study, plain, sized, time_of
 from unsample.models.replay.tail import Tail, tail_of
 from unsample.models.replay.template import Template, shape_of
 
@@ -56,9 +56,7 @@ class Session:
         self, study: Study, steps: int, size: tuple[int, int] | None = None, spacing: str | None = None
     ) -> None:
         self.study = study
-        self.call = {**study.call, "num_inference_steps": steps} | (
-            {} if size is None else {"height": size[0], "width": size[1]}
-        )
+        self.call = {**study.call, "num_inference_steps": steps, **sized(study.pipeline, size)}
         self.tape = record(study.pipeline, self.call, spacing=spacing)
         first = self.tape.steps[0]
         self.native = tuple(first.sample.shape[1:])
@@ -73,6 +71,7 @@ class Session:
         self.entry = self._entry(first)
         self.time_like = first.calls[0].kwargs[apart[1]]
         self.times = [(s.timestep, time_of(study.pipeline, s.calls[0])) for s in self.tape.steps]
+        del self.tape.steps[1:]
 
     def _check_rule(self) -> None:
         study = self.study

@@ -62,6 +62,14 @@ def base_call(pipeline: Any, own: Mapping[str, Any]) -> dict[str, Any]:
     return call | dict(own)
 
 
+def sized(pipeline: Any, size: tuple[int, int] | None) -> dict[str, int]:
+    """The arguments of a call for a picture's height and width; none for the pipeline's own."""
+    if size is None:
+        return {}
+    known = {"height": size[0], "width": size[1], "max_area": size[0] * size[1]}  # Kontext brings any size to an area
+    return {n: v for n, v in known.items() if n in inspect.signature(type(pipeline).__call__).parameters}
+
+
 def guidance_number(pipeline: Any, own: Mapping[str, Any]) -> str | None:
     """The argument that carries a pipeline's guidance; None where it has none, or a guider has it."""
     parameters = inspect.signature(type(pipeline).__call__).parameters
@@ -97,11 +105,15 @@ class Study:
         self.free, self.bound = self._roles()
         self.rule = self._rule()
         self.guidance: Guidance = "cfg" if self.free is not None else "none"
+        if self.free is not None and round(self.rule.scale - NUMBER, 2) not in (0, 1):
+            self.number = None  # a guider of the pipeline has it, not the call
         self.scale: tuple[str, float] | None = None  # the row that is told the guidance, and what it holds at w = 1
         if self.free is None and self.number is not None:
             self._find_scale()
         self.rows = self._rows()
         self.varying = self._varying()
+        self.line = self._line()
+        del self.tape.steps[1:]  # which hold a state's size of numbers a pass
 
     @property
     def halves(self) -> int:
@@ -217,8 +229,7 @@ class Study:
             )
         return found
 
-    @cached_property
-    def line(self) -> tuple[float, float]:
+    def _line(self) -> tuple[float, float]:
         """Slope and offset of the network's time over the scheduler's timestep."""
         first, last = self.tape.steps[0], self.tape.steps[-1]
         t, u = first.timestep, last.timestep
