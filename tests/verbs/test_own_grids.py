@@ -59,12 +59,8 @@ def test_a_picture_that_diffusers_made_gives_its_noise_back(scheduler: Any) -> N
         answer = model.network(scheduler.scale_model_input(x, t), float(t), Condition())
         x = scheduler.step(answer, t, x).prev_sample.double()
     found = unsample.invert(model, latents=x, method=fixed_point(60, 1e-9), num_inference_steps=50)
-    start = (
-        noise
-        * float(scheduler.init_noise_sigma)
-        * found.meta.grid.alpha[-1] ** isinstance(scheduler, diffusers.EulerDiscreteScheduler)
-    )
-    assert rms(found.noise - start) ** 2 < 1e-10
+    level = found.meta.grid.alpha[-1] if isinstance(scheduler, diffusers.EulerDiscreteScheduler) else 1.0
+    assert rms(found.noise - level * noise * float(scheduler.init_noise_sigma)) ** 2 < 1e-10
 
 
 def said(scheduler: Any, method: Any) -> list[str]:
