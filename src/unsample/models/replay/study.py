@@ -22,7 +22,7 @@ from unsample.models.replay.template import Pass, Slot, leaves, same, slots_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHORT, LONG = "a", "another text, of more words than the first, but short"
+SHORT, LONG = "a", "a picture of a red circle on a white background"  # 24 tokens of any vocabulary hold it
 ALIKE = "b"  # of as many tokens as the short one, where a pipeline pads one prompt to the other
 NUMBER = 5.0  # of guidance, in a record
 STEPS = 4  # of the record from which rule and time are read
