@@ -157,7 +157,7 @@ def _play(found: Findings, inversion: Inversion, method: Method) -> None:
         if targets is None:
             found.failures["edit"] = "the data set has no target prompt for every picture of the batch"
         else:
-            scale = found.edit_guidance = edit_guidance(inversion, setup.edit_guidance)
+            scale = found.edit_guidance = edit_guidance(found.model, inversion, setup.edit_guidance)
             played(
                 "edit", lambda: unsample.edit(model, inversion, targets, guidance_scale=scale, progress=found.progress)
             )

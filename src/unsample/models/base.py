@@ -139,10 +139,6 @@ class Condition:
         """The rows of some pictures."""
         return Condition.of({name: t[index] for name, t in self.named.items()})
 
-    def expanded(self, count: int) -> Condition:
-        """One row for each of `count` pictures."""
-        return Condition.of({name: t.expand(count, *t.shape[1:]) for name, t in self.named.items()})
-
     def joined(self, other: Condition) -> Condition:
         """This batch and another one below it."""
         a, b = self.named, other.named

@@ -226,7 +226,7 @@ def invert(
     model = load(model)
     configured = get_method(method)
     null = negative_class_labels is not None or getattr(model, "null_class", None) is not None
-    guidable = model.takes_prompt or negative_prompt_embeds is not None or null
+    guidable = model.guidance != "none" and (model.takes_prompt or negative_prompt_embeds is not None or null)
     w = check_guidance(configured.inverts_at(guidance_scale, guidable))
     if sampling_guidance_scale is None:
         own = configured.sampling_guidance_scale if guidable else None  # else there is nothing to guide away from
@@ -363,14 +363,14 @@ def edit(
     inversion = opened(inversion)
     if len(inversion) == 1 < prompts.count():
         inversion = inversion.repeated(prompts.count())
+    model = load(model)
     prompts = with_negatives(prompts, inversion)
     method = method_of(inversion)
     rules.check_edits(method)
     guidance = guidance_of(
-        inversion, edit_guidance(inversion, guidance_scale, negative_class_labels), guidance_schedule
+        inversion, edit_guidance(model, inversion, guidance_scale, negative_class_labels), guidance_schedule
     )
     watching = Watching("edit", keep_trajectory, callback_on_step_end, progress)
-    model = load(model)
     outside = outside_domain(model, prompts, len(inversion))
     made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching)
     kept = inversion.meta.out_of_domain or [[]] * len(inversion)

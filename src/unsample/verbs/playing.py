@@ -110,14 +110,19 @@ def guidance_of(inversion: Inversion, guidance_scale: float | None, schedule: Sc
     return PlayGuidance(w, kept if schedule is None else schedule, scales)
 
 
-def edit_guidance(inversion: Inversion, guidance_scale: float | None, negative_class_labels: Any = None) -> float:
+def edit_guidance(
+    model: Model, inversion: Inversion, guidance_scale: float | None, negative_class_labels: Any = None
+) -> float:
     """The guidance of an edit: what was given, else the method's own for edits, else 5.
 
-    1 under class labels where none was said to stand for no class, at inversion or now.
+    1 by a model without guidance, and under class labels where none was said to stand for no class, at inversion or
+    now.
     """
     method = method_of(inversion)
     if guidance_scale is not None:
         return check_guidance(guidance_scale)
+    if model.guidance == "none":
+        return 1.0
     if inversion.class_labels is not None and inversion.negative_class_labels is None and negative_class_labels is None:
         return 1.0
     if method.edits_as_fitted:

@@ -115,3 +115,20 @@ def test_embeddings_fitted_to_one_length_are_played_back_beside_prompts_of_anoth
     assert again.status == ["ok", "ok"]
     other = "another prompt, of yet another length, longer than either of those before it was"
     assert unsample.edit(model("cogview4"), inverted, other, progress=False).status == ["ok", "ok"]
+
+
+def test_a_pipeline_without_guidance_is_edited_without() -> None:
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    inverted = unsample.invert(model("flux_schnell"), picture, "a cat", **QUIET)
+    assert unsample.edit(model("flux_schnell"), inverted, "a dog", progress=False).meta.guidance_scale == 1
+
+
+def test_another_scheduler_in_the_pipeline_makes_another_grid() -> None:
+    from diffusers import EulerDiscreteScheduler
+
+    own = ReplayModel(ZOO["sd"].built(), "sd")
+    before = own.at((4, 16, 16), 4).grid(4)
+    own.pipeline.scheduler = EulerDiscreteScheduler.from_config(own.pipeline.scheduler.config, use_karras_sigmas=True)
+    after = own.at((4, 16, 16), 4).grid(4)
+    assert before.sigma != after.sigma
+    assert own.at((4, 16, 16), 4).changes == []

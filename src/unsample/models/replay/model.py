@@ -55,6 +55,7 @@ class ReplayModel:
         self.num_classes: int | None = (config.get("num_embeds_ada_norm") or 1000) if labelled else None
         self._sessions: dict[tuple[Any, ...], Session] = {}
         self._session: Session | None = None
+        self.check()
 
     # ------------------------------------------------------------ what it is
 

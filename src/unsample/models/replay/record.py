@@ -156,6 +156,7 @@ def in_hand(
             scheduler._step_index += 1
         return Stepped((after, after))
 
+    vars(asked)["recording"] = True  # for hooks that wait for the network to be run
     vars(scheduler)["step"], vars(network)["forward"] = stepped, asked
     vars(pipeline)["scheduler"] = scheduler
     vars(pipeline)["_progress_bar_config"] = {"disable": True}
