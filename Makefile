@@ -32,7 +32,7 @@ models-eval: setup
 	$(BIN)/python -m training.evaluate
 
 tables: setup
-	set -e; for t in recovery mixture reconstruction editing whiteness; do \
+	set -e; for t in recovery mixture reconstruction editing whiteness flow_recovery flow_reconstruction flow_editing; do \
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/methods.md; \
 	done

@@ -200,7 +200,7 @@ class Method:
     @property
     def solves_guidance(self) -> bool:
         """Whether it accounts for guidance at the scale that it inverts at, and at no other."""
-        return self.handles_guidance and not self.fitted and self.playback is None
+        return self.handles_guidance and (self.reversible or not self.fitted) and self.playback is None
 
     def drifts(self, inverted_at: float, scales: Sequence[float]) -> bool:
         """Whether a reconstruction drifts for the guidance alone: inverted at one scale, sampled under others.

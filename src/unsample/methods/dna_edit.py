@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from unsample.errors import Incompatible
 from unsample.methods.base import STEPS, Kept, Method, Task
 from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.dna import align, guided_replay, replay
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 
 def _begin(task: Task) -> State:
-    if task.predict.scales != task.playback.scales:
-        raise Incompatible(
-            "dna_edit plays back what it asked on the way up, under the same guidance at every step; leave "
-            "sampling_guidance_scale and guidance_schedule out, or give the scale of the inversion"
-        )
     return {"source": task.x0, "noise": task.noise(), "velocities": (), "offsets": ()}
 
 
@@ -50,10 +44,7 @@ def dna_edit(
     The authors skip 13 of 40 steps of Stable Diffusion 3.5, noisiest first, which is the `strength` here (4 of 28 for
     FLUX), invert at guidance 1 and edit at 3.5 (FLUX 2.5).
 
-    A reconstruction plays back without mobile velocity guidance, and is bound to the guidance of the inversion.
-
-    Raises:
-        Incompatible: when it is used, a sampling guidance other than that of the inversion.
+    A reconstruction leaves mobile velocity guidance out, and is exact under the guidance of the inversion alone.
 
     Reference:
         Xie et al., 2025, arXiv:2506.01430, as in the authors' code: there the edit too is asked where the way up asked.
@@ -77,8 +68,8 @@ def dna_edit(
         stores="noise, the picture, and a velocity and an offset a step",
         fitted=True,
         exact=True,
+        reversible=True,
         edit_guidance_scale=3.5,
-        guidance_bound=True,
         strength=0.675,
         refuses_vp="its noise is aligned along straight paths, and nothing else is published; use uni_inv",
     )
