@@ -323,6 +323,8 @@ CHANGES: dict[str, Any] = {
     "a grid without noise": lambda t, m, h: h["meta"]["grid"].update(sigma=[0.0] * (STEPS + 1)),
     "a grid whose timesteps fall": lambda t, m, h: h["meta"]["grid"]["timesteps"].reverse(),
     "a schedule without its scales": lambda t, m, h: h["meta"].pop("sampling_scales"),
+    "a grid turned round by a word": lambda t, m, h: h["meta"]["grid"]["meta"].update(invert_sigmas="x"),
+    "a grid turned round too early": lambda t, m, h: h["meta"]["grid"]["meta"].update(invert_sigmas=1),
     "a grid without its meta": lambda t, m, h: h["meta"]["grid"].update(meta=None),
     "a grid of another prediction": lambda t, m, h: h["meta"]["grid"].update(prediction_type="x0"),
     "a grid of more than all": lambda t, m, h: h["meta"]["grid"].update(alpha=[9.0 - k for k in range(STEPS + 1)]),

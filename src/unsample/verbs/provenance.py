@@ -131,6 +131,9 @@ class GridRecord(_Part):
             raise ValueError("only its clean end may hold no noise, and only its last point no picture")
         if self.eval_alpha[1:] != self.alpha[1:] or self.eval_sigma[1:] != self.sigma[1:]:
             raise ValueError("its answers should be converted at its own levels")
+        turned = self.meta.get("invert_sigmas")
+        if turned is not None and (type(turned) is not int or turned < self.timesteps[-1]):
+            raise ValueError("its invert_sigmas should be a number of training steps")
         LEVELS[self.prediction_type](self)
         return self
 
