@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unsample.errors import Incompatible
+from unsample.models.replay.study import OPTIONS
 from unsample.numbers.grid import as_ddim
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Reference(Protocol):
 
     pipeline: Any
     changes: list[str]  # what was changed in it, in words
+    only_guidance: float | None  # the one w that it can be run at, where its call takes no number
 
     def run(self, asked: Asked, grid: Grid) -> Ran:
         """Its own call, on its own (first-order) grid."""
@@ -84,9 +87,8 @@ def reference_of(model: Model) -> Reference:
         return _StableDiffusion(found)
     if model.family == "pixel" and not model.num_classes:
         return _Pixels(found)
-    if hasattr(model, "reference"):
-        reference: Reference = found.reference()
-        return reference
+    if model.family == "pipeline":
+        return _Replayed(found)
     raise Incompatible(
         f"{model.id} ({type(model).__name__}) has no pipeline of diffusers to be compared with; give a folder, a hub "
         "id or a loaded pipeline"
@@ -122,6 +124,8 @@ def _unordered(scheduler: Any) -> tuple[Any, list[str]]:
     kind, config = type(scheduler).__name__, scheduler.config
     if kind in FIRST_ORDER:
         return copy.deepcopy(scheduler), []
+    if kind in ("LCMScheduler", "TCDScheduler"):
+        return _other("TCDScheduler", scheduler)
     if kind == "FlowMatchHeunDiscreteScheduler":
         return _other("FlowMatchEulerDiscreteScheduler", scheduler)
     if kind in EULERS:
@@ -162,34 +166,41 @@ def preserving(scheduler: Any, states: Sequence[Tensor], grid: Grid) -> list[Ten
     return [alpha * state for alpha, state in zip(levels, states, strict=True)]
 
 
-class _HandWritten:
-    """What the two pipelines of hand-written adapters share."""
+class _Own:
+    """What the references share: a scheduler in place of the pipeline's, and the states seen."""
 
     pipeline: Any
+    only_guidance: float | None = None
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.scheduler, self.changes = first_order(model.scheduler)
 
-    def _run(self, arguments: Mapping[str, Any], seed: int, grid: Grid) -> tuple[Tensor, Tensor]:
-        """States and pictures."""
+    def _run(self, call: Mapping[str, Any], asked: Asked) -> tuple[list[Tensor], Tensor]:
+        """The samples that the scheduler was handed, and the last; pictures (B, 3, H, W)."""
         import torch
 
-        states: list[Tensor] = []
+        samples: list[Tensor] = []
 
         def see(_: Any, sample: Tensor, after: Tensor) -> None:
-            states.extend([after] if states else [sample, after])
+            samples.extend([after] if samples else [sample, after])
 
-        generator = torch.Generator().manual_seed(seed)  # on the CPU, as everywhere
+        generator = torch.Generator().manual_seed(asked.seed)  # on the CPU, as everywhere
+        known = signature(type(self.pipeline).__call__).parameters
+        given = {"num_inference_steps": asked.num_inference_steps, "generator": generator, "output_type": "np", **call}
+        own, bars = self.pipeline.scheduler, dict(getattr(self.pipeline, "_progress_bar_config", {}))
+        self.pipeline.scheduler = self.scheduler
         self.pipeline.set_progress_bar_config(disable=True)
-        with torch.no_grad(), watched(self.pipeline.scheduler, see):
-            images = self.pipeline(**arguments, generator=generator).images
-        states = preserving(self.pipeline.scheduler, states, grid)
-        pictures = torch.as_tensor(images)
-        return torch.stack(states).float(), pictures.float()
+        try:
+            with torch.no_grad(), watched(self.scheduler, see):
+                made = self.pipeline(**{name: value for name, value in given.items() if name in known})
+        finally:
+            self.pipeline.scheduler, self.pipeline._progress_bar_config = own, bars
+        images = torch.as_tensor(made.images if hasattr(made, "images") else made.image).float()
+        return samples, images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images
 
 
-class _StableDiffusion(_HandWritten):
+class _StableDiffusion(_Own):
     """Of a `LatentModel`."""
 
     def __init__(self, model: Any) -> None:
@@ -208,12 +219,12 @@ class _StableDiffusion(_HandWritten):
     def run(self, asked: Asked, grid: Grid) -> Ran:
         """See `Reference`."""
         guided = {"guidance_scale": asked.guidance_scale}
-        size = {"height": asked.height, "width": asked.width, "num_inference_steps": asked.num_inference_steps}
-        call = {"prompt": asked.prompt or "", "negative_prompt": "", "output_type": "pt", **size, **guided}
-        return Ran(*self._run(call, asked.seed, grid), guided)
+        call = {"prompt": asked.prompt or "", "height": asked.height, "width": asked.width, **guided}
+        samples, images = self._run(call, asked)
+        return Ran(_stacked(preserving(self.scheduler, samples, grid)), images, guided)
 
 
-class _Pixels(_HandWritten):
+class _Pixels(_Own):
     """Of a `PixelModel` without classes."""
 
     def __init__(self, model: Any) -> None:
@@ -224,6 +235,37 @@ class _Pixels(_HandWritten):
 
     def run(self, asked: Asked, grid: Grid) -> Ran:
         """See `Reference`."""
-        call = {"batch_size": 1, "num_inference_steps": asked.num_inference_steps, "output_type": "np"}
-        states, images = self._run(call, asked.seed, grid)
-        return Ran(states, images.permute(0, 3, 1, 2), {})
+        samples, images = self._run({}, asked)
+        return Ran(_stacked(samples), images, {})
+
+
+class _Replayed(_Own):
+    """Of a `ReplayModel`: the pipeline that it was recorded from."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.pipeline = model.pipeline
+        if model.guidance == "cfg" and model.study.number is None and model.study.free is not None:
+            self.only_guidance = model.study.rule.scale
+        self.changes += [f"{name} is off" for name in OPTIONS if name in model.own.call]
+
+    def run(self, asked: Asked, grid: Grid) -> Ran:
+        """See `Reference`."""
+        model = self.model.at(self.model.shape_of(asked.height, asked.width), asked.num_inference_steps)
+        guided = {} if self.only_guidance else model.own_guidance(asked.guidance_scale)
+        call = {**model.call_arguments, **guided}
+        call |= {"prompt": asked.prompt} if asked.prompt is not None else {}
+        call |= {"class_labels": [asked.label]} if asked.label is not None else {}
+        samples, images = self._run(call, asked)
+        halves = model.study.halves  # DiT's guidance steps two equal halves along, and without it one
+        states = [
+            model.to_state(each[:1].repeat_interleave(halves, 0), grid.num_steps - k) for k, each in enumerate(samples)
+        ]
+        return Ran(_stacked(states), images[:1], guided)
+
+
+def _stacked(states: Sequence[Tensor]) -> Tensor:
+    """(N + 1, B, C, H, W), float32."""
+    import torch
+
+    return torch.stack(list(states)).float()

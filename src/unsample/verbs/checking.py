@@ -125,8 +125,8 @@ def check(
         True
     """
     model = load(model)
-    scales = _scales(model, guidance_scale)
     reference = reference_of(model)
+    scales = _scales(model, reference, guidance_scale)
     own_width, own_height = model.picture_size
     size = (width or own_width, height or own_height)
     asked = Asked(
@@ -169,8 +169,12 @@ def check(
     return found
 
 
-def _scales(model: Model, guidance_scale: float | None) -> list[float]:
+def _scales(model: Model, reference: Reference, guidance_scale: float | None) -> list[float]:
     """Guidance 1, and another where there is any."""
+    if (only := reference.only_guidance) is not None:
+        if guidance_scale not in (None, only):
+            raise BadOption(f"the guidance of {model.id} is no argument of its call; it has {only:g}, so leave it out")
+        return [only]
     kind = model.guidance if model.takes_prompt or model.num_classes else "none"
     w = GUIDANCE.get(kind, 1.0) if guidance_scale is None else check_guidance(guidance_scale)
     if w < 1:
@@ -249,6 +253,8 @@ def _round_trip(model: Model, ours: Images) -> float | None:
 
     if model.family == "pixel":
         return None
+    height, width = ours.images.shape[2:]
+    model = model.at(model.shape_of(height, width), ours.meta["num_inference_steps"])
     with torch.no_grad():
         images = ours.images.to(model.device)
         (found,) = psnr(model.decode(model.encode(images)).float().clamp(0, 1).cpu(), images.cpu())
