@@ -245,8 +245,8 @@ class _Replayed(_Own):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.pipeline = model.pipeline
-        if model.guidance == "cfg" and model.study.number is None and model.study.free is not None:
-            self.only_guidance = model.study.rule.scale
+        if model.guidance == "cfg" and not model.study.heeds_number:
+            self.only_guidance = round(model.study.rule.scale, 6)
         self.changes += [f"{name} is off" for name in OPTIONS if name in model.own.call]
 
     def run(self, asked: Asked, grid: Grid) -> Ran:
@@ -254,6 +254,7 @@ class _Replayed(_Own):
         model = self.model.at(self.model.shape_of(asked.height, asked.width), asked.num_inference_steps)
         guided = {} if self.only_guidance else model.own_guidance(asked.guidance_scale)
         call = {**model.call_arguments, **guided}
+        call |= {name: model.study.call[name] for name in ("negative_prompt",) if name in model.study.call}
         call |= {"prompt": asked.prompt} if asked.prompt is not None else {}
         call |= {"class_labels": [asked.label]} if asked.label is not None else {}
         samples, images = self._run(call, asked)

@@ -14,7 +14,7 @@ from unsample.models.base import EMBEDS, LENGTH, Condition, Guidance, described
 from unsample.models.calling import vae_factor
 from unsample.models.replay.record import denoiser_of
 from unsample.models.replay.session import Session
-from unsample.models.replay.study import NUMBER, OPTIONS, Study
+from unsample.models.replay.study import OPTIONS, Study
 from unsample.models.replay.tail import decode, encode, vae_of
 from unsample.models.weights import Weights, parts_of
 from unsample.numbers.grid import Grid, check_steps, grid_of_set
@@ -223,8 +223,10 @@ class ReplayModel:
             raise Incompatible(f"{self.id}: its pipeline takes no negative prompt; leave it out")
         made: Condition | None = None
         for prompt in prompts:
-            given = study.call.get(name) if prompt is None and negative else prompt or ""
-            own = session.text(name, given, negative) if name in self._parameters else session.text("prompt", "", True)
+            known = self._parameters.get(name)
+            default = None if known is None else study.call.get(name, known.default)  # PixArt's is "", not None
+            given = default if prompt is None and negative else prompt or ""
+            own = session.text("prompt", "", True) if known is None else session.text(name, given, negative)
             rows = {self._name(path): _float(t) for path, t in own.items()}
             rows |= {SCALE: next(iter(rows.values())).new_ones(1)} if study.guidance == "distilled" else {}
             one = Condition.of(rows)
@@ -301,11 +303,11 @@ class ReplayModel:
             Incompatible: the number is not an argument of its call.
         """
         number, scale = self.study.number, self.study.rule.scale
-        if self.guidance == "none" or number is None:
+        if self.guidance == "none" or number is None or not self.study.heeds_number:
             if w not in (1, scale):
                 raise Incompatible(f"{self.id}: its pipeline's call takes no guidance; it has {scale:g}")
             return {}
-        return {number: w if self.guidance == "distilled" else w - round(scale - NUMBER)}
+        return {number: w if self.guidance == "distilled" else w - round(scale - self.study.call[number])}
 
     @property
     def changes(self) -> list[str]:

@@ -178,6 +178,11 @@ class Study:
             found |= {path for path in b if not same(a.get(path), b[path])}
         return frozenset(found | ({self.scale[0]} if self.scale else set()))
 
+    @property
+    def heeds_number(self) -> bool:
+        """Whether guidance follows an argument of the call; a guider object has a number of its own."""
+        return self.number is not None and not (self.number.startswith("distilled") and self.guidance == "cfg")
+
     @cached_property
     def main(self) -> str | None:
         """The path of the text that methods optimise: (B, L, D), floating point; the largest there is."""
