@@ -2,8 +2,8 @@
 
 What a method may do, in the order in which it happens:
 `begin` draws or stores what the walk up needs; `invert_step` walks up; `fit` looks at all the points of that walk (the
-pivots) and fits a record to them; `playback` may join the prediction that is played with the inversion's own; `sample_step` (or `edit_step`,
-under another prompt) walks down. Most methods have only the two steps.
+pivots) and fits a record to them; `playback` may join the prediction that is played with the inversion's own;
+`sample_step` (or `edit_step`, under another prompt) walks down. Most methods have only the two steps.
 """
 
 from __future__ import annotations
