@@ -18,7 +18,7 @@ from unsample.models.guidance import Predict
 from unsample.numbers.grid import grid_from_scheduler
 from unsample.numbers.walk import walk
 
-OWN = ("edict", "bdia", "belm", "dpm_solver")
+OWN = ("edict", "bdia", "belm", "rex", "dpm_solver")
 FLOWS = ("rf_solver", "fireflow")  # samplers of flow models: tests/methods/test_rf.py
 STEPS = 20
 
@@ -51,7 +51,9 @@ def test_a_sampler_makes_what_ddim_makes_in_the_limit_and_is_counted_and_recorde
     given: dict[str, Any] = {"noise": noise, "guidance_scale": 2.0 if guided else 1.0}
     made = unsample.sample(model, ["left", "right"], method=name, num_inference_steps=STEPS, **given)
     plain = unsample.sample(model, ["left", "right"], num_inference_steps=STEPS, **given)
-    passes = {"edict": 2 * STEPS, "belm": STEPS - 1}.get(name, STEPS)  # the first step of belm has no length
+    passes = {"edict": 2 * STEPS, "rex": 8 * STEPS, "belm": STEPS - 1}.get(
+        name, STEPS
+    )  # the first step of belm has no length
     assert made.nfe == [passes * pair] * 2
     assert made.meta["method"] == {"name": name, "settings": dict(get_method(name).settings)}
     assert made.meta["grid"]["meta"]["timestep_spacing"] == ("linspace" if name == "belm" else "leading")
@@ -83,15 +85,15 @@ def test_dpm_solver_of_order_1_finds_the_very_noise(noise: torch.Tensor) -> None
     assert rms(unsample.invert(model, latents=made.latents, method=method, **given).noise - noise) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["edict", "bdia", "belm"])
+@pytest.mark.parametrize("name", ["edict", "bdia", "belm", "rex"])
 def test_from_all_that_a_sampling_run_ends_with_its_noise_is_found_to_rounding(name: str, noise: torch.Tensor) -> None:
-    """The second latent of edict, the point before the last of bdia and belm."""
+    """The second latent of edict and rex, the point before the last of bdia and belm."""
     model, method = mixture(), get_method(name)
     grid = grid_from_scheduler(model.scheduler, STEPS, timestep_spacing=method.timestep_spacing)
     predict = Predict(model, grid, Condition(), None, 1.0, len(noise))
     assert method.fresh is not None
     x, state = walk(method.sample_step, predict, noise, grid, range(STEPS, -1, -1), method.fresh(noise))
-    if name == "edict":
+    if name in ("edict", "rex"):
         back, _ = walk(method.invert_step, predict, x, grid, range(STEPS + 1), state)
     else:
         first = int(name == "belm")  # its point 1 is the picture

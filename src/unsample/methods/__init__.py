@@ -34,6 +34,7 @@ from unsample.methods.prompt_tuning import prompt_tuning
 from unsample.methods.proximal import proximal
 from unsample.methods.random_noise import random_noise
 from unsample.methods.renoise import renoise
+from unsample.methods.rex import rex
 from unsample.methods.rf_inversion import rf_inversion
 from unsample.methods.rf_solver import rf_solver
 from unsample.methods.sdedit import sdedit
@@ -107,6 +108,17 @@ METHODS: dict[str, MethodFacts] = {
         cost="T, or T - 1 where the first timestep is 0",
         year=2024,
         reference="Wang et al., arXiv:2410.07273",
+    ),
+    "rex": MethodFacts(
+        rex,
+        summary="Rex: Runge-Kutta steps of order up to 4 on two coupled latents; exact",
+        family="ODE, reversible",
+        equation="y_j = zeta y_i + (1 - zeta) z_i + Psi(z_i), z_j = z_i - Psi(y_j, backwards), in z = x / alpha",
+        cost="2 T stages: 1 (euler), 2 (midpoint) or 4 (rk4)",
+        quick={"solver": "midpoint"},
+        year=2025,
+        reference="Blasingame and Liu, arXiv:2502.08834; McCallum and Foster, arXiv:2410.11648",
+        presets={"euler": {"solver": "euler"}},
     ),
     "rf_solver": MethodFacts(
         rf_solver,

@@ -130,6 +130,12 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "and Chen Li",
         2024,
     ),
+    "2410.11648": (
+        "mccallum2024efficient",
+        "Efficient, Accurate and Stable Gradients for Neural {ODEs}",
+        "Sam McCallum and James Foster",
+        2024,
+    ),
     "2410.23530": (
         "staniszewski2024there",
         "There and Back Again: On the Relation between Noise and Image Inversions in Diffusion Models",
@@ -154,6 +160,12 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "{FireFlow}: Fast Inversion of Rectified Flow for Image Semantic Editing",
         "Yingying Deng and Xiangyu He and Changwang Mei and Peisong Wang and Fan Tang",
         2024,
+    ),
+    "2502.08834": (
+        "blasingame2025rex",
+        "{Rex}: Reversible Solvers for Diffusion Models",
+        "Zander W. Blasingame and Chen Liu",
+        2025,
     ),
     "2504.13109": (
         "jiao2026uniedit",

@@ -12,6 +12,7 @@ as the authors of EDICT do, whatever the state's and the network's dtype; the re
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
@@ -20,7 +21,10 @@ from unsample.numbers.prediction import direction
 from unsample.numbers.walk import State, Step
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from unsample.numbers.prediction import Prediction
 
 Weights = Callable[[Grid, int, int, int], tuple[float, float, float]]
 """`weights(grid, k, i, j) -> (p, q, r)` of the noisier neighbour k, of the point i and of eps, for the cleaner j."""
@@ -54,6 +58,26 @@ def nothing_passed(grid: Grid) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Rounded:
+    """A `predict` that is asked at points rounded to the state's own dtype."""
+
+    predict: Any
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, i: int) -> Prediction:
+        """As `Predict`."""
+        found: Prediction = self.predict(x.to(self.dtype), i)
+        return found
+
+    def on(self, grid: Grid, scale: float) -> Rounded:
+        """As `Predict.on`."""
+        return Rounded(self.predict.on(grid, scale), self.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.predict, name)
+
+
 def carried_wide(step: Step) -> Step:
     """The step in float64, between points of the state's own dtype.
 
@@ -67,7 +91,7 @@ def carried_wide(step: Step) -> Step:
         exact = torch.float64 if x.device.type != "mps" else x.dtype  # mps has no float64
         carried = {name: value.to(exact) for name, value in state.items() if name != "rest"}
         start = x.to(exact) + state["rest"] if "rest" in state else x.to(exact)
-        reached, after = step(lambda y, k: predict(y.to(x.dtype), k), start, grid, i, j, carried)
+        reached, after = step(Rounded(predict, x.dtype), start, grid, i, j, carried)
         rounded = reached.to(x.dtype)
         return rounded, {**after, "rest": (reached - rounded).to(torch.float32)}  # 24 + 24 bits are enough
 
