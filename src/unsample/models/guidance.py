@@ -199,6 +199,8 @@ class Predict:
         """The condition with the scale at grid point i, where the network is told it."""
         if self.model.guidance != "distilled":
             return condition
+        if "guidance" not in condition.more:
+            raise Incompatible(f"{self.model.id} is conditioned on more than prompt_embeds; give prompts")
         w = condition.more["guidance"].new_full((), self.scales[i])
         return replace(condition, more={**condition.more, "guidance": w.expand_as(condition.more["guidance"])})
 

@@ -36,7 +36,7 @@ def adapted(pipeline: Any, id: str) -> Any:
     Raises:
         Incompatible: not served, with the reason.
     """
-    if hasattr(pipeline, "network") and hasattr(pipeline, "sample_shape"):
+    if hasattr(pipeline, "network") and hasattr(pipeline, "weights_sha256"):
         if hasattr(pipeline, "check"):
             pipeline.check()  # what was put into it since it was loaded
         return pipeline

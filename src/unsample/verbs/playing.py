@@ -251,9 +251,10 @@ def check_model(model: Model, inversion: Inversion, allow_other_model: bool) -> 
     made_by, was = inversion.meta.model, inversion.meta.grid.prediction_type
     means = prediction_type_of(model.scheduler)
     if was != means and (not allow_other_model or FLOW in (was, means)):
+        way = "" if FLOW in (was, means) else f", or {argument('allow_other_model')}"
         raise BadInput(
-            f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that model, "
-            f"or {argument('allow_other_model')}"
+            f"this inversion was made by a model that predicts {was}, and {model.id} predicts {means}; use that "
+            f"model{way}"
         )
     sha256, unread = model.weights_sha256(), [*getattr(model, "unread", ()), *(made_by.unread or ())]
     unknown = sha256 == UNKNOWN or made_by.sha256 in (UNKNOWN, NOTHING)

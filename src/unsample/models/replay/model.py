@@ -62,7 +62,15 @@ class ReplayModel:
     @cached_property
     def study(self) -> Study:
         """What its pipeline is, read off its own call."""
-        return Study(self.pipeline, self.id, self._own)
+        try:
+            return Study(self.pipeline, self.id, self._own)
+        except Exception as error:  # whatever a pipeline raises
+            if isinstance(error, UnsampleError) or out_of_memory(error):
+                raise
+            raise Incompatible(
+                f"{self.id}: its pipeline ({type(self.pipeline).__name__} with {type(self.scheduler).__name__}) "
+                f"stopped with {type(error).__name__} when it was called: {first_line(error)}"
+            ) from error
 
     @cached_property
     def own(self) -> Session:
