@@ -132,3 +132,11 @@ def test_another_scheduler_in_the_pipeline_makes_another_grid() -> None:
     after = own.at((4, 16, 16), 4).grid(4)
     assert before.sigma != after.sigma
     assert own.at((4, 16, 16), 4).changes == []
+
+
+def test_pictures_of_any_size_are_encoded_and_decoded_before_a_number_of_steps_is_known() -> None:
+    picture = torch.rand(1, 3, 48, 32, generator=torch.Generator().manual_seed(0))
+    state = model("flux").encode(picture)
+    assert state.shape == (1, 4, 24, 16)
+    assert torch.equal(state, model("flux").at((4, 24, 16), 3).encode(picture))
+    assert model("flux").decode(state).shape == picture.shape

@@ -14,8 +14,8 @@ from unsample.models.base import EMBEDS, LENGTH, Condition, Guidance, described
 from unsample.models.calling import vae_factor
 from unsample.models.replay.record import denoiser_of
 from unsample.models.replay.session import Session
-from unsample.models.replay.study import OPTIONS, Study
-from unsample.models.replay.tail import decode, encode, vae_of
+from unsample.models.replay.study import OPTIONS, STEPS, Study
+from unsample.models.replay.tail import Tail, decode, encode, vae_of
 from unsample.models.weights import Weights, parts_of
 from unsample.numbers.grid import Grid, check_steps, grid_of_set
 
@@ -341,9 +341,9 @@ class ReplayModel:
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures in [0, 1] to the state: the mode of the VAE's posterior, as its pipeline undoes it."""
-        tail = self.session.tail
         if self.vae is None:
             return images * 2 - 1
+        tail = self._tail(self.shape_of(*images.shape[2:]))
         z = encode(self.vae, images, frames=len(tail.decoded) == 4)
         if tuple(z.shape[1:]) != tail.decoded:
             raise Incompatible(
@@ -353,7 +353,14 @@ class ReplayModel:
 
     def decode(self, latents: Tensor) -> Tensor:
         """The state to pictures, nominally in [0, 1]."""
-        return latents / 2 + 0.5 if self.vae is None else decode(self.vae, self.session.tail.for_vae(latents))
+        if self.vae is None:
+            return latents / 2 + 0.5
+        return decode(self.vae, self._tail(tuple(latents.shape[1:])).for_vae(latents))
+
+    def _tail(self, shape: tuple[int, ...]) -> Tail:
+        """For states of a shape, whatever the number of steps."""
+        bound = self._session
+        return (bound if bound and bound.tail.shape == shape else self._at(shape, STEPS)).tail
 
     # ------------------------------------------------------------ weights
 
