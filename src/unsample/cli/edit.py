@@ -252,7 +252,7 @@ def _edit(
 ) -> EditJob:
     from unsample.verbs.playing import edit_guidance
 
-    scale = edit_guidance(inversion, asked, wanted.labels.negative)
+    scale = edit_guidance(model, inversion, asked, wanted.labels.negative)
     about: dict[str, Any] = {"input": subject.path, "inversion": subject.path if subject.recorded else None}
     about |= {"health": inversion.health[0], "guidance_scale": scale, "prompt": prompt}
     to = f" to {prompt!r}" if len(wanted.prompts) > 1 else ""
