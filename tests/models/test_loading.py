@@ -335,7 +335,7 @@ def test_an_inpainting_network_is_refused() -> None:
 def test_a_scheduler_without_a_table_is_refused_when_a_grid_is_needed() -> None:
     model = load(ddpm())
     model.scheduler = diffusers.ScoreSdeVeScheduler()
-    with pytest.raises(Incompatible, match="ScoreSdeVeScheduler has no discrete"):
+    with pytest.raises(Incompatible, match="ScoreSdeVeScheduler is no scheduler"):
         unsample.sample(model)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unsample.models.placing import Placing
+from unsample.models.weights import AWAY, sums
 
 
 class Remembering:
@@ -21,6 +22,7 @@ class Remembering:
         self.forward = encoder.forward
         self.answers: dict[str, Any] = {}
         self.here = True
+        self.sums: tuple[Any, ...] = ()  # of the weights that were dropped
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The encoder's answer, from memory where it was asked the same before."""
@@ -32,17 +34,24 @@ class Remembering:
 
     def fetch(self) -> None:
         """Read the weights again, where they are not here."""
+        from unsample.models.loading import without_bars
+
         if not self.here:
-            fresh = self.read().requires_grad_(False).to(self.device)
+            with without_bars("diffusers", "transformers"):
+                fresh = self.read().requires_grad_(False).to(self.device)
             for dropped, parameter in zip(self.encoder.parameters(), fresh.parameters(), strict=True):
                 dropped.data = parameter.data
             self.here = True
+            del vars(self.encoder)[AWAY]
 
     def drop(self) -> None:
         """Give the weights' memory up; device and dtype stay those they were."""
-        for parameter in self.encoder.parameters():
-            parameter.data = parameter.data.new_empty(0)
-        self.here = False
+        if self.here:
+            self.sums = sums(self.encoder)
+            for parameter in self.encoder.parameters():
+                parameter.data = parameter.data.new_empty(0)
+            self.here = False
+            vars(self.encoder)[AWAY] = self  # `models.weights` knows it by its sums
 
 
 def freeing(
@@ -54,12 +63,9 @@ def freeing(
         one.encoder.forward = one
 
     def drop(*_: Any) -> None:
-        here = [] if hasattr(denoiser.forward, "recording") else [one for one in kept if one.here]
-        if here:
-            sha256 = adapter.weights.sha256()
-            for one in here:
+        if not hasattr(denoiser.forward, "recording"):
+            for one in kept:
                 one.drop()
-            adapter.weights.adopt(sha256)
 
     denoiser.register_forward_pre_hook(drop)
 

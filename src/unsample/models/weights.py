@@ -32,6 +32,7 @@ PLACING_HOOKS = (  # of diffusers: they move and cast, and leave the numbers alo
     *("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading", "lazy_leafs"),
     *("layerwise_casting", "peft_autocast_disable", "cp_", "tp_"),
 )
+AWAY = "_unsample_away"  # on a module whose weights were dropped (`models.encoders`): who has their sums, and `fetch`
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "unsample")
 UNUSED = ("safety_checker", "watermarker", "image_encoder", "feature_extractor", "prior")  # of no prediction here
 Parts = Callable[[], Mapping[str, Any]]
@@ -66,6 +67,8 @@ class Weights:
         if key not in self._known:
             tensors: dict[str, Tensor] = {}
             for prefix, module in self._modules():
+                if AWAY in getattr(module, "__dict__", ()):
+                    vars(module)[AWAY].fetch()
                 tensors |= {f"{prefix}{name}": value for name, value in effective_state(module).items()}
             self._known[key] = joined(state_dict_sha256(tensors), self._notes())
         return self._known[key]
@@ -94,9 +97,9 @@ class Weights:
                 yield prefix, module
 
     def _look(self) -> tuple[Any, ...]:
-        sums, found = [_sums(module) for _, module in self._modules()], list(self._settings())
+        looked, found = [sums(module) for _, module in self._modules()], list(self._settings())
         self.seen = list(dict.fromkeys(words for _, words in found if words))
-        return (*sums, *(note for note, _ in found if note))
+        return (*looked, *(note for note, _ in found if note))
 
     def _notes(self) -> list[str]:
         return [note for note, _ in self._settings() if note]
@@ -114,20 +117,22 @@ def joined(sha256: str, notes: list[str]) -> str:
     return hashlib.sha256("\n".join([sha256, *notes]).encode()).hexdigest() if notes else sha256
 
 
-def _sums(module: Any) -> tuple[Any, ...]:
+def sums(module: Any) -> tuple[Any, ...]:
     """Name, shape and the sum of the bits of every tensor; one transfer a device."""
     import torch
 
+    if AWAY in getattr(module, "__dict__", ()):
+        return vars(module)[AWAY].sums  # type: ignore[no-any-return]
     found: list[Any] = []
     waiting: dict[Any, list[tuple[int, Tensor]]] = {}
     for name, value in module.state_dict().items():
-        if not isinstance(value, torch.Tensor) or value.device.type == "meta":
-            found.append((name, type(value).__name__))  # offloaded, or no tensor: looked at by its name only
+        if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.device.type == "meta":
+            found.append((name, type(value).__name__))  # offloaded, quantized or no tensor: looked at by name only
             continue
         waiting.setdefault(value.device, []).append((len(found), _bits(value.detach())))
         found.append((name, tuple(value.shape), str(value.dtype)))
-    for sums in waiting.values():
-        for (place, _), number in zip(sums, torch.stack([s for _, s in sums]).tolist(), strict=True):
+    for one in waiting.values():
+        for (place, _), number in zip(one, torch.stack([s for _, s in one]).tolist(), strict=True):
             found[place] = (*found[place], number)
     return tuple(found)
 
