@@ -65,7 +65,8 @@ def watched(scheduler: Any, see: Callable[[Any, Any, Any], None]) -> Iterator[No
 
     @wraps(step)  # pipelines look at the signature
     def seen(model_output: Any, timestep: Any, sample: Any, *args: Any, **more: Any) -> Any:
-        answer = step(model_output, timestep, sample, *args, **more)
+        with _to_the_next(scheduler, int(timestep)):
+            answer = step(model_output, timestep, sample, *args, **more)
         see(timestep, sample, answer[0] if isinstance(answer, tuple) else answer.prev_sample)
         return answer
 
@@ -74,6 +75,32 @@ def watched(scheduler: Any, see: Callable[[Any, Any, Any], None]) -> Iterator[No
         yield
     finally:
         del scheduler.step
+
+
+class _Apart(int):
+    """In place of N: `T // N` is this number."""
+
+    def __rfloordiv__(self, other: int) -> int:
+        return int(self)
+
+
+@contextmanager
+def _to_the_next(scheduler: Any, timestep: int) -> Iterator[None]:
+    """While it lasts, diffusers' DDIM steps to the next timestep of its own list.
+
+    It steps to `t - T // N`, which under "trailing" and "linspace" is another one where N does not divide T.
+    """
+    if type(scheduler).__name__ not in DDIMS:
+        yield
+        return
+    listed, steps = [int(t) for t in scheduler.timesteps], scheduler.num_inference_steps
+    later = listed[listed.index(timestep) + 1 :]
+    apart = timestep - (later[0] if later else -1)
+    scheduler.num_inference_steps = _Apart(apart)
+    try:
+        yield
+    finally:
+        scheduler.num_inference_steps = steps
 
 
 def reference_of(model: Model) -> Reference:
@@ -95,7 +122,8 @@ def reference_of(model: Model) -> Reference:
     )
 
 
-FIRST_ORDER = ("DDIMScheduler", "CogVideoXDDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")
+DDIMS = ("DDIMScheduler", "CogVideoXDDIMScheduler")
+FIRST_ORDER = (*DDIMS, "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")
 EULERS = (
     *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
     *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
