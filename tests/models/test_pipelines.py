@@ -123,6 +123,13 @@ def test_a_package_that_quantizes_is_named_where_it_is_missing(
             load(folders["sd14"], quantize=name)
 
 
+def test_an_inpainting_network_of_another_family_is_refused(folders: dict[str, Path]) -> None:
+    pipeline = pipeline_of(sdxl())
+    pipeline.unet.register_to_config(in_channels=9)
+    with pytest.raises(Incompatible, match=r"takes 9 channels and its VAE makes 4 \(an inpainting model"):
+        load(pipeline)
+
+
 # ---------------------------------------------------------------- single files
 
 

@@ -294,7 +294,11 @@ def check_unet(id: str, config: Mapping[str, Any], latent_channels: int | None =
             )
     if str(config.get("attention_type") or "default") != "default":
         raise Incompatible(f"{id}'s U-Net (attention_type={config['attention_type']!r}) needs GLIGEN's boxes; {WRAP}")
-    channels = config.get("in_channels", 4)
+    check_channels(id, config.get("in_channels", 4), latent_channels)
+
+
+def check_channels(id: str, channels: int, latent_channels: int | None) -> None:
+    """Refuse a U-Net that takes more than the VAE's latents (`Incompatible`): an inpainting model and the like."""
     if latent_channels is not None and channels != latent_channels:
         what = CHANNELS.get(channels, "an inpainting or upscaling model?")
         raise Incompatible(

@@ -16,6 +16,7 @@ from unsample.models.digests import Remembered, folder_sha256
 from unsample.models.families import (
     DENOISERS,
     SERVED,
+    check_channels,
     check_pipeline,
     check_pixel_unet,
     check_unet,
@@ -54,6 +55,8 @@ def adapted(pipeline: Any, id: str) -> Any:
 
         texts = (parts["text_encoder"], parts["tokenizer"])
         return LatentModel(parts["unet"], parts["vae"], *texts, parts["scheduler"], id)
+    if kinds.get("unet") and kinds.get("vae"):
+        check_channels(id, parts["unet"].config.in_channels, parts["vae"].config.get("latent_channels"))
     return replayed(pipeline, id)
 
 
@@ -104,6 +107,8 @@ def check_folder(id: str, folder: Path, which: str, kinds: Mapping[str, str | No
     if "unet" in configs and which != "pipeline":
         made = configs.get("vae", {}).get("latent_channels")
         check_pixel_unet(id, configs["unet"]) if which == "pixel" else check_unet(id, configs["unet"], made)
+    if "unet" in configs and which == "pipeline":
+        check_channels(id, configs["unet"].get("in_channels", 4), configs.get("vae", {}).get("latent_channels"))
     variants = {p: v for p in parts if (v := weights_variant(id, folder, p))}
     if variants:
         named = ", ".join(f"{p} ({v})" for p, v in variants.items())
