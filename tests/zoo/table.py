@@ -106,14 +106,16 @@ ZOO: dict[str, Family] = {
     "hunyuan_image": Family(of.hunyuan_image, call=MIDDLE, guidance=None),
     "hunyuan_meanflow": _distilled(of.hunyuan_meanflow, call=MIDDLE, guidance="distilled_guidance_scale"),
     "auraflow": Family(of.auraflow),
-    "pix2pix": Family(of.instruct_pix2pix, call={"image": picture(), "image_guidance_scale": 1.5}),
     "lumina": Family(of.lumina, call={**MIDDLE, "clean_caption": False}),
     "cogview3": Family(of.cogview3),
     "hunyuan_dit": Family(of.hunyuan_dit, call={**MIDDLE, **UNBINNED}),
     "ovis": Family(of.ovis),
     # refused, by name
+    "pix2pix": Family(
+        of.instruct_pix2pix, call={"image": picture(), "image_guidance_scale": 1.5}, refused="the picture to change"
+    ),
     "pag": Family(of.pag, refused="perturbed-attention"),
-    "lcm": Family(of.lcm, refused="stochastic", negative=False),
-    "sana_sprint": Family(of.sana_sprint, call={**SMALL, **UNBINNED}, refused="stochastic", negative=False),
-    "hunyuan_apg": Family(of.hunyuan_apg, call=MIDDLE, guidance=None, refused="remembers"),
+    "lcm": Family(of.lcm, refused="guidance scale", negative=False),
+    "sana_sprint": Family(of.sana_sprint, call={**SMALL, **UNBINNED}, refused="draws new noise", negative=False),
+    "hunyuan_apg": Family(of.hunyuan_apg, call=MIDDLE, guidance=None, refused="carries momentum"),
 }
