@@ -1,6 +1,6 @@
 """How a pipeline joins the answers of its passes, read off a record whose answers are noise.
 
-Linear guidance is `free + w (bound - free)`. Four rules that renormalise it are known in closed form, each verified on
+Linear guidance is `free + w (bound - free)`. Five rules that change it are known in closed form, each verified on
 every recorded step, per picture: with `joined` for the linear sum,
 
     whole    joined min(1, |bound| / |joined|), norms over the picture (Z-Image, cfg_normalization)
