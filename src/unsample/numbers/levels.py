@@ -103,7 +103,8 @@ class Levels:
 
 def name_of(scheduler: Any) -> str:
     """The class of diffusers that a scheduler is, or comes from; else its own."""
-    return _name_of(type(scheduler))
+    kind: Any = type(scheduler)
+    return _name_of(kind)
 
 
 @cache
@@ -119,7 +120,8 @@ def _settings_of(kind: type) -> frozenset[str]:
 
 def setting(scheduler: Any, name: str) -> Any:
     """An entry of a scheduler's config that its class knows; what `from_config` carried along from another is none."""
-    return getattr(scheduler, "config", {}).get(name) if name in _settings_of(type(scheduler)) else None
+    kind: Any = type(scheduler)
+    return getattr(scheduler, "config", {}).get(name) if name in _settings_of(kind) else None
 
 
 def recorded(scheduler: Any) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def timestep_at(table: Tensor | None, level: float, grid: Grid, low: int, high: 
     if sought <= float(logs[0]):
         return 0.0, math.exp(float(logs[0]))
     row = min(int(torch.searchsorted(logs, sought)), len(logs) - 1)
-    low, high = float(logs[row - 1]), float(logs[row])
-    return row - 1 + min((sought - low) / (high - low), 1.0), level
+    before, after = float(logs[row - 1]), float(logs[row])
+    return row - 1 + min((sought - before) / (after - before), 1.0), level
 
 
 def midpoint_step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
