@@ -273,7 +273,7 @@ class _Replayed(_Own):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.pipeline = model.pipeline
-        if model.guidance == "cfg" and not model.study.heeds_number:
+        if model.guidance == "cfg" and model.study.number is None:
             self.only_guidance = round(model.study.rule.scale, 6)
         self.changes += [f"{name} is off" for name in OPTIONS if name in model.own.call]
 

@@ -311,7 +311,7 @@ class ReplayModel:
             Incompatible: the number is not an argument of its call.
         """
         number, scale = self.study.number, self.study.rule.scale
-        if self.guidance == "none" or number is None or not self.study.heeds_number:
+        if self.guidance == "none" or number is None:
             if w not in (1, scale):
                 raise Incompatible(f"{self.id}: its pipeline's call takes no guidance; it has {scale:g}")
             return {}

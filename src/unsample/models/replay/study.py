@@ -105,7 +105,8 @@ class Study:
         self.free, self.bound = self._roles()
         self.rule = self._rule()
         self.guidance: Guidance = "cfg" if self.free is not None else "none"
-        if self.free is not None and round(self.rule.scale - NUMBER, 2) not in (0, 1):
+        told = self.call.get(self.number or "", NUMBER)
+        if self.free is not None and round(self.rule.scale - told, 2) not in (0, 1):
             self.number = None  # a guider of the pipeline has it, not the call
         self.scale: tuple[str, float] | None = None  # the row that is told the guidance, and what it holds at w = 1
         if self.free is None and self.number is not None:
@@ -177,11 +178,6 @@ class Study:
             a, b = self.leaves(first, self.free), self.leaves(first, self.bound)
             found |= {path for path in b if not same(a.get(path), b[path])}
         return frozenset(found | ({self.scale[0]} if self.scale else set()))
-
-    @property
-    def heeds_number(self) -> bool:
-        """Whether guidance follows an argument of the call; a guider object has a number of its own."""
-        return self.number is not None and not (self.number.startswith("distilled") and self.guidance == "cfg")
 
     @cached_property
     def main(self) -> str | None:
