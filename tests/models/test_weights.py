@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import unsample
 from tests.problems import ddpm, normal, saved, sd14, seeded
+from tests.zoo.table import ZOO
 from unsample.errors import BadInput, Incompatible
 from unsample.models.base import Condition, state_dict_sha256
 from unsample.models.loading import load
@@ -116,6 +117,11 @@ CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
         "",
     ),
 }
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "cogview3"])
+def test_the_attention_that_a_family_has_of_its_own_is_no_change(family: str) -> None:
+    assert unsample.load(ZOO[family].built()).weights.changes() == []
 
 
 def test_what_changes_a_prediction_changes_the_hash_and_is_said() -> None:

@@ -25,7 +25,13 @@ SAME_NUMBERS = frozenset(  # attention processors of diffusers that compute the 
     [
         *("AttnProcessor", "AttnProcessor2_0", "AttnAddedKVProcessor", "AttnAddedKVProcessor2_0"),
         *("XFormersAttnProcessor", "XFormersAttnAddedKVProcessor", "SlicedAttnProcessor", "SlicedAttnAddedKVProcessor"),
-        *("FusedAttnProcessor2_0", "AttnProcessorNPU", "XLAFlashAttnProcessor2_0"),
+        *("FusedAttnProcessor2_0", "AttnProcessorNPU", "XLAFlashAttnProcessor2_0", "XFormersJointAttnProcessor"),
+        *(
+            f"{fused}{family}AttnProcessor2_0"
+            for fused in ("", "Fused")
+            for family in ("Joint", "AuraFlow", "Hunyuan", "CogVideoX")
+        ),
+        *(f"{family}AttnProcessor2_0" for family in ("Lumina", "SanaLinear", "SanaMultiscale")),
     ]
 )
 PLACING_HOOKS = (  # of diffusers: they move and cast, and leave the numbers alone
@@ -258,9 +264,13 @@ def _keys_value(container: Any, key: str) -> Any:
 
 
 def _processor(place: str, processor: Any, where: str) -> Iterator[tuple[str, str]]:
-    """An attention processor that is not one of the plain ones: its class, and settings that calls do not change."""
-    kind = type(processor).__name__
-    if type(processor).__module__.startswith("diffusers.") and kind in SAME_NUMBERS:
+    """An attention processor that is not one of the plain ones: its class, and settings that calls do not change.
+
+    A transformer's own stand in its module.
+    """
+    kind, module = type(processor).__name__, type(processor).__module__
+    own = module.startswith("diffusers.models.transformers.") and "IPAdapter" not in kind
+    if own or (module.startswith("diffusers.") and kind in SAME_NUMBERS):
         return
     if "IPAdapter" in kind:
         raise Incompatible(

@@ -131,7 +131,8 @@ class ReplayModel:
         """The sides of a picture are multiples of this: the VAE's factor times the denoiser's patches, or levels."""
         config, session = self.unet.config, self.own
         if "block_out_channels" in config:
-            return self.factor * int(2 ** (len(config["block_out_channels"]) - 1))
+            levels = self.factor * int(2 ** (len(config["block_out_channels"]) - 1))
+            return math.lcm(levels, 8) if self.vae is not None else levels  # pipelines of U-Nets ask for 8
         if len(session.native) == 2:  # tokens, each of a square
             return self.factor * math.isqrt(session.native[-1] // session.tail.shape[0])
         patch = config.get("patch_size") or config.get("all_patch_size") or 1
