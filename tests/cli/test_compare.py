@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,12 @@ def test_an_edit_that_diverges_leaves_the_comparison(
     from unsample.models.latent import LatentModel
 
     embed = LatentModel.embed
-    monkeypatch.setattr(
-        LatentModel, "embed", lambda self, p: embed(self, p) * (float("nan") if "a blue star" in p else 1)
-    )
+
+    def lost(self: Any, prompts: Any, negative: bool = False) -> Any:
+        made = embed(self, prompts, negative)
+        return replace(made, prompt_embeds=made.prompt_embeds * (float("nan") if "a blue star" in prompts else 1))
+
+    monkeypatch.setattr(LatentModel, "embed", lost)
     ended = run("compare", scene, "-m", tiny_sd, *PROMPT, "--methods", "ddim", "--steps", 3, "--json",
                 "--target-prompt", "a blue star")  # fmt: skip
     assert ended.code == 0

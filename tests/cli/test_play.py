@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,9 +308,12 @@ def test_one_of_several_edits_that_diverges_leaves_the_others(
     from unsample.models.latent import LatentModel
 
     embed = LatentModel.embed
-    monkeypatch.setattr(
-        LatentModel, "embed", lambda self, p: embed(self, p) * (float("nan") if "a green star" in p else 1)
-    )
+
+    def lost(self: Any, prompts: Any, negative: bool = False) -> Any:
+        made = embed(self, prompts, negative)
+        return replace(made, prompt_embeds=made.prompt_embeds * (float("nan") if "a green star" in prompts else 1))
+
+    monkeypatch.setattr(LatentModel, "embed", lost)
     prompts = ("--target-prompt", "a green star", "--target-prompt", "a blue star", "--guidance-scale")
     ended = run("edit", inverted, *prompts, "1", "--grid", "-o", "some.png", "--json")
     assert ended.code == 5

@@ -11,7 +11,7 @@ from unsample.errors import BadInput, BadOption, UnsampleWarning
 from unsample.methods import Method, get_method
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
 from unsample.models.loading import load, wrap
-from unsample.numbers.grid import check_end
+from unsample.numbers.grid import check_end, check_steps
 from unsample.numeric import is_whole
 from unsample.preflight import rules
 from unsample.verbs.inputs import (
@@ -234,6 +234,7 @@ def invert(
     else:
         sampling = check_guidance(sampling_guidance_scale, "sampling_guidance_scale")
     strength = (configured.strength or 1.0) if strength is None else strength
+    stop = rules.check_strength(strength, check_steps(num_inference_steps))
     if (images is None) is (latents is None):
         raise BadInput("give images or latents, one of the two")
     given = None if latents is not None else as_images(model, images, fit)
@@ -241,7 +242,6 @@ def invert(
     shape = model.shape_of(*start.shape[2:]) if given else tuple(start.shape[1:])
     model = model.at(shape, num_inference_steps)
     grid = model.grid(num_inference_steps, clip=clip, timestep_spacing=configured.spacing(model.scheduler))
-    stop = rules.check_strength(strength, grid.num_steps)
     rules.check_levels(configured, grid.is_flow)
     if configured.check_grid is not None:
         configured.check_grid(grid, stop)
