@@ -3,14 +3,20 @@
 Real weights cannot be had offline, and random networks are nearly linear, so nothing here speaks of quality.
 Run by hand: `python -m benchmarks.full_size 1.4` (or 2.1; 10 steps, float32), or `xl` (1024x1024) or `3` (512x512), two
 steps each in bfloat16 through the adapter that replays a pipeline's own call; 8 to 20 GB of memory, some minutes on a
-CPU. `xl` and `3` print the peak that `unsample plan` predicts from the same configs beside the peak that was seen.
+CPU. `python -m benchmarks.full_size plan 3` (or another) prints what `unsample plan` predicts of the same pipeline from
+a folder of its configs and of headers without weights: in seconds, and next to no memory.
 """
 
 from __future__ import annotations
 
+import json
 import resource
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,12 +46,13 @@ CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads":
 CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32}
 
 
-def random(make: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
-    """A network of random weights, made in its dtype at once: float32 of the largest would not fit beside it."""
+def random(make: Callable[[], nn.Module], dtype: torch.dtype, device: str) -> Any:
+    """A network of random weights (none on "meta"), made in its dtype at once: float32 would not fit beside it."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        return make().eval().requires_grad_(False)
+        with torch.device(device):
+            return make().eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
 
@@ -75,7 +82,7 @@ def text(cls: Any, settings: dict[str, int], width: int) -> Callable[[], nn.Modu
     return lambda: cls(CLIPTextConfig(**settings, **ends, projection_dim=width))
 
 
-def stable_diffusion(version: str) -> Any:
+def stable_diffusion(version: str, device: str) -> Any:
     """1.4 or 2.1, float32."""
     two, single = version == "2.1", torch.float32
     unet = random(
@@ -86,11 +93,12 @@ def stable_diffusion(version: str) -> Any:
             use_linear_projection=two,
         ),
         single,
+        device,
     )
     predicts = {"clip_sample": False, "prediction_type": "v_prediction"}
     return StableDiffusionPipeline(
-        vae=random(lambda: vae(scaling_factor=0.18215, sample_size=768 if two else 512), single),
-        text_encoder=random(text(CLIPTextModel, CLIP_H if two else CLIP_L, 512), single),
+        vae=random(lambda: vae(scaling_factor=0.18215, sample_size=768 if two else 512), single, device),
+        text_encoder=random(text(CLIPTextModel, CLIP_H if two else CLIP_L, 512), single, device),
         tokenizer=tokens(),
         unet=unet,
         scheduler=DDIMScheduler(**SCHEDULER, **predicts) if two else PNDMScheduler(**SCHEDULER, skip_prk_steps=True),
@@ -100,7 +108,7 @@ def stable_diffusion(version: str) -> Any:
     )
 
 
-def stable_diffusion_xl() -> Any:
+def stable_diffusion_xl(device: str) -> Any:
     """XL base 1.0, bfloat16, its VAE in float32."""
     unet = random(
         lambda: UNet2DConditionModel(
@@ -117,11 +125,12 @@ def stable_diffusion_xl() -> Any:
             projection_class_embeddings_input_dim=2816,
         ),
         torch.bfloat16,
+        device,
     )
     return StableDiffusionXLPipeline(
-        vae=random(lambda: vae(scaling_factor=0.13025, sample_size=1024, force_upcast=True), torch.float32),
-        text_encoder=random(text(CLIPTextModel, CLIP_L, 768), torch.bfloat16),
-        text_encoder_2=random(text(CLIPTextModelWithProjection, CLIP_G, 1280), torch.bfloat16),
+        vae=random(lambda: vae(scaling_factor=0.13025, sample_size=1024, force_upcast=True), torch.float32, device),
+        text_encoder=random(text(CLIPTextModel, CLIP_L, 768), torch.bfloat16, device),
+        text_encoder_2=random(text(CLIPTextModelWithProjection, CLIP_G, 1280), torch.bfloat16, device),
         tokenizer=tokens(),
         tokenizer_2=tokens(),
         unet=unet,
@@ -130,7 +139,7 @@ def stable_diffusion_xl() -> Any:
     )
 
 
-def stable_diffusion_3() -> Any:
+def stable_diffusion_3(device: str) -> Any:
     """3 medium without its T5, bfloat16, its VAE in float32."""
     transformer = random(
         lambda: SD3Transformer2DModel(
@@ -146,12 +155,13 @@ def stable_diffusion_3() -> Any:
             pos_embed_max_size=192,
         ),
         torch.bfloat16,
+        device,
     )
     sixteen = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609, "sample_size": 1024}
     return StableDiffusion3Pipeline(
-        vae=random(lambda: vae(**sixteen, use_quant_conv=False, use_post_quant_conv=False), torch.float32),
-        text_encoder=random(text(CLIPTextModelWithProjection, CLIP_L, 768), torch.bfloat16),
-        text_encoder_2=random(text(CLIPTextModelWithProjection, CLIP_G, 1280), torch.bfloat16),
+        vae=random(lambda: vae(**sixteen, use_quant_conv=False, use_post_quant_conv=False), torch.float32, device),
+        text_encoder=random(text(CLIPTextModelWithProjection, CLIP_L, 768), torch.bfloat16, device),
+        text_encoder_2=random(text(CLIPTextModelWithProjection, CLIP_G, 1280), torch.bfloat16, device),
         text_encoder_3=None,
         tokenizer=tokens(),
         tokenizer_2=tokens(),
@@ -161,18 +171,54 @@ def stable_diffusion_3() -> Any:
     )
 
 
-BUILDERS: dict[str, tuple[Callable[[], Any], int, dict[str, Any]]] = {  # pipeline, side of the picture, how to invert
-    "1.4": (lambda: stable_diffusion("1.4"), 512, {"num_inference_steps": 10, "strength": 0.2}),
-    "2.1": (lambda: stable_diffusion("2.1"), 768, {"num_inference_steps": 10, "strength": 0.2}),
+BUILDERS: dict[
+    str, tuple[Callable[[str], Any], int, dict[str, Any]]
+] = {  # pipeline, side of the picture, how to invert
+    "1.4": (partial(stable_diffusion, "1.4"), 512, {"num_inference_steps": 10, "strength": 0.2}),
+    "2.1": (partial(stable_diffusion, "2.1"), 768, {"num_inference_steps": 10, "strength": 0.2}),
     "xl": (stable_diffusion_xl, 1024, {"num_inference_steps": 2}),
     "3": (stable_diffusion_3, 512, {"num_inference_steps": 2}),
 }
 
 
+def outlined(version: str, folder: Path) -> None:
+    """Write a pipeline's folder as `unsample plan` reads it: configs, and safetensors whose values take no room."""
+    pipeline = BUILDERS[version][0]("meta")
+    pipeline.save_config(folder)
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module):
+            config = getattr(part, "save_config", None) or part.config.save_pretrained
+            config(folder / name)
+            _header(part, folder / name / "model.safetensors")
+        elif part is not None:
+            part.save_pretrained(folder / name)
+
+
+def _header(part: nn.Module, path: Path) -> None:
+    listed, end = {}, 0
+    for name, tensor in part.state_dict().items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        kind = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}[tensor.dtype]
+        listed[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(listed).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+def plan(version: str) -> None:
+    """What is predicted, on the command line."""
+    side, dtype = BUILDERS[version][1], "bfloat16" if version in ("xl", "3") else "float32"
+    with TemporaryDirectory() as folder:
+        outlined(version, Path(folder))
+        asked = ["--method", "ddim", "--size", f"{side}x{side}", "--steps", "2", "--dtype", dtype]
+        subprocess.run([sys.executable, "-m", "unsample", "plan", "-m", folder, *asked], check=True)
+
+
 def main(version: str) -> None:
     torch.manual_seed(0)
     make, side, given = BUILDERS[version]
-    pipeline, found = make(), dict[str, Any]()
+    pipeline, found = make("cpu"), dict[str, Any]()
     model = unsample.load(pipeline)
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     up = seconds(lambda: found.update(up=unsample.invert(model, image, "a photograph", **given)))
@@ -195,4 +241,4 @@ def main(version: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    plan(sys.argv[2]) if sys.argv[1] == "plan" else main(sys.argv[1])

@@ -233,7 +233,7 @@ class _Weightless:
 
         cls: Any = diffusers.StableDiffusionPipeline if self.which == "latent" else getattr(diffusers, self.name)
         takes = inspect.signature(cls.__init__).parameters
-        parts: dict[str, Any] = dict.fromkeys(cls._optional_components)
+        parts: dict[str, Any] = dict.fromkeys([*cls._optional_components, *cls._get_signature_keys(cls)[0]])
         plain = [p for p in self.kinds if p not in self.networks and p not in UNUSED and p in takes]
         parts |= {p: self.cls(p).from_pretrained(self.folder / p, local_files_only=True) for p in plain}
         parts |= {p: network for p, network in self.built.items() if p in takes}
