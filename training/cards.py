@@ -29,7 +29,7 @@ ABOUT = {
         "`FlowMatchEulerDiscreteScheduler` with shift 1, the autoencoder of `scenes-sd`, the text tower of "
         "`scenes-clip` as both CLIP encoders, no T5 (for diffusers: `from_pretrained(folder, text_encoder_3=None, "
         "tokenizer_3=None)`). Pictures of 64x64 only.",
-        ["python -m training.flow --threads 1 --compile"],
+        ["python -m training.flow --threads 1 --compile --finish 102"],
     ),
     "scenes-ddpm": (
         "unconditional-image-generation",

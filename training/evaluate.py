@@ -192,7 +192,7 @@ PARTS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
     "clip": (clip_rows, 1000),
     "sd": (partial(text_rows, "scenes-sd", 5.0), 500),
     "ddpm": (ddpm_rows, 500),
-    "flow": (partial(text_rows, "scenes-flow", 3.0), 500),
+    "flow": (partial(text_rows, "scenes-flow", 4.0), 500),
 }
 
 

@@ -27,7 +27,7 @@ from training.run import BUNDLED, CHECKPOINTS, Run, arguments, train_scenes
 from unsample.datasets.scenes import render
 from unsample.media.files import atomic_write
 
-STEPS, BATCH = 40000, 32
+STEPS, BATCH = 31437, 32
 CHUNK, CHUNKS = 4096, 24  # the latents and the text of 24 x 4,096 = 98,304 scenes are kept
 NULLS = 256  # zero tokens of the pipeline where there is no T5
 EARLY, SHIFT = 11687, 3  # steps around t = 0.5; then around 3/4

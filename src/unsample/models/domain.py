@@ -1,13 +1,13 @@
 """What the drawn-scenes models know, said once: which words, which sizes, which pictures. No torch.
 
-scenes-sd, scenes-ddpm and scenes-mixture have seen scenes alone: one drawn object on a ground of one colour. Of
-anything else they make a smear that no figure reveals, so a picture or a prompt that is outside is named before any
-work. Whether a picture is such a scene is looked at on 32x32 pixels, by rules set on `tune` seeds; `python -m
-benchmarks.domain` prints how often they err. On `report` seeds they refuse none of 300 scenes of 64 pixels (PNG, JPEG
-95 and 75, grain 4), none of 32 pixels but 0.3 % at JPEG 75, and 5 % of those with unseen shapes or two objects, which
-no model here was trained on. Of scikit-image's photographs and their crops, brought to the models' sizes, they refuse
-99.0 to 100 %; the bounds were set with those in sight. A photograph of more than twice the model's size is refused by
-its size.
+scenes-sd, scenes-flow, scenes-ddpm and scenes-mixture have seen scenes alone: one drawn object on a ground of one
+colour. Of anything else they make a smear that no figure reveals, so a picture or a prompt that is outside is named
+before any work. Whether a picture is such a scene is looked at on 32x32 pixels, by rules set on `tune` seeds; `python
+-m benchmarks.domain` prints how often they err. On `report` seeds they refuse none of 300 scenes of 64 pixels (PNG,
+JPEG 95 and 75, grain 4), none of 32 pixels but 0.3 % at JPEG 75, and 5 % of those with unseen shapes or two objects,
+which no model here was trained on. Of scikit-image's photographs and their crops, brought to the models' sizes, they
+refuse 99.0 to 100 %; the bounds were set with those in sight. A photograph of more than twice the model's size is
+refused by its size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from unsample.errors import OutOfDomain
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DRAWN: dict[str, tuple[int, int]] = {"scenes-sd": (64, 16), "scenes-ddpm": (32, 4), "scenes-mixture": (32, 1)}
+DRAWN: dict[str, tuple[int, int]] = {
+    "scenes-sd": (64, 16),
+    "scenes-flow": (64, 8),
+    "scenes-ddpm": (32, 4),
+    "scenes-mixture": (32, 1),
+}
 """The models that know drawn scenes only: the side of their pictures, and what sides are multiples of."""
 EXTRA = {"a", "an", "and", "at", "background", "hexagon", "in", "of", "on", "photo", "picture", "the", "two", "with"}
 WORDS = frozenset({value for values in ATTRIBUTES.values() for value in values} | EXTRA)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 BUNDLED = {
     "scenes-sd": "text to 64x64 pictures of scenes, Stable Diffusion 1.x layout (the default)",
+    "scenes-flow": "text to 64x64 pictures of scenes, a rectified flow in Stable Diffusion 3's layout",
     "scenes-ddpm": "unconditional 32x32 pictures of scenes, DDPM layout",
     "scenes-mixture": "a Gaussian mixture over 512 scenes at 32x32: exact eps, with prompts; nothing trained",
 }
