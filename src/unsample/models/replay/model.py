@@ -224,6 +224,8 @@ class ReplayModel:
 
     def embed(self, prompts: Sequence[str | None], negative: bool = False) -> Condition:
         """What its pipeline gives the denoiser for each prompt; None is what it does without one."""
+        import torch
+
         if not self.takes_prompt:
             raise Incompatible(f"{self.id} takes no prompt; leave prompt out, or use a text model such as scenes-sd")
         session, study = self._session or self.own, self.study
@@ -237,7 +239,7 @@ class ReplayModel:
             given = default if prompt is None and negative else prompt or ""
             own = session.text("prompt", "", True) if known is None else session.text(name, given, negative)
             rows = {self._name(path): _float(t) for path, t in own.items()}
-            rows |= {SCALE: next(iter(rows.values())).new_ones(1)} if study.guidance == "distilled" else {}
+            rows |= {SCALE: torch.ones(1, device=self.device)} if study.guidance == "distilled" else {}
             one = Condition.of(rows)
             made = one if made is None else made.joined(one)
         assert made is not None
