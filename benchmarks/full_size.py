@@ -10,6 +10,7 @@ a folder of its configs and of headers without weights: in seconds, and next to 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 import unsample
 from benchmarks.common import seconds, show
+from unsample.media.files import atomic_write
 from unsample.models.loading import BUNDLED_FOLDER
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -201,9 +203,8 @@ def _header(part: nn.Module, path: Path) -> None:
         kind = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}[tensor.dtype]
         listed[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(listed).encode()
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
+    atomic_write(path, lambda temporary: temporary.write_bytes(len(text).to_bytes(8, "little") + text))
+    os.truncate(path, 8 + len(text) + end)  # longer: zeros that lie nowhere
 
 
 def plan(version: str) -> None:
