@@ -50,7 +50,7 @@ FAMILIES = (
         tried=f"{TRAINED} scenes-ddpm; {TINY}",
     ),
     _of("SDXL", "StableDiffusionXL", note="SDXL Turbo, Lightning and fine-tunes too", tried=TINY),
-    _of("Stable Diffusion 3, 3.5", "StableDiffusion3", tried=TINY),
+    _of("Stable Diffusion 3, 3.5", "StableDiffusion3", tried=f"{TRAINED} scenes-flow; {TINY}"),
     _of("FLUX.1 dev, schnell", "Flux", note="guidance is distilled: a row of the condition, one pass", tried=TINY),
     _of("FLUX.1 Kontext", "FluxKontext", note="as text to image", tried=TINY),
     _of("FLUX.2", "Flux2", "Flux2Klein", tried=TINY),
