@@ -173,8 +173,6 @@ def main() -> None:
     options = arguments(__doc__ or "", steps=STEPS, switches=("--compile",))
     torch.manual_seed(0)
     cache = Cache(options.device)
-    chunks = [cache.chunk(k) for k in range(CHUNKS)]
-    latents, hidden, pooled = (torch.cat([c[name] for c in chunks]) for name in ("latents", "hidden", "pooled"))
     unsaid = [value.half() for value in embed(*cache.text, [""])]
     transformer = build().to(options.device)
     transformer.set_attn_processor(JointAttention(NULLS))
@@ -186,21 +184,22 @@ def main() -> None:
 
     given = {"folder": FOLDER, "committed": committed, "finish": options.finish}
     run = Run("flow", transformer, lr=2e-3, steps=options.steps, **given)
+    chunks = [cache.chunk(k) for k in range(CHUNKS if run.done() < 1 else 0)]
+    held = {name: torch.cat([c[name] for c in chunks]) for name in (chunks[0] if chunks else ())}
 
     def loss(step: int) -> tuple[Tensor, dict[str, Any]]:
         generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(0, len(latents), (BATCH,), generator=generator)
+        rows = torch.randint(0, CHUNK * CHUNKS, (BATCH,), generator=generator)
         dropped = torch.rand(BATCH, generator=generator) < 0.1
         t = levels(generator, BATCH, 1 if step < EARLY else SHIFT)
-        noise = torch.randn(BATCH, *latents.shape[1:], generator=generator)
-        text, project = hidden[rows], pooled[rows]
+        x0, text, project = (held[name][rows] for name in ("latents", "hidden", "pooled"))
+        noise, level = torch.randn(x0.shape, generator=generator), t[:, None, None, None]
         text[dropped], project[dropped] = unsaid
-        x0, level = latents[rows].float(), t[:, None, None, None]
-        inputs = ((1 - level) * x0 + level * noise, with_null(text).float())
+        inputs = ((1 - level) * x0.float() + level * noise, with_null(text).float())
         inputs += (both_encoders(project).float(), 1000 * t)
         with torch.autocast(options.device, torch.bfloat16):
             velocity = network(*(value.to(options.device) for value in inputs)).sample.float()
-        error = (velocity - (noise - x0).to(options.device)).square().mean((1, 2, 3))
+        error = (velocity - (noise - x0.float()).to(options.device)).square().mean((1, 2, 3))
         return error.mean(), {}
 
     run.loop(loss, minutes=options.minutes, keep=lambda step: step % 2500 == 0)
