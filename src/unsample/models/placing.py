@@ -161,8 +161,7 @@ def _cast(adapter: Any, modules: Mapping[str, Any], asked: Placing) -> None:
         for name, module in modules.items():
             if name not in VAE_PARTS and module.dtype != asked.dtype and not getattr(module, "is_quantized", False):
                 module.to(asked.dtype)
-    if adapter.family != "pipeline":  # which tells its own
-        adapter.dtype = asked.dtype
+        adapter.dtype = asked.dtype  # a pipeline tells its own
 
 
 def _offload(adapter: Any, asked: Placing) -> None:

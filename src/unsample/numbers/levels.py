@@ -216,14 +216,15 @@ def _of_ratios(scheduler: Any) -> Levels:
     """sigma as the ratio of noise to picture."""
     sigmas, timesteps = _as_set(scheduler)
     kept = [k for k, t in enumerate(timesteps) if 0 <= t < scheduler.config.num_train_timesteps]
-    pairs = [_preserving(sigmas[k]) for k in (*kept, -1)]
+    pairs = [preserving(sigmas[k]) for k in (*kept, -1)]
     alpha, sigma = (tuple(pair[n] for pair in pairs) for n in (0, 1))
     inside, abar = tuple(timesteps[k] for k in kept), float(scheduler.alphas_cumprod[0].double())
     zero = pairs[-2] if inside[-1:] == (0,) else (math.sqrt(abar), math.sqrt(1 - abar))
     return Levels(alpha, sigma, inside, zero)
 
 
-def _preserving(ratio: float) -> tuple[float, float]:
+def preserving(ratio: float) -> tuple[float, float]:
+    """alpha and sigma of a level sigma / alpha, alpha^2 + sigma^2 = 1."""
     alpha = 1 / math.sqrt(1 + ratio * ratio)
     return alpha, ratio * alpha
 

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Incompatible
+from unsample.models.placing import VAE_PARTS
 from unsample.models.replay.record import Stop, called, in_hand
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VAES = ("vae", "vqvae", "movq")
 BASE = 32  # of the digits that places are told in: whole numbers which every dtype holds exactly
 
 
 def vae_of(pipeline: Any) -> Any:
     """The autoencoder; None where the network sees the picture itself."""
-    return next((part for name in VAES if (part := getattr(pipeline, name, None)) is not None), None)
+    return next((part for name in VAE_PARTS if (part := getattr(pipeline, name, None)) is not None), None)
 
 
 @dataclass(frozen=True)

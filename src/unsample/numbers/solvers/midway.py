@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from unsample.numbers.grid import Grid
+from unsample.numbers.levels import preserving
 from unsample.numbers.prediction import direction
 from unsample.numbers.walk import State
 
@@ -51,12 +52,6 @@ def with_middle(predict: Any, grid: Grid, i: int, j: int) -> Any:
 
 def _around(values: tuple[float, ...], points: tuple[int, int], middle: float) -> tuple[float, float, float]:
     return values[points[0]], middle, values[points[1]]
-
-
-def preserving(level: float) -> tuple[float, float]:
-    """alpha and sigma of a level sigma / alpha, alpha^2 + sigma^2 = 1."""
-    alpha = 1 / math.sqrt(1 + level * level)
-    return alpha, level * alpha
 
 
 def timestep_at(table: Tensor | None, level: float, grid: Grid, low: int, high: int) -> tuple[float, float]:
