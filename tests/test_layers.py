@@ -17,6 +17,7 @@ FLOORS = {
     "datasets": 1,
     "models": 2,
     "methods": 3,
+    "edits": 3,
     "metrics": 4,
     "preflight": 4,
     **dict.fromkeys(("verbs", "experiment", "bench", "report", "studies"), 5),

@@ -74,7 +74,7 @@ def test_the_ablations_leave_out_what_they_say(settings: dict[str, Any]) -> None
 
 def test_it_refuses_to_edit_and_to_be_played_back_under_another_guidance() -> None:
     model, inversion = inverted()
-    with pytest.raises(Incompatible, match="direct cannot edit: .* attention between two branches"):
+    with pytest.raises(Incompatible, match="direct cannot edit: .* give an editor"):
         unsample.edit(model, inversion, **texts(2))
     with pytest.raises(Incompatible, match="fitted under guidance 7.5"):
         unsample.reconstruct(model, inversion, guidance_scale=2)

@@ -131,6 +131,7 @@ class Method:
     playback: Callable[[Predict, Predict], Any] | None = None  # given the inversion's own, and its guidance, beside it
     fresh: Callable[[Tensor], State] | None = None  # the state with which `sample_step` starts from fresh noise
     edit_step: Step | None = None  # where an edit plays the record otherwise than a reconstruction
+    edit_state: Callable[[State], State] | None = None  # what of the record plays in an edit's own branch; None: all
     keeps: Mapping[str, Kept] = field(default_factory=dict)  # the state that is saved with the noise
     stores: str = "noise"  # what the record holds, in words
     fitted: bool = False  # whether the record holds more than the noise, fitted to the picture

@@ -80,11 +80,19 @@ def direct(
         sampling_guidance_scale=7.5,
         guidance_bound=True,
         handles_guidance=True,
+        edit_state=_without_offsets,
         refuses_edit=(
-            "its offsets belong to the source's branch of an editor that shares attention between two branches, and "
-            "there is no such editor here: without one its edit is that of ddim; use method ddim, or null_text"
+            "its offsets belong to the source's branch of an editor, and without one its edit is that of ddim; give an "
+            "editor, such as editor='p2p', or a mask, or use method ddim"
         ),
     )
+
+
+def _without_offsets(state: State) -> State:
+    """They correct the source's branch alone (the paper's Algorithm 1)."""
+    import torch
+
+    return {**state, "offsets": torch.zeros_like(state["offsets"])}
 
 
 def _sample_with_offsets(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:

@@ -14,15 +14,15 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from unsample.errors import BadOption, UnknownName, shown, unknown_name
-from unsample.methods.base import Method
 from unsample.methods.inner import INNER, Base, recorded
 from unsample.numbers.solvers.start import Start
 from unsample.numeric import is_real, is_whole
 
 P = ParamSpec("P")
+C = TypeVar("C")  # what a factory makes: a Method, an Editor
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,22 @@ class Declared:
         return None if value in words else f"one of {', '.join(words)}"
 
 
-def configured(factory: Callable[P, Method]) -> Callable[P, Method]:
-    """A factory whose settings are checked as its signature declares them, and stand in the method that it returns.
+def configured(factory: Callable[P, C]) -> Callable[P, C]:
+    """A factory whose settings are checked as its signature declares them, and stand in what it returns.
 
-    The method gets the factory's name, and its docstring the text of the settings.
+    That (a dataclass with `name` and `settings`) gets the factory's name, and its docstring the text of the settings.
     """
     signature, name = inspect.signature(factory), factory.__name__
 
     @functools.wraps(factory)
-    def made(*args: P.args, **kwargs: P.kwargs) -> Method:
+    def made(*args: P.args, **kwargs: P.kwargs) -> C:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         for declared in declarations(made):
             declared.check(name, given.arguments[declared.name])
         method = factory(*args, **kwargs)
         settings = {k: recorded(v, name) if k in INNER else v for k, v in given.arguments.items()}
-        return replace(method, name=name, settings=settings)
+        return replace(method, name=name, settings=settings)  # type: ignore[type-var]
 
     made.__doc__ = _described(made)
     plain = [signature.parameters[d.name].replace(annotation=d.hint) for d in declarations(made)]
@@ -115,7 +115,7 @@ def configured(factory: Callable[P, Method]) -> Callable[P, Method]:
 
 
 @functools.cache
-def declarations(factory: Callable[..., Method]) -> tuple[Declared, ...]:
+def declarations(factory: Callable[..., Any]) -> tuple[Declared, ...]:
     """The settings of a factory, in order."""
     hints = get_type_hints(factory, include_extras=True)
     defaults = {name: p.default for name, p in inspect.signature(factory).parameters.items()}
@@ -123,12 +123,12 @@ def declarations(factory: Callable[..., Method]) -> tuple[Declared, ...]:
     return tuple(Declared(name, hint, defaults[name], setting) for name, (hint, setting) in parts.items())
 
 
-def setting_defaults(factory: Callable[..., Method]) -> dict[str, Any]:
+def setting_defaults(factory: Callable[..., Any]) -> dict[str, Any]:
     """Names and defaults of a method's settings."""
     return {d.name: d.default for d in declarations(factory)}
 
 
-def unknown_setting(factory: Callable[..., Method], name: str) -> UnknownName:
+def unknown_setting(factory: Callable[..., Any], name: str) -> UnknownName:
     """The error for a setting that a method has not."""
     method, known = factory.__name__, setting_defaults(factory)
     if known:
@@ -136,7 +136,7 @@ def unknown_setting(factory: Callable[..., Method], name: str) -> UnknownName:
     return UnknownName(f"unknown setting of {method} {shown(str(name))}; {method} has no settings")
 
 
-def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
+def parse_setting(factory: Callable[..., Any], name: str, text: str) -> Any:
     """A setting written as text (`--set num_iters=5`) as the type that the factory declares.
 
     Raises:
@@ -163,7 +163,7 @@ def parse_setting(factory: Callable[..., Method], name: str, text: str) -> Any:
     return None
 
 
-def _described(factory: Callable[..., Method]) -> str:
+def _described(factory: Callable[..., Any]) -> str:
     """The docstring with what is declared: a section of the settings, and that others are refused."""
     written = inspect.cleandoc(factory.__doc__ or "")
     lines = [textwrap.fill(f"{d.name}: {d.setting.text}", 112, subsequent_indent="    ") for d in declarations(factory)]

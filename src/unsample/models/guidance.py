@@ -128,12 +128,17 @@ class Predict:
                 f"{self.model.id} is told its guidance and cannot be guided away from another prompt, as this method "
                 "does; use a method that asks for the prediction as it is, such as ddim, fixed_point or flow_edit"
             )
-        return Predict(self.model, self.grid, condition, unconditional, self.scales, len(self.cost.nfe), self.cost)
+        return self._like(condition, unconditional, self.grid, self.scales)
 
     def on(self, grid: Grid, scale: float) -> Predict:
         """The same on another grid, which may be a few points of it, with one guidance scale."""
-        count = len(self.cost.nfe)
-        return Predict(self.model, grid, self.condition, self.unconditional, scale, count, self.cost)
+        return self._like(self.condition, self.unconditional, grid, scale)
+
+    def _like(
+        self, condition: Condition, unconditional: Condition | None, grid: Grid, scales: float | Sequence[float]
+    ) -> Predict:
+        """The same count under what is given."""
+        return Predict(self.model, grid, condition, unconditional, scales, len(self.cost.nfe), self.cost)
 
     def __call__(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
         """The prediction for `x` at grid point i.

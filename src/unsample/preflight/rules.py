@@ -14,6 +14,7 @@ from unsample.numeric import is_real, is_text
 from unsample.wording import argument, call, given, value
 
 if TYPE_CHECKING:
+    from unsample.edits.base import Editor
     from unsample.methods import Method
 
 MAX_SEED = 2**63 - 1  # the largest that torch takes for sure
@@ -132,10 +133,20 @@ def check_levels(method: Method, flow: bool) -> None:
         raise Incompatible(f"{method.name} does not run on {'flow matching' if flow else 'a diffusion model'}: {why}")
 
 
-def check_edits(method: Method) -> None:
-    """A method that can edit."""
-    if method.refuses_edit:
+def check_edits(method: Method, editor: Editor | None = None, masked: bool = False) -> None:
+    """A method that can edit, by that editor; in two branches every method can whose edit is not refused for good."""
+    steered = editor is not None and editor.steer is not None
+    if method.refuses_edit and not (method.edit_state is not None and (steered or masked)):
         raise Incompatible(f"{method.name} cannot edit: {method.refuses_edit}")
+    if editor is None or not steered:
+        return
+    if method.edit_step is not None:
+        raise Incompatible(
+            f"editor {editor.name} does not go with {method.name}, whose edit is a step of its own, not that of its "
+            "source; leave the editor out, or take another method"
+        )
+    if (why := editor.refuses(method)) is not None:
+        raise Incompatible(f"editor {editor.name} does not go with {method.name}: {why}")
 
 
 # ---------------------------------------------------------------- what a saved inversion says of itself

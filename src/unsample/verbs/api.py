@@ -7,6 +7,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from unsample.edits import Editor, get_editor
 from unsample.errors import BadInput, BadOption, UnsampleWarning
 from unsample.methods import Method, get_method
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
@@ -14,6 +15,7 @@ from unsample.models.loading import load, wrap
 from unsample.numbers.grid import check_end, check_steps
 from unsample.numeric import is_whole
 from unsample.preflight import rules
+from unsample.verbs.editing import check_source_prompt, edit_beside
 from unsample.verbs.inputs import (
     as_generators,
     as_images,
@@ -325,6 +327,7 @@ def edit(
     inversion: Inversion | str | PathLike[str],
     prompt: str | list[str] | None = None,
     *,
+    editor: str | Editor = "none",
     guidance_scale: float | None = None,
     guidance_schedule: Schedule | None = None,
     negative_prompt: str | list[str] | None = None,
@@ -344,8 +347,10 @@ def edit(
         inversion: from `invert`, or the path of a saved one.
         prompt: what the pictures shall show; one, or one a picture. Several prompts (or rows of `prompt_embeds`, or
             `class_labels`) over an inversion of one picture make an edit each, as one batch.
-        guidance_scale: of sampling; default: the method's own for edits, else 5 (1 under class labels without
-            `negative_class_labels`).
+        editor: what the edit takes of its source, which is then walked beside it by its own record, under its own
+            prompt and guidance: a name (`unsample.edits.EDITORS`) or a configured editor, `unsample.edits.p2p(...)`.
+        guidance_scale: of sampling; default: the editor's own, else the method's own for edits, else 5 (1 under class
+            labels without `negative_class_labels`).
         guidance_schedule: as in `sample`; default: the inversion's.
         negative_prompt, negative_prompt_embeds, negative_class_labels: as in `sample`; default: the inversion's.
         prompt_embeds, class_labels, keep_trajectory, callback_on_step_end, progress: as in `sample`.
@@ -360,19 +365,24 @@ def edit(
     )
     if prompt is None and prompt_embeds is None and class_labels is None:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
-    inversion = opened(inversion)
-    if len(inversion) == 1 < prompts.count():
-        inversion = inversion.repeated(prompts.count())
+    source, chosen = opened(inversion), get_editor(editor)
+    several = len(source) == 1 < prompts.count()
+    inversion = source.repeated(prompts.count()) if several else source
+    rules.check_edits(method_of(inversion), chosen)
+    check_source_prompt(chosen, source)
     model = load(model)
     prompts = with_negatives(prompts, inversion)
-    method = method_of(inversion)
-    rules.check_edits(method)
-    guidance = guidance_of(
-        inversion, edit_guidance(model, inversion, guidance_scale, negative_class_labels), guidance_schedule
-    )
+    asked = chosen.edit_guidance_scale if guidance_scale is None else guidance_scale
+    guidance = guidance_of(inversion, edit_guidance(model, inversion, asked, negative_class_labels), guidance_schedule)
     watching = Watching("edit", keep_trajectory, callback_on_step_end, progress)
     outside = outside_domain(model, prompts, len(inversion))
-    made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching)
+    if chosen.steer is None:
+        made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching)
+    else:
+        if chosen.check is not None:
+            texts = zip(inversion.meta.prompt, prompts.texts(len(inversion)), strict=True)
+            chosen.check(model, [(own or "", target or "") for own, target in texts])
+        made = edit_beside(model, source, prompts, guidance, chosen, None, allow_other_model, watching)
     kept = inversion.meta.out_of_domain or [[]] * len(inversion)
     both = [list(dict.fromkeys([*a, *b])) for a, b in zip(kept, outside, strict=True)]
     return replace(made, meta=made.meta.model_copy(update={"out_of_domain": both}))

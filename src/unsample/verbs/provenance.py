@@ -282,6 +282,8 @@ class SamplingProvenance(_Record):
     use: Literal["record", "noise"] | None = None
     inversion_guidance_scale: Amount | None = None
     source_prompt: MaybeEach[str | None] = None
+    editor: MethodRecord | None = None
+    editor_notes: dict[str, Any] | None = None  # what an editor found out: the kind of edit, ...
     num_frames: Annotated[int, Field(ge=2)] | None = None
     prompts: list[list[str | None]] | None = None  # of an interpolation: those of its first ends, and of its last
     negative_prompts: list[list[str | None]] | None = None

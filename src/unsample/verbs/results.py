@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -27,7 +27,9 @@ class Images:
     `images` (B, 3, H, W) in [0, 1], (B, 3, 0, 0) of a wrapped network that works on no pictures; `latents` (B, C, h, w)
     what the network ended with; `noise` what it started from; `trajectory` (N + 1, B, C, h, w), noisiest first, if
     kept; `status` "ok" or "diverged" a picture; `nfe` and `backward` one integer a picture; `seconds` of the whole
-    call; `meta` how they were made, as a mapping too.
+    call; `meta` how they were made, as a mapping too. Of an edit beside its source: `reconstruction` (B, 3, H, W) what
+    the source's own row came to, `mask` (B, 1, H, W) in [0, 1] where the picture was let change, if there was one, and
+    `attention_maps` a mapping a picture, of words to (h, w) in [0, 1], where attention was used.
     """
 
     images: Tensor
@@ -39,6 +41,9 @@ class Images:
     seconds: float
     trajectory: Tensor | None = None
     meta: SamplingProvenance = field(default_factory=dict)  # type: ignore[assignment]
+    reconstruction: Tensor | None = None
+    mask: Tensor | None = None
+    attention_maps: Sequence[Mapping[str, Tensor]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "meta", _record(self.meta, "SamplingProvenance"))

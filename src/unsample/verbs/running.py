@@ -207,11 +207,8 @@ class Run:
         predicts = [Predict(model, grid, self.condition, free, scales[0], count)]
         predicts += [Predict(model, grid, self.condition, free, w, count, predicts[0].cost) for w in scales[1:]]
         self.predict, self.playback = predicts[0], predicts[-1]
-
-    @property
-    def cost(self) -> Cost:
-        """What the walk has cost so far."""
-        return self.predict.cost
+        self.cost: Cost = self.predict.cost  # of the walk so far
+        self.beside: Tensor | None = None  # the pictures that came of the rows beside
 
     def seconds(self) -> float:
         """Since it was made."""
@@ -232,12 +229,25 @@ class Run:
             state = method.fit(task, watch.pivots or [], state)
         return noise, state
 
-    def sample(self, x: Tensor, step: Step, state: State | None = None) -> Images:
-        """Walk down from the noisiest point, and decode; the images say nothing yet of how they were made."""
-        watch = self._watch(range(self.stop, -1, -1))
+    def sample(self, x: Tensor, step: Step, state: State | None = None, beside: Tensor | None = None) -> Images:
+        """Walk down from the noisiest point, and decode; the images say nothing yet of how they were made.
+
+        Rows `beside` are walked below those of x and watched by nobody; `self.beside` then has their pictures.
+        """
+        import torch
+
+        watch, count = self._watch(range(self.stop, -1, -1)), len(x)
+        start = x if beside is None else torch.cat([x, beside])
         with watch.from_start(x) as observe:
-            latents, _ = walk(step, self.predict, x, self.grid, watch.points, state, observe)
+
+            def own(k: int, j: int, reached: Tensor, state: State) -> Tensor:
+                return torch.cat([observe(k, j, reached[:count], state), reached[count:]])
+
+            seen = observe if beside is None else own
+            latents, _ = walk(step, self.predict, start, self.grid, watch.points, state, seen)
         images = self.model.decode(latents).float()
+        if beside is not None:
+            images, self.beside, latents = images[:count], images[count:].clamp(0, 1), latents[:count]
         for k in not_finite(images):
             watch.lost_at.setdefault(k, LostAt("decoder"))
         status = ["diverged" if k in watch.lost_at else "ok" for k in range(len(x))]

@@ -57,7 +57,8 @@ def with_embeds(predict: Any, half: Half, embeds: Tensor) -> Any:
 
 def matters(predict: Any, half: Half, i: int) -> bool:
     """Whether the guidance at grid point i asks that half at all."""
-    return bool(predict.scales[i] != (1 if half == "unconditional" else 0))
+    asked = predict.scales[i] != (1 if half == "unconditional" else 0)
+    return bool(asked if isinstance(asked, bool) else asked.any())  # a scale for all, or one a picture
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""The table of editors: what an edit takes of its source beside the record. Importing it does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from unsample.edits.base import Editor, EditorFacts
+from unsample.edits.none import none
+from unsample.errors import BadOption, unknown_name
+from unsample.methods.settings import parse_setting, setting_defaults, unknown_setting
+
+EDITORS: dict[str, EditorFacts] = {
+    "none": EditorFacts(
+        none,
+        summary="prompt swap: the record under another prompt",
+        equation="the method's own",
+        cost="that of the method's sampling",
+        year=2021,
+        reference="",
+    ),
+}
+
+
+def get_editor(editor: str | Editor, settings: dict[str, Any] | None = None) -> Editor:
+    """An editor by name, configured; a configured one comes back as it is.
+
+    Args:
+        editor: a name, or a configured editor.
+        settings: of the factory; `preset` names a set of them that the others go over.
+
+    Raises:
+        UnknownName: no such editor, setting or preset; the nearest name is suggested.
+    """
+    if isinstance(editor, Editor):
+        return editor
+    if not isinstance(editor, str):
+        raise BadOption(f"editor must be a name or a configured editor such as edits.p2p(); got {editor!r}")
+    if editor not in EDITORS:
+        raise unknown_name("editor", editor, EDITORS)
+    facts, given = EDITORS[editor], dict(settings or {})
+    preset = given.pop("preset", None)
+    if preset is not None:
+        if preset not in facts.presets:
+            raise unknown_name(f"preset of {editor}", preset, facts.presets)
+        given = {**facts.presets[preset], **given}
+    for name in given:
+        if name not in setting_defaults(facts.factory):
+            raise unknown_setting(facts.factory, name)
+    return facts.factory(**given)
+
+
+def parse_settings(editor: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Settings written as text, as `get_editor` takes them.
+
+    Raises:
+        UnknownName: no such editor or setting. BadOption: a text that is not of the setting's type.
+    """
+    factory = EDITORS[get_editor(editor).name].factory
+    return {name: text if name == "preset" else parse_setting(factory, name, text) for name, text in pairs}
+
+
+__all__ = ["EDITORS", "Editor", "EditorFacts", "get_editor", "parse_settings", *EDITORS]
