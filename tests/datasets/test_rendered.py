@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from unsample.datasets import Item, Scenes, changed, draw_scene, open_dataset, render
+from unsample.datasets.edits import KINDS
 from unsample.datasets.scenes import SEED_RANGES
 
 
@@ -50,6 +51,44 @@ EDITS = [
     ("shape", "square"),
     ("background", "pink"),
 ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_of_one_kind_changes_it_alone_and_its_mask_is_where_it_was_and_went(kind: str) -> None:
+    dataset, plain = open_dataset(f"scenes:12,edit={kind}"), open_dataset("scenes:12")
+    values = set()
+    for k in range(12):
+        item = dataset[k]
+        assert item.id == plain[k].id
+        assert torch.equal(item.image, plain[k].image)
+        assert (item.digest() == plain[k].digest()) == (plain[k].changed == kind)
+        values.add(getattr(item.target, kind))
+        assert getattr(item.target, kind) != getattr(item.scene, kind)
+        assert item.scene.replace(**{kind: getattr(item.target, kind)}) == item.target
+        whole = (render([item.scene, item.target]).object_mask == 1).float()
+        for own, other in (whole, whole.flip(0)) if kind == "place" else ():
+            assert item.mask[own > other].mean() > 0.9
+    assert len(values) > 1
+
+
+def test_kinds_that_are_asked_for_come_in_turn() -> None:
+    dataset = open_dataset("scenes:4,start=1,edit=size+place")
+    assert [dataset[k].changed for k in range(4)] == ["place", "size", "place", "size"]
+
+
+@pytest.mark.parametrize(("kind", "by_clip"), [("size", 8), ("place", 8), ("texture", 4)])  # of 64 textures it names 42
+def test_both_judges_know_every_kind_of_edit(kind: str, by_clip: int) -> None:
+    import unsample
+
+    items = list(open_dataset(f"scenes:8,split=tune,edit={kind}"))
+    subject = unsample.metrics.Subject(
+        images=torch.stack([item.truth for item in items]),
+        targets=[item.target for item in items],
+        changed=[item.changed for item in items],
+    )
+    found = unsample.measure(["attribute_render_fit", "attribute_clip"], subject)
+    assert sum(found["attribute_render_fit"].values) == 8
+    assert sum(found["attribute_clip"].values) >= by_clip
 
 
 def test_an_item_does_not_depend_on_where_its_data_set_starts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unsample.datasets.scenes import ATTRIBUTES, Scene
@@ -10,14 +11,21 @@ from unsample.datasets.scenes import ATTRIBUTES, Scene
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHANGED = ("colour", "shape", "background")
+CHANGED = ("colour", "shape", "background")  # in turn, unless other kinds are asked for
+KINDS = (*CHANGED, "texture", "size", "place")
 VISIBLE = 1 / 510  # half a level of 8 bits
 
 
-def changed(scene: Scene, index: int) -> tuple[str, Scene]:
-    """One attribute of a scene replaced, seeded by the index: colour, shape and background in turn."""
-    name = CHANGED[index % len(CHANGED)]
-    taken = {getattr(scene, name), *((scene.colour, scene.background) if name != "shape" else ())}
+def changed(scene: Scene, index: int, kinds: Sequence[str] = CHANGED) -> tuple[str, Scene]:
+    """One attribute of a scene replaced, seeded by the index.
+
+    Args:
+        scene: jitter, light and all else stay: a size or a place scales or moves the same object.
+        index: which of the kinds, in turn, and which of the other values.
+        kinds: attributes (`KINDS`).
+    """
+    name = kinds[index % len(kinds)]
+    taken = {getattr(scene, name), *((scene.colour, scene.background) if name in ("colour", "background") else ())}
     return name, scene.replace(**{name: random.Random(index).choice([v for v in ATTRIBUTES[name] if v not in taken])})
 
 

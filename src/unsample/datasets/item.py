@@ -29,7 +29,7 @@ class Item:
     )  # (1, H, W) of 0 and 1, at the picture's own size; 1 is the region to be edited
     scene: Scene | None = None  # rendered pictures only
     target: Scene | None = None  # the scene after the edit
-    changed: str | None = None  # the attribute that the edit changes: colour, shape or background
+    changed: str | None = None  # the attribute that the edit changes: colour, size ...
     truth: Any = field(default=None, repr=False)  # the true edited picture, in the form of `image`
     category: str | None = None  # PIE-Bench's type of edit
     seed: int | None = None  # `generated`: what the model makes it from

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import overload
 
-from unsample.datasets.edits import changed, edited_region
+from unsample.datasets.edits import CHANGED, KINDS, changed, edited_region
 from unsample.datasets.item import Item
 from unsample.datasets.scenes import SEED_RANGES, SHAPES, Scene, Scenes, draw_scene, grainy, render
 from unsample.datasets.spec import Spec
@@ -46,6 +46,7 @@ class RenderedScenes:
 
     spec: str
     scenes: Scenes
+    kinds: Sequence[str] = CHANGED
     broken: Sequence[tuple[str, str]] = ()
 
     @property
@@ -61,7 +62,7 @@ class RenderedScenes:
         id = self.ids[k]
         k %= len(self)
         scenes, scene = self.scenes, self.scenes.scene(k)
-        name, target = changed(scene, scenes.start + k)
+        name, target = changed(scene, scenes.start + k, self.kinds)
         clean, truth = render([scene, target], scenes.size).images
         mask = edited_region(clean, truth)
         if scenes.grain:  # the same sensor noise: outside the edit the truth is the source
@@ -134,9 +135,11 @@ def open_scenes(spec: Spec, size: int) -> RenderedScenes:
         raise BadOption(f"scenes are rendered at {MIN_SIZE} pixels a side or more; got size {size}")
     split, start, count = _run(spec)
     grain, ood = spec.number("grain", 0.0), "ood" in spec.options
-    kept = ({"start": start} if start else {}) | ({"grain": grain} if grain else {})
-    written = spec.written(count, leave=("limit", *({"start", "grain"} - set(kept))), split=split, **kept)
-    return RenderedScenes(written, Scenes(split, count, size=size, start=start, grain=grain, ood=ood))
+    kinds = spec.several("edit", CHANGED, KINDS)
+    kept: dict[str, object] = ({"start": start} if start else {}) | ({"grain": grain} if grain else {})
+    kept |= {} if kinds == CHANGED else {"edit": "+".join(kinds)}
+    written = spec.written(count, leave=("limit", *({"start", "grain", "edit"} - set(kept))), split=split, **kept)
+    return RenderedScenes(written, Scenes(split, count, size=size, start=start, grain=grain, ood=ood), kinds)
 
 
 def open_generated(spec: Spec, size: int) -> Generated:

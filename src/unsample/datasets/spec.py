@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,17 @@ class Spec:
         if value not in (names := list(known)):
             raise unknown_name(f"{key} of {self.facts.name}", value, names)
         return value
+
+    def several(self, key: str, default: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+        """An option that is some names, joined by +, each once."""
+        found = [name.strip() for name in self.options[key].split("+")] if key in self.options else list(default)
+        names = list(known)
+        for name in found:
+            if name not in names:
+                raise unknown_name(f"{key} of {self.facts.name}", name, names)
+        if twice := [name for name in names if found.count(name) > 1]:
+            raise BadOption(f"{self.facts.name}: {key}= names {', '.join(twice)} twice; give each once")
+        return tuple(found)
 
     def path(self, kind: str) -> Path:
         """FIRST as a path that is there; `kind` is folder, file, or any.

@@ -26,6 +26,7 @@ DATASETS: dict[str, DatasetFacts] = {
         options={
             **SPLIT,
             **START,
+            "edit": "colour, shape, background (these in turn by default), texture, size or place; several joined by +",
             "grain": "255ths of sensor noise",
             "ood": "scenes that no model trained on",
             **LIMIT,
