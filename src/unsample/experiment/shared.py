@@ -73,6 +73,11 @@ class SharedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
+    @property
+    def bare(self) -> Any:
+        """The model itself, for a walk in which its answers depend on more than what is asked (an editor's)."""
+        return self._model
+
     def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """See `Model`."""
         rows = [part for named in condition.named.items() for part in named]

@@ -289,8 +289,9 @@ def _replaced(place: str, layer: Any, where: str) -> Iterator[tuple[str, str]]:
     """A `forward` that is not its class's, and hooks."""
     placing = _placing(layer, where)
     own = vars(layer).get("forward")
-    ours = str(getattr(own, "__module__", "")).partition(".")[0] == "unsample"  # it remembers; the numbers stay
-    if own is not None and not placing and not ours and getattr(own, "__func__", None) is not type(layer).forward:
+    while _is_ours(own):
+        own = getattr(own, "__wrapped__", None)  # what stands behind it
+    if own is not None and not placing and getattr(own, "__func__", None) is not type(layer).forward:
         yield f"{place}: forward {_content(own)}", f"a replaced forward{where}"
     hook = vars(layer).get("_hf_hook")
     if hook is not None and _root(hook) not in LIBRARIES:
@@ -299,6 +300,11 @@ def _replaced(place: str, layer: Any, where: str) -> Iterator[tuple[str, str]]:
         for function in vars(layer).get(kind, {}).values():
             if not str(getattr(function, "__module__", "")).startswith(LIBRARIES):
                 yield f"{place}: {kind} {_content(function)}", f"forward hooks{where}"
+
+
+def _is_ours(forward: Any) -> bool:
+    """Whether it leaves the numbers as they are: one of ours, that remembers, or asks an editor for a walk."""
+    return str(getattr(forward, "__module__", "")).partition(".")[0] == "unsample"
 
 
 def _placing(layer: Any, where: str) -> bool:

@@ -188,6 +188,7 @@ class _Walked:
         """One batch, with an editor that is told of every call."""
         assert editor.steer is not None
         run, beside, method = self.run, self.beside, self.method
+        model = getattr(run.model, "bare", run.model)  # what an editor changes is not remembered
         guided = max((w for w in (*scales, *self.source_scales) if w != 1), default=1.0)
         own, free = self.conditions(guided)
         rows = self.starts[0].new_tensor(list(beside.source_of)).long()
@@ -196,11 +197,9 @@ class _Walked:
             away = run.prompts.conditions(run.model, beside.count, guided)[1]
         both = None if free is None or away is None else away.joined(free)
         guidance = [list(scales)] * beside.count + [list(self.source_scales)] * len(self.inversion)
-        predict = BranchPredict(
-            run.model, run.grid, target.joined(own), both, guidance, beside.source_of, cost=run.cost
-        )
+        predict = BranchPredict(model, run.grid, target.joined(own), both, guidance, beside.source_of, cost=run.cost)
         branches = Branches(
-            run.model,
+            model,
             run.grid,
             run.stop,
             beside.source_of,
@@ -217,7 +216,7 @@ class _Walked:
             theirs = own.rows(rows).joined(own)
             nothing = None if free is None else free.rows(rows).joined(free)
             each = [[w] * (run.grid.num_steps + 1)] * len(guidance)
-            source = BranchPredict(run.model, run.grid, theirs, nothing, each, beside.source_of, steering, run.cost)
+            source = BranchPredict(model, run.grid, theirs, nothing, each, beside.source_of, steering, run.cost)
             played = method.playback(predict, source)
         run.predict = steering.predict(played)
         count = beside.count
