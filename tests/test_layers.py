@@ -11,7 +11,7 @@ import unsample
 
 ROOT = Path(unsample.__file__).parent
 FLOORS = {
-    **dict.fromkeys(("errors", "numeric", "wording", "media"), 0),
+    **dict.fromkeys(("errors", "numeric", "wording", "registry", "media"), 0),
     "numbers": 1,
     # Data sets read files and draw scenes, and need no model; models.gaussian draws its components from scenes.
     "datasets": 1,

@@ -25,6 +25,7 @@ from unsample.cli import (
     show,
 )
 from unsample.cli.options import examples
+from unsample.registry import use_plugins
 
 app = typer.Typer(
     add_completion=False,
@@ -62,6 +63,15 @@ def unsample(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every library's warnings.")] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE",
+            help="A script or module that registers methods, editors or metrics; before the verb, and may be repeated.",
+            show_default="those of $UNSAMPLE_PLUGINS",
+        ),
+    ] = None,
 ) -> int:
     """Diffusion inversion: recover the noise from which a model makes a picture;
     reconstruct, edit, interpolate.
@@ -74,6 +84,8 @@ def unsample(
     if version:
         typer.echo(f"unsample {__version__}")
         raise typer.Exit(0)
+    if plugin:
+        use_plugins(plugin)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
     return 0

@@ -58,12 +58,12 @@ def cite(
 ) -> int:
     """Print the BibTeX of the papers behind methods."""
     from unsample.methods import METHODS, get_method
-    from unsample.methods.citations import arxiv_ids, bibtex
+    from unsample.methods.citations import arxiv_ids, entries
 
     for name in names or []:
         get_method(name)
     found = {name: arxiv_ids(METHODS[name].reference) for name in names or METHODS}
-    text = bibtex(i for ids in found.values() for i in ids)
+    text = "\n\n".join(dict.fromkeys(entry for name in found for entry in entries(name, METHODS[name])))
     if json:
         talk.document({"methods": found, "bibtex": text})
     else:
@@ -85,6 +85,7 @@ def row(name: str) -> dict[str, Any]:
         "name": name,
         **{k: getattr(facts, k) for k in kept},
         "paper": _ids(facts.reference)[0],
+        "registered_by": METHODS.origin(name) or None,
         "stores": method.stores,
         "kept": [{"name": n, "shape": k.shape, "what": k.what} for n, k in method.keeps.items()],
         "keeps": "record" if method.keeps or method.playback else "noise",
@@ -133,6 +134,7 @@ def page(method: dict[str, Any]) -> str:
         *(f"its own {k}: {v:g}" for k, v in own.items() if v is not None),
         *(f"not on {on}: {why}" for on, why in refused.items() if why),
         "",
+        *([f"registered by {method['registered_by']}", ""] if method["registered_by"] else []),
         "settings, with their defaults:",
         *(settings or ["  none"]),
         "",
@@ -159,4 +161,4 @@ def _short(value: object) -> str:
 def _ids(reference: str) -> list[str]:
     from unsample.methods.citations import arxiv_ids
 
-    return [f"arXiv:{i}" for i in arxiv_ids(reference)]
+    return [f"arXiv:{i}" for i in arxiv_ids(reference)] or [reference]

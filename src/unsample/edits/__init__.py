@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from unsample.edits.base import Editor, EditorFacts
+from unsample.edits.base import Asked, Branches, Editor, EditorFacts, Steering
 from unsample.edits.none import none
+from unsample.edits.registering import register
 from unsample.errors import BadOption, unknown_name
-from unsample.methods.settings import parse_setting, setting_defaults, unknown_setting
+from unsample.methods.settings import Setting, configured, parse_setting, setting_defaults, unknown_setting
+from unsample.registry import Table
 
-EDITORS: dict[str, EditorFacts] = {
+BUILT_IN: dict[str, EditorFacts] = {
     "none": EditorFacts(
         none,
         summary="prompt swap: the record under another prompt",
@@ -20,6 +22,8 @@ EDITORS: dict[str, EditorFacts] = {
         reference="",
     ),
 }
+
+EDITORS: Table[EditorFacts] = Table("editor", "unsample.editors", BUILT_IN, reserved=("auto",))
 
 
 def get_editor(editor: str | Editor, settings: dict[str, Any] | None = None) -> Editor:
@@ -37,7 +41,7 @@ def get_editor(editor: str | Editor, settings: dict[str, Any] | None = None) -> 
     if not isinstance(editor, str):
         raise BadOption(f"editor must be a name or a configured editor such as edits.p2p(); got {editor!r}")
     if editor not in EDITORS:
-        raise unknown_name("editor", editor, EDITORS)
+        raise EDITORS.unknown(editor)
     facts, given = EDITORS[editor], dict(settings or {})
     preset = given.pop("preset", None)
     if preset is not None:
@@ -60,4 +64,17 @@ def parse_settings(editor: str, pairs: Iterable[tuple[str, str]]) -> dict[str, A
     return {name: text if name == "preset" else parse_setting(factory, name, text) for name, text in pairs}
 
 
-__all__ = ["EDITORS", "Editor", "EditorFacts", "get_editor", "parse_settings", *EDITORS]
+__all__ = [
+    "EDITORS",
+    "Asked",
+    "Branches",
+    "Editor",
+    "EditorFacts",
+    "Setting",
+    "Steering",
+    "configured",
+    "get_editor",
+    "parse_settings",
+    "register",
+    *BUILT_IN,
+]

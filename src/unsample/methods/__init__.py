@@ -7,7 +7,7 @@ from typing import Any
 
 from unsample.errors import BadOption, unknown_name
 from unsample.methods.aidi import aidi_a, aidi_e
-from unsample.methods.base import Method, MethodFacts, Task, Walked
+from unsample.methods.base import STEPS, Kept, Method, MethodFacts, Task, Walked
 from unsample.methods.bdia import bdia
 from unsample.methods.belm import belm
 from unsample.methods.ddim import ddim
@@ -25,7 +25,7 @@ from unsample.methods.forward_first import forward_first
 from unsample.methods.gnri import gnri
 from unsample.methods.gradient import gradient
 from unsample.methods.hybrid import hybrid
-from unsample.methods.inner import INNER
+from unsample.methods.inner import INNER, Base, as_base
 from unsample.methods.negative_prompt import negative_prompt
 from unsample.methods.null_text import null_text
 from unsample.methods.oracle import oracle
@@ -33,16 +33,25 @@ from unsample.methods.pix2pix_zero import pix2pix_zero
 from unsample.methods.prompt_tuning import prompt_tuning
 from unsample.methods.proximal import proximal
 from unsample.methods.random_noise import random_noise
+from unsample.methods.registering import register
 from unsample.methods.renoise import renoise
 from unsample.methods.rex import rex
 from unsample.methods.rf_inversion import rf_inversion
 from unsample.methods.rf_solver import rf_solver
 from unsample.methods.sdedit import sdedit
-from unsample.methods.settings import declarations, parse_setting, setting_defaults, unknown_setting
+from unsample.methods.settings import (
+    Setting,
+    configured,
+    declarations,
+    parse_setting,
+    setting_defaults,
+    unknown_setting,
+)
 from unsample.methods.sim_inversion import sim_inversion
 from unsample.methods.uni_inv import uni_inv
+from unsample.registry import Table
 
-METHODS: dict[str, MethodFacts] = {
+BUILT_IN: dict[str, MethodFacts] = {
     "ddim": MethodFacts(
         ddim,
         summary="DDIM inversion, eps asked at the target (default) or the source level",
@@ -387,6 +396,11 @@ METHODS: dict[str, MethodFacts] = {
     ),
 }
 
+# What else stands where the name of a method does: `experiment.setup.BASELINES`.
+METHODS: Table[MethodFacts] = Table(
+    "method", "unsample.methods", BUILT_IN, reserved=("auto", "identity", "fresh", "zero")
+)
+
 
 def get_method(method: str | Method, settings: dict[str, Any] | None = None) -> Method:
     """A method by name, configured; a configured one comes back as it is.
@@ -403,7 +417,7 @@ def get_method(method: str | Method, settings: dict[str, Any] | None = None) -> 
     if not isinstance(method, str):
         raise BadOption(f"method must be a name or a configured method such as methods.ddim(); got {method!r}")
     if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+        raise METHODS.unknown(method)
     facts, given = METHODS[method], dict(settings or {})
     preset = given.pop("preset", None)
     if preset is not None:
@@ -446,14 +460,21 @@ def parse_settings(method: str, pairs: Iterable[tuple[str, str]]) -> dict[str, A
 
 __all__ = [
     "METHODS",
+    "STEPS",
+    "Base",
+    "Kept",
     "Method",
     "MethodFacts",
+    "Setting",
     "Task",
     "Walked",
+    "as_base",
+    "configured",
     "declarations",
     "get_method",
     "parse_setting",
     "parse_settings",
+    "register",
     "setting_defaults",
-    *METHODS,
+    *BUILT_IN,
 ]

@@ -234,6 +234,7 @@ class MethodFacts:
     reference: str
     quick: Mapping[str, Any] = field(default_factory=dict)  # settings for a look: 10 s at most
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the authors' other settings, by name
+    bibtex: str = ""  # of a paper that `methods.citations` has not
 
     def named_settings(self) -> dict[str, Mapping[str, Any]]:
         """Every preset, `quick` among them."""

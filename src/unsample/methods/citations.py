@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unsample.methods.base import MethodFacts
 
 _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title, authors, year of the first version
     "2006.11239": (
@@ -219,6 +223,17 @@ def bibtex(ids: Iterable[str]) -> str:
         KeyError: an id that is not in the list.
     """
     return "\n\n".join(_entry(i) for i in dict.fromkeys(ids))
+
+
+def entries(name: str, facts: MethodFacts) -> list[str]:
+    """The BibTeX of a method's papers; of those that are not in the list, what its row says of them."""
+    ids = arxiv_ids(facts.reference)
+    if facts.bibtex:
+        return [facts.bibtex.strip()]
+    known = [_entry(i) for i in ids if i in _PAPERS]
+    if len(known) == len(ids) > 0:
+        return known
+    return [f"@misc{{{name},\n  note = {{{facts.reference}}},\n  year = {{{facts.year}}}\n}}"]
 
 
 def _entry(arxiv_id: str) -> str:

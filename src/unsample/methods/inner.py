@@ -42,7 +42,8 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True, goes_on: bool 
             f"{wrapper}(base={method.name}) makes no sense: a base brings the noise up and leaves the rest to "
             f"{wrapper}, and {method.name} {record}; use a base that keeps the noise alone, such as ddim{around}"
         )
-    if METHODS[method.name].family == "baseline":
+    facts = METHODS.get(method.name)
+    if facts is not None and facts.family == "baseline":
         raise Incompatible(
             f"{wrapper}(base={method.name}) makes no sense: {method.name} brings nothing up from the picture; use a "
             "base such as ddim or fixed_point"

@@ -119,7 +119,13 @@ def declarations(factory: Callable[..., Any]) -> tuple[Declared, ...]:
     """The settings of a factory, in order."""
     hints = get_type_hints(factory, include_extras=True)
     defaults = {name: p.default for name, p in inspect.signature(factory).parameters.items()}
-    parts = {name: get_args(hints[name]) for name in defaults}  # of Annotated: the type, and what is said of it
+    parts = {name: get_args(hints.get(name)) for name in defaults}  # of Annotated: the type, and what is said of it
+    for name, said in parts.items():
+        if len(said) != 2 or not isinstance(said[1], Setting) or defaults[name] is inspect.Parameter.empty:
+            raise TypeError(
+                f"{factory.__name__}: declare its setting {name} as `{name}: Annotated[TYPE, Setting('what it is.')] = "
+                "DEFAULT`"
+            )
     return tuple(Declared(name, hint, defaults[name], setting) for name, (hint, setting) in parts.items())
 
 
@@ -173,6 +179,8 @@ def _described(factory: Callable[..., Any]) -> str:
     refused = "Raises:\n    BadOption: a setting out of its bounds.\n"
     if "Raises:\n" in written:
         return written.replace("Raises:\n", f"{settings}\n\n{refused}", 1)
+    if not re.search(r"^(Reference|Example):", written, re.M):
+        return f"{written}\n\n{settings}\n\n{refused}"
     return re.sub(r"^(?=(Reference|Example):)", lambda _: f"{settings}\n\n{refused}\n", written, count=1, flags=re.M)
 
 

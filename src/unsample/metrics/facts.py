@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Protocol
 
-from unsample.errors import BadOption, unknown_name
+from unsample.errors import BadOption
 from unsample.metrics.subject import Found, Settings, Subject
+from unsample.registry import Table
 
 Better = Literal["higher", "lower", "neither"]
 Kind = Literal["pair", "ceiling", "text", "masked", "edit", "recovery", "noise", "set"]
@@ -82,7 +83,7 @@ class Asked:
         return (chosen,) if chosen in WEIGHTS else self.facts.weights
 
 
-def resolve(key: str, table: dict[str, MetricFacts], settings: Settings) -> Asked:
+def resolve(key: str, table: Table[MetricFacts], settings: Settings) -> Asked:
     """Read `name` or `name[argument]`.
 
     Raises:
@@ -92,7 +93,7 @@ def resolve(key: str, table: dict[str, MetricFacts], settings: Settings) -> Aske
 
     name, bracket, rest = key.partition("[")
     if name not in table:
-        raise unknown_name("metric", name, table)
+        raise table.unknown(name)
     facts = table[name]
     if bracket and (not rest.endswith("]") or not rest[:-1] or facts.depends is None):
         takes = f"takes one {facts.depends} in brackets" if facts.depends else "takes nothing in brackets"

@@ -23,6 +23,7 @@ from unsample.metrics import (
     recovery,
 )
 from unsample.metrics.facts import MetricFacts
+from unsample.registry import Table
 
 PAIR = ("images", "reference")
 
@@ -224,4 +225,4 @@ ROWS = (
            compute=edits.of_agreement),
 )
 # fmt: on
-METRICS: dict[str, MetricFacts] = {row.name: row for row in ROWS}
+METRICS: Table[MetricFacts] = Table("metric", "unsample.metrics", {row.name: row for row in ROWS})
