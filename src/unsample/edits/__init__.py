@@ -7,6 +7,7 @@ from typing import Any
 
 from unsample.edits.base import Asked, Branches, Editor, EditorFacts, Steering
 from unsample.edits.none import none
+from unsample.edits.pix2pix_zero import pix2pix_zero
 from unsample.edits.registering import register
 from unsample.errors import BadOption, unknown_name
 from unsample.methods.settings import Setting, configured, parse_setting, setting_defaults, unknown_setting
@@ -20,6 +21,14 @@ BUILT_IN: dict[str, EditorFacts] = {
         cost="that of the method's sampling",
         year=2021,
         reference="",
+    ),
+    "pix2pix_zero": EditorFacts(
+        pix2pix_zero,
+        summary="each step starts where the network looks at its words as in the source",
+        equation="x_t - lambda grad_x sum_l ||M_l(x_t, c') - M_l(source)||^2",
+        cost="that of edit and source, and T of each and T backward",
+        year=2023,
+        reference="arXiv:2302.03027",
     ),
 }
 

@@ -79,6 +79,10 @@ class Steering:
     def before(self, k: int, i: int, j: int) -> None:
         """Step k of `stop` begins, from grid point i to j."""
 
+    def departs(self, k: int, i: int, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Before step k: the points at i that it goes on from (T + S, C, H, W), edits first, and the method's state."""
+        return x, state
+
     def asked(self, rows: Asked) -> AbstractContextManager[None]:
         """While the network answers a call."""
         return nullcontext()
@@ -110,6 +114,7 @@ class Editor:
     check: Callable[[Model, Sequence[tuple[str, str]]], None] | None = None  # refuses model and prompts, before work
     refuses: Callable[[Method], str | None] = lambda method: None  # why it makes no sense with a method
     needs_source_prompt: bool = False
+    needs_prompt: bool = True  # else its settings say what is edited, and the source's prompt stands in for none
     edit_guidance_scale: float | None = None  # its own default; None: the method's
 
     def __repr__(self) -> str:

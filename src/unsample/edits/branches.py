@@ -100,6 +100,22 @@ class BranchPredict(Predict):
         free, bound = self._asked_of(x, i, rows, every, every)
         return prediction_from_output(free, x, self.unclamped, i), prediction_from_output(bound, x, self.unclamped, i)
 
+    def besides(self, x: Tensor, i: int, pictures: Sequence[int], condition: Condition) -> Prediction:
+        """The conditional prediction of some pictures under other rows than the batch's: one call, one pass each.
+
+        Args:
+            x: (R, C, H, W), the points.
+            i: index into the grid.
+            pictures: whose they are, R rows of the batch; a picture may stand there several times.
+            condition: R rows.
+        """
+        import torch
+
+        each = torch.as_tensor(list(pictures), device=x.device)
+        row = torch.arange(len(each), device=x.device)
+        call = Asked(each, torch.ones_like(row).bool(), each < len(self.source_of), row, self.grid.asked_at(i)[0])
+        return prediction_from_output(self._call(x, i, condition, call), x, self.unclamped, i)
+
     def guided(self, free: Prediction, bound: Prediction, i: int) -> Prediction:
         """See `Predict`."""
         w: Any = self.scales[i]
@@ -145,32 +161,39 @@ class BranchPredict(Predict):
         at = torch.cat([at for _, at in named])
         conditional = torch.cat([torch.full((len(at),), half == BOUND, device=x.device) for half, at in named])
         call = self._rows(pictures[at], conditional, self.grid.asked_at(i)[0])
-        for k in self._counted(call.pictures.tolist()):
-            self.cost.nfe[k] += 1
-        with self.steering.asked(call):
-            output = self._network(x[at], i, condition, call)
+        output = self._call(x[at], i, condition, call)
         outputs = {half: torch.zeros_like(x) for half in HALVES}
         for (half, where), part in zip(named, output.split([len(a) for _, a in named]), strict=True):
             outputs[half] = outputs[half].index_put((where,), part)
         return outputs[FREE], outputs[BOUND]
 
-    def _network(self, x: Tensor, i: int, condition: Condition, call: Asked) -> Tensor:
-        """One call, looked at and hooked as `Predict` does."""
+    def _call(self, x: Tensor, i: int, condition: Condition, call: Asked) -> Tensor:
+        """One call, counted and told to the editor; looked at and hooked as `Predict` does.
+
+        A pass backward is counted once, whether it comes through the output or through what an editor took of the
+        layers: where x asks for a gradient, at x.
+        """
+        rows = self._counted(call.pictures.tolist())
+        for k in rows:
+            self.cost.nfe[k] += 1
+
+        def count(_: Tensor) -> None:
+            for k in rows:
+                self.cost.backward[k] += 1
+
+        x = x.view_as(x)
+        if x.requires_grad:
+            x.register_hook(count)
         timestep, sign = self.grid.asked_at(i)
-        output = self.model.network(x, timestep, self._told(condition, i, call))
+        with self.steering.asked(call):
+            output = self.model.network(x, timestep, self._told(condition, i, call))
         output = output if sign > 0 else -output
         if not output.detach().isfinite().all():
             for k, picture in enumerate(call.pictures.tolist()):
                 half = HALVES[bool(call.conditional[k])] if self.unconditional is not None else None
                 for edit in self._counted([picture]):
                     self._saw("answer", output[k][None, None], x[k : k + 1], i, [edit], half)
-        if output.requires_grad:
-            rows = self._counted(call.pictures.tolist())
-
-            def count(_: Tensor) -> None:
-                for k in rows:
-                    self.cost.backward[k] += 1
-
+        if output.requires_grad and not x.requires_grad:
             output.register_hook(count)
         return output
 

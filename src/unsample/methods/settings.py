@@ -14,9 +14,10 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
-from unsample.errors import BadOption, UnknownName, shown, unknown_name
+from unsample.errors import BadInput, BadOption, UnknownName, shown, unknown_name
 from unsample.methods.inner import INNER, Base, recorded
 from unsample.numbers.solvers.start import Start
 from unsample.numeric import is_real, is_whole
@@ -59,7 +60,10 @@ class Declared:
         """Its type as one writes it."""
         if self.kind == Base:
             return "Base"
-        words = " | ".join(get_args(self.kind)) if get_origin(self.kind) is Literal else self.kind.__name__
+        if get_origin(self.kind) is Literal:
+            words = " | ".join(get_args(self.kind))
+        else:
+            words = str(self.kind) if get_args(self.kind) else self.kind.__name__
         return words + " | None" * self.optional
 
     def check(self, method: str, value: object) -> None:
@@ -87,6 +91,9 @@ class Declared:
             limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
             fits = is_real(value) and low <= value <= min(high, sys.float_info.max)
             return None if fits else f"a finite number {limits}"
+        if self.kind == list[str]:
+            fits = isinstance(value, list | tuple) and value and all(isinstance(v, str) and v.strip() for v in value)
+            return None if fits else "a list of texts, none of them empty"
         words = get_args(self.kind)
         return None if value in words else f"one of {', '.join(words)}"
 
@@ -156,6 +163,8 @@ def parse_setting(factory: Callable[..., Any], name: str, text: str) -> Any:
         raise unknown_setting(factory, name)
     hint = str if known[name].hint == Base else known[name].hint
     try:
+        if known[name].kind == list[str]:
+            return _texts(text)
         if text.lower() not in ("none", "null"):
             return TypeAdapter(hint).validate_strings(text)
         if not known[name].optional:
@@ -167,6 +176,21 @@ def parse_setting(factory: Callable[..., Any], name: str, text: str) -> Any:
         example = 5 if example is None else example
         raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={example}") from error
     return None
+
+
+def _texts(text: str) -> list[str]:
+    """Texts as one writes them: apart by `;`, or `@FILE`, one a line.
+
+    Raises:
+        BadInput: a file that is not there, or that is no text.
+    """
+    if not text.startswith("@"):
+        return [part.strip() for part in text.split(";")]
+    try:
+        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{text[1:]} cannot be read as text, one a line: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _described(factory: Callable[..., Any]) -> str:

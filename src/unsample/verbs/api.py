@@ -346,7 +346,8 @@ def edit(
         model: the one that inverted.
         inversion: from `invert`, or the path of a saved one.
         prompt: what the pictures shall show; one, or one a picture. Several prompts (or rows of `prompt_embeds`, or
-            `class_labels`) over an inversion of one picture make an edit each, as one batch.
+            `class_labels`) over an inversion of one picture make an edit each, as one batch. An editor whose settings
+            say what is edited needs none; the source's own is taken.
         editor: what the edit takes of its source, which is then walked beside it by its own record, under its own
             prompt and guidance: a name (`unsample.edits.EDITORS`) or a configured editor, `unsample.edits.p2p(...)`.
         guidance_scale: of sampling; default: the editor's own, else the method's own for edits, else 5 (1 under class
@@ -360,19 +361,22 @@ def edit(
         Incompatible: a model that takes no condition, a method that cannot edit, or guidance other than that which the
             record was fitted with. BadInput: made by another model.
     """
+    chosen, silent = get_editor(editor), prompt is None and prompt_embeds is None and class_labels is None
+    if silent and chosen.needs_prompt:
+        raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
+    source = opened(inversion)
+    prompt = [own or "" for own in source.meta.prompt] if silent else prompt
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
     )
-    if prompt is None and prompt_embeds is None and class_labels is None:
-        raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
-    source, chosen = opened(inversion), get_editor(editor)
     several = len(source) == 1 < prompts.count()
     inversion = source.repeated(prompts.count()) if several else source
     rules.check_edits(method_of(inversion), chosen)
     check_source_prompt(chosen, source)
     model = load(model)
     prompts = with_negatives(prompts, inversion)
-    asked = chosen.edit_guidance_scale if guidance_scale is None else guidance_scale
+    own = None if method_of(inversion).edits_as_fitted else chosen.edit_guidance_scale
+    asked = own if guidance_scale is None else guidance_scale
     guidance = guidance_of(inversion, edit_guidance(model, inversion, asked, negative_class_labels), guidance_schedule)
     watching = Watching("edit", keep_trajectory, callback_on_step_end, progress)
     outside = outside_domain(model, prompts, len(inversion))

@@ -226,6 +226,7 @@ class _Walked:
 
             k = run.stop - i
             steering.before(k, i, j)
+            x, state = steering.departs(k, i, x, state)
             x, state = method.sample_step(predict, x, grid, i, j, state)
             x, state = steering.after(k, j, x, state)
             if beside.mask is None:
