@@ -106,9 +106,28 @@ def test_pie_bench_is_shown_with_its_masks(run: Run, tmp_path: Path) -> None:
         assert sheet.width < 3 * 256 + 60  # two panels of at most 256
 
 
+def test_a_data_set_is_exported_as_pie_bench_and_opened_again(run: Run) -> None:
+    ended = run("datasets", "export", "scenes:2", "--as", "pie_bench", "-o", "pie")
+    assert (ended.code, ended.out) == (0, "")
+    assert "true edits and scenes have no place" in ended.err
+    assert "open it as pie_bench:pie" in ended.err
+    assert run("datasets", "pie_bench:pie", "--check", "--json").json["count"] == 2
+    again = run("datasets", "export", "pie_bench:pie", "--as", "pie_bench", "-o", "pie", "--overwrite")
+    assert again.code == 4
+    assert "holds pictures of pie_bench:pie" in again.err
+    found = run("datasets", "export", "pie_bench:pie", "--as", "pie_bench", "-o", "copy", "--json").json
+    assert (found["count"], found["broken"], found["notes"]) == (2, [], [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (("export",), 2, "an export needs a data set"),
+        (("export", "scenes:2", "-o", "out"), 2, "an export needs --as pie_bench"),
+        (("export", "scenes:2", "--as", "pie_bench"), 2, "an export needs --output DIR"),
+        (("export", "scenes:2", "--as", "pie_bench", "-o", "out", "-n", 3), 2, "leave them out of an export"),
+        (("scenes:2", "--as", "pie_bench", "-o", "out"), 2, "--as is of an export"),
+        (("scenes:2", "scenes:3"), 2, "'scenes:3' is of an export"),
         (("scense:3",), 2, "did you mean 'scenes'"),
         (("scenes:x",), 2, "whole number"),
         (("scenes:2", "-n", 0), 2, "--num-items must be at least 1"),

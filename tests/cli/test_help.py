@@ -53,7 +53,7 @@ OPTIONS = {
         *("--device", "--csv", "--raw-csv", "--overwrite"),
     ),
     "metrics": ("--weights-dir",),
-    "datasets": ("--num-items", "-n", "--check", "--size", "--overwrite", "--output", "-o"),
+    "datasets": ("--num-items", "-n", "--check", "--size", "--as", "--overwrite", "--output", "-o"),
     "bench run": (
         *("--dataset", "--model", "--dtype", "--device", "--methods", "--metrics", "--guidance", "--edit", "--seed"),
         *("--inversion-guidance", "--steps", "--quick", "--engine", "--ray-address", "--workers", "--threads"),

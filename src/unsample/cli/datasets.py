@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument
@@ -13,7 +14,8 @@ from unsample.cli import places, talk
 from unsample.cli.flat import But, command
 from unsample.cli.methods import table
 from unsample.cli.options import OUT, OUTPUT, EndOptions, opt
-from unsample.errors import BadOption
+from unsample.errors import BadInput, BadOption
+from unsample.media.files import check_writable_folder
 
 if TYPE_CHECKING:
     from unsample.datasets import DatasetFacts
@@ -21,29 +23,42 @@ if TYPE_CHECKING:
 COLUMNS = ("name", "pictures", "knows", "example")
 KNOWN = ("prompt", "target_prompt", "mask", "truth", "category", "seed")  # worth a word in the table
 SHOWN = 10  # broken rows in the text; --json has all
+SHOW = 8  # items
 LOOKING = "Looking"
 
 
 def add_to(app: typer.Typer) -> None:
     """The verb and its examples."""
-    command(app, datasets, "unsample datasets scenes:8 -o out", "unsample datasets pie_bench:/data/PIE-Bench --check")
+    command(
+        app, datasets, "unsample datasets scenes:8 -o out", "unsample datasets export scenes:16 --as pie_bench -o PIE"
+    )
 
 
 def datasets(
     spec: Annotated[
         str | None,
         Argument(
-            metavar="[SPEC]",
+            metavar="[SPEC|export]",
             help="A name, to see its layout and options; or NAME:FIRST[,key=value]..., to open it.",
             show_default="all, in short",
         ),
     ] = None,
+    exported: Annotated[
+        str | None, Argument(metavar="[SPEC]", help="After export: what is written.", show_default=False)
+    ] = None,
     *,
-    num_items: Annotated[int, opt(LOOKING, "N", "How many of its items to show.", "--num-items", "-n")] = 8,
+    num_items: Annotated[int, opt(LOOKING, "N", "How many of its items to show.", "--num-items", "-n")] = SHOW,
     check: Annotated[bool, opt(LOOKING, None, "Open every item, to find all broken rows.", "--check")] = False,
     size: Annotated[int, opt(LOOKING, "N", "Side of rendered scenes in pixels.")] = 64,
+    layout: Annotated[
+        Literal["pie_bench"] | None,
+        opt(OUTPUT, "NAME", "The layout that export writes: pie_bench.", "--as", default="none"),
+    ] = None,
     output: Annotated[
-        str | None, opt(OUTPUT, "DIR", "Write a sheet of the items there: source, mask, truth.", *OUT, default="none")
+        str | None,
+        opt(
+            OUTPUT, "DIR", "Write a sheet of the items there: source, mask, truth; or the export.", *OUT, default="none"
+        ),
     ] = None,
     end: Annotated[EndOptions, But(leave=("force",))],
 ) -> int:
@@ -51,10 +66,20 @@ def datasets(
 
     Broken rows are named with the reason and left out. Without --check only the
     items that are shown are opened; what an index says is always checked.
+
+    'export SPEC --as pie_bench -o DIR' writes pictures, prompts and masks in the
+    layout of PIE-Bench; 'pie_bench:DIR' opens them.
     """
     from unsample.datasets import DATASETS, open_dataset
     from unsample.datasets.looking import MOST, contact_sheet, files_of, look
 
+    if spec == "export":
+        if check or num_items != SHOW:
+            raise BadOption("--check and --num-items look at a data set; leave them out of an export, which opens all")
+        return export(exported, layout, output, size, end)
+    if exported is not None or layout is not None:
+        more = "--as" if exported is None else repr(exported)
+        raise BadOption(f"{more} is of an export: unsample datasets export SPEC --as pie_bench -o DIR")
     if spec is None or spec in DATASETS:
         listing([DATASETS[spec]] if spec else list(DATASETS.values()), spec is not None, end.json)
         return 0
@@ -79,6 +104,34 @@ def datasets(
         talk.document(found)
     else:
         talk.answer(page(found))
+    return 0
+
+
+def export(spec: str | None, layout: str | None, output: str | None, size: int, end: EndOptions) -> int:
+    """Write a data set in another's layout."""
+    from unsample.datasets import open_dataset
+    from unsample.datasets.looking import files_of
+    from unsample.datasets.pie_bench_export import check_folder, export_pie_bench
+
+    if spec is None or layout is None or output is None:
+        lacking = "a data set" if spec is None else "--as pie_bench" if layout is None else "--output DIR"
+        raise BadOption(f"an export needs {lacking}: unsample datasets export scenes:16 --as pie_bench -o DIR")
+    dataset, folder = open_dataset(spec, size=size), Path(output)
+    if any(Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)) for file in files_of(dataset)):
+        raise BadInput(f"{output!r} holds pictures of {spec}; choose another --output")
+    check_folder(folder, end.overwrite)
+    check_writable_folder(folder.parent)
+    done = export_pie_bench(dataset, folder, overwrite=end.overwrite, each=_bar)
+    if end.json:
+        talk.document({"dataset": dataset.spec, "as": layout, **done.told()})
+        return 0
+    for note in done.notes:
+        talk.say(f"note: {note}")
+    for id, reason in done.broken[:SHOWN]:
+        talk.say(f"left out {id}: {reason}")
+    if len(done.broken) > SHOWN:
+        talk.say(f"and {len(done.broken) - SHOWN} more; --json has all")
+    talk.say(f"wrote {_count(done.count, 'item')} to {folder}; open it as pie_bench:{folder}")
     return 0
 
 

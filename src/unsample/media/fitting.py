@@ -32,6 +32,25 @@ def batches(sizes: Sequence[Size], pixels: int, multiple: int, fit: Fit, most: i
         yield from (group[start : start + most] for start in range(0, len(group), most))
 
 
+def once(picture: Image, size: Size) -> Image | None:
+    """A picture whose pixels are repeated in blocks, as enlarging without interpolation leaves it, at its own size.
+
+    Args:
+        picture: any.
+        size: width and height that are looked for.
+
+    Returns:
+        One pixel of every block: the picture before it was enlarged; None of a picture that is no such one.
+    """
+    from PIL.Image import Resampling
+
+    times = picture.width // size[0]
+    if times < 2 or picture.size != (size[0] * times, size[1] * times):
+        return None
+    small = picture.resize(size, Resampling.NEAREST)
+    return small if small.resize(picture.size, Resampling.NEAREST).tobytes() == picture.tobytes() else None
+
+
 def skew(source: Size, seen: Size) -> str:
     """What became of an aspect ratio that could not be kept, in words; "" where it was. Sizes are width, height."""
     from unsample.media.pictures import MAX_SKEW

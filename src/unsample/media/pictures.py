@@ -31,6 +31,7 @@ from unsample.errors import BadInput, BadOption
 from unsample.media.colour import to_srgb
 from unsample.media.damage import load_whole, strictly
 from unsample.media.files import as_json, atomic_write, base_name, plain_settings
+from unsample.media.fitting import once
 from unsample.media.formats import FORMATS, MAX_PIXELS, SPOKEN
 
 MAX_BYTES = 64 * 2**20
@@ -166,7 +167,7 @@ def fit_picture(picture: Picture, size: Size, multiple: int, mode: Fit = "aspect
     inner = _inside(pixels.size, target) if mode == "pad" else target
     if pixels.size != inner:
         done.append(f"resized from {_by(pixels.size)} to {_by(inner)}{_aspect_note(pixels.size, inner)}")
-        pixels = pixels.resize(inner, Image.Resampling.LANCZOS)
+        pixels = once(pixels, inner) or pixels.resize(inner, Image.Resampling.LANCZOS)
     if inner != target:
         done.append(f"padded with white to {_by(target)}")
         canvas = Image.new("RGB", target, "white")

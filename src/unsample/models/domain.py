@@ -78,7 +78,7 @@ def reasons_of_picture(model: str, image: Image, fit: Any, metadata: Mapping[str
     if (name := drawn(model)) is None:
         return []
     reduced = reduction(image.size, *DRAWN[name], fit)
-    if reduced > MOST_REDUCED:
+    if reduced > MOST_REDUCED and not _enlarged(image, *DRAWN[name], fit):
         size = "{}x{}".format(*image.size)
         return [f"the picture of {size} is scaled down by {reduced:.1f}, more than {MOST_REDUCED:.0f}"]
     if isinstance(made_by := (metadata or {}).get("model"), str) and made_by in DRAWN:
@@ -95,6 +95,14 @@ def reduction(size: tuple[int, int], side: int, multiple: int, fit: Any) -> floa
     if fit == "aspect":
         return max(size[0] / seen[0], size[1] / seen[1])
     return (min if fit == "crop" else max)(size) / seen[0]
+
+
+def _enlarged(image: Image, side: int, multiple: int, fit: Any) -> bool:
+    """Whether it is a picture of the model's size whose pixels are repeated, so that scaling it down loses nothing."""
+    from unsample.media.fitting import once
+    from unsample.media.pictures import fit_size
+
+    return once(image, fit_size(*image.size, side * side, multiple, fit)) is not None
 
 
 def refusal(model: str, found: Sequence[tuple[str, str]]) -> OutOfDomain:
