@@ -23,6 +23,7 @@ from unsample.numbers.solvers.start import Start
 from unsample.numeric import is_real, is_whole
 
 P = ParamSpec("P")
+NUMBERS = dict[str, float]  # words with numbers: reweight={"red": 3}
 C = TypeVar("C")  # what a factory makes: a Method, an Editor
 
 
@@ -34,6 +35,7 @@ class Setting:
     low: float = 0  # of a number, itself allowed
     high: float = math.inf
     among: tuple[int, ...] = ()  # the whole numbers that are allowed, in place of bounds
+    unit: float | None = None  # of words with numbers: that of a word written without one
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,13 @@ class Declared:
             limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
             fits = is_real(value) and low <= value <= min(high, sys.float_info.max)
             return None if fits else f"a finite number {limits}"
+        if self.kind == NUMBERS:
+            fits = isinstance(value, dict) and value and all(isinstance(v, str) and v.strip() for v in value)
+            numbers = "numbers" if low == -math.inf else f"numbers from {low:g} to {high:g}"
+            each = fits and all(is_real(v) and math.isfinite(v) and low <= v <= high for v in value.values())
+            return None if each else f"words with {numbers}, such as {{'red': 0.5}} (red=0.5,blue=1 as text)"
+        if self.kind is str:
+            return None if isinstance(value, str) and value.strip() else "a text that is not empty"
         if self.kind == list[str]:
             fits = isinstance(value, list | tuple) and value and all(isinstance(v, str) and v.strip() for v in value)
             return None if fits else "a list of texts, none of them empty"
@@ -165,6 +174,8 @@ def parse_setting(factory: Callable[..., Any], name: str, text: str) -> Any:
     try:
         if known[name].kind == list[str]:
             return _texts(text)
+        if known[name].kind == NUMBERS and text.lower() not in ("none", "null"):
+            return _numbers(text, known[name])
         if text.lower() not in ("none", "null"):
             return TypeAdapter(hint).validate_strings(text)
         if not known[name].optional:
@@ -176,6 +187,30 @@ def parse_setting(factory: Callable[..., Any], name: str, text: str) -> Any:
         example = 5 if example is None else example
         raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={example}") from error
     return None
+
+
+def _numbers(text: str, declared: Declared) -> dict[str, float]:
+    """Words with numbers as one writes them: `red=3,blue=0.5`; `red, -blue` where the setting has a unit.
+
+    Raises:
+        BadOption: a word without a number, or what is none.
+    """
+    found: dict[str, float] = {}
+    for part in (part.strip() for part in text.split(",")):
+        word, given, number = part.rpartition("=")
+        sign = 1.0
+        if not given and declared.setting.unit is not None:
+            word, number, sign = part.removeprefix("-"), str(declared.setting.unit), -1.0 if part[:1] == "-" else 1.0
+        try:
+            found[word.strip()] = sign * float(number)
+        except ValueError:
+            found[""] = math.nan
+        if not word.strip() or "" in found:
+            raise BadOption(
+                f"setting {declared.name}: {part!r} is no word with a number; for example --set {declared.name}=red=3,"
+                "blue=0.5"
+            )
+    return found
 
 
 def _texts(text: str) -> list[str]:
