@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.edits import Editor
 from unsample.edits.base import Branches, Steering
+from unsample.edits.beside import Beside
 from unsample.edits.branches import BranchPredict
 from unsample.errors import BadOption
 from unsample.methods import Method
@@ -34,41 +35,6 @@ from unsample.verbs.running import Run, Watching, quiet, state_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Beside:
-    """How the edits and their sources lie in one batch: T edits, then S sources."""
-
-    source_of: Sequence[int]
-    mask: Tensor | None = None  # (T, 1, h, w) in [0, 1] at the state's size: 1 is edited
-
-    @property
-    def count(self) -> int:
-        """T."""
-        return len(self.source_of)
-
-    def stacked(self, edits: State, sources: State) -> State:
-        """The rows of a record, the edits' own above those of their sources."""
-        import torch
-
-        index = list(self.source_of)
-        return {name: torch.cat([edits[name][index], value]) for name, value in sources.items()}
-
-    def blended(self, edit: Tensor, source: Tensor) -> Tensor:
-        """Edits (T, C, H, W) where the mask is 1, their sources (S, C, H, W) where it is 0."""
-        import torch
-
-        if self.mask is None:
-            return edit
-        mask, own = self.mask.to(edit), source[list(self.source_of)]
-        return torch.where(mask >= 1, edit, own + mask * (edit - own))
-
-    def blended_state(self, edits: State, sources: State, like: Tensor) -> State:
-        """The same of what a step carries beside x: every tensor of the shape of x."""
-        shape = like.shape[1:]
-        alike = [n for n, v in edits.items() if n in sources and getattr(v, "shape", (0,))[1:] == shape]
-        return {**edits, **{name: self.blended(edits[name], sources[name]) for name in alike}}
 
 
 def edit_beside(
@@ -219,23 +185,14 @@ class _Walked:
             source = BranchPredict(model, run.grid, theirs, nothing, each, beside.source_of, steering, run.cost)
             played = method.playback(predict, source)
         run.predict = steering.predict(played)
-        count = beside.count
 
         def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-            import torch
-
             k = run.stop - i
             steering.before(k, i, j)
             x, state = steering.departs(k, i, x, state)
             x, state = method.sample_step(predict, x, grid, i, j, state)
             x, state = steering.after(k, j, x, state)
-            if beside.mask is None:
-                return x, state
-            rows = {n: v for n, v in state.items() if getattr(v, "shape", None) == x.shape}
-            above, below = {n: v[:count] for n, v in rows.items()}, {n: v[count:] for n, v in rows.items()}
-            mixed = beside.blended_state(above, below, x)
-            state = {**state, **{n: torch.cat([mixed[n], below[n]]) for n in rows}}
-            return torch.cat([beside.blended(x[:count], x[count:]), x[count:]]), state
+            return beside.blended_rows(x, state)
 
         self.step, self.state = step, beside.stacked(self.edits_record(), self.record)
         return steering
