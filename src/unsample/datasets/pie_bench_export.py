@@ -127,7 +127,7 @@ def bracketed(source: str, target: str) -> tuple[str, str, list[tuple[str, str]]
     texts = source, target
     words = [[match.span() for match in re.finditer(r"\w+|[^\w\s]", text)] for text in texts]
     spoken = [[text[a:b] for a, b in spans] for text, spans in zip(texts, words, strict=True)]
-    matcher = difflib.SequenceMatcher(None, *spoken, autojunk=False)
+    matcher = difflib.SequenceMatcher(None, spoken[0], spoken[1], autojunk=False)
     pairs, made = [], ["", ""]
     ends = [0, 0]
     for tag, *spans in matcher.get_opcodes():

@@ -136,7 +136,7 @@ def layers_of(model: Model, asker: str, *, cross: bool | None = None) -> list[La
     Raises:
         Incompatible: there are none, or one has a processor whose mathematics we do not know.
     """
-    network = getattr(model, "unet", None)
+    network: Any = getattr(model, "unet", None)
     network = getattr(network, "_orig_mod", network)
     if not hasattr(network, "named_modules"):
         raise Incompatible(_none(model, asker, "is no network of diffusers"))
@@ -319,9 +319,10 @@ class MapMean:
     def add(self, maps: Tensor) -> None:
         """The probabilities (R, H, tokens, keys) of a layer that is wanted."""
         mean = maps.detach().float().mean(1).transpose(1, 2)
-        fresh = self.total is None or self.total.shape[-1] != mean.shape[-1]
-        self.total = mean if fresh else self.total + mean
-        self.count = 1 if fresh else self.count + 1
+        if self.total is None or self.total.shape[-1] != mean.shape[-1]:
+            self.total, self.count = mean, 1
+        else:
+            self.total, self.count = self.total + mean, self.count + 1
 
     def mean(self) -> Tensor:
         """(R, keys, h, w); over its tokens, a row's keys sum to 1."""

@@ -127,7 +127,8 @@ class Guided(AttentionSteering):
     @contextmanager
     def _taking(self) -> Iterator[list[Tensor]]:
         """While it lasts, the maps of calls are appended to the list that it gives."""
-        self.taken = kept = []
+        kept: list[Tensor] = []
+        self.taken = kept
         try:
             yield kept
         finally:

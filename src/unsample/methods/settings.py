@@ -94,14 +94,15 @@ class Declared:
             fits = is_real(value) and low <= value <= min(high, sys.float_info.max)
             return None if fits else f"a finite number {limits}"
         if self.kind == NUMBERS:
-            fits = isinstance(value, dict) and value and all(isinstance(v, str) and v.strip() for v in value)
+            fits = isinstance(value, dict) and bool(value) and all(isinstance(v, str) and v.strip() for v in value)
             numbers = "numbers" if low == -math.inf else f"numbers from {low:g} to {high:g}"
             each = fits and all(is_real(v) and math.isfinite(v) and low <= v <= high for v in value.values())
             return None if each else f"words with {numbers}, such as {{'red': 0.5}} (red=0.5,blue=1 as text)"
         if self.kind is str:
             return None if isinstance(value, str) and value.strip() else "a text that is not empty"
         if self.kind == list[str]:
-            fits = isinstance(value, list | tuple) and value and all(isinstance(v, str) and v.strip() for v in value)
+            texts = list(value) if isinstance(value, list | tuple) else []
+            fits = bool(texts) and all(isinstance(v, str) and v.strip() for v in texts)
             return None if fits else "a list of texts, none of them empty"
         words = get_args(self.kind)
         return None if value in words else f"one of {', '.join(words)}"
