@@ -8,7 +8,6 @@ The random diffusers networks are for plumbing only: they are nearly linear and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,14 @@ from unsample.models.base import Condition
 from unsample.models.gaussian import GaussianModel
 from unsample.models.guidance import Predict
 from unsample.numbers.grid import Grid, grid_from_scheduler
+from unsample.testing.problems import PROMPTS as PROMPTS
+from unsample.testing.problems import mixture as mixture
+from unsample.testing.problems import normal as normal
+from unsample.testing.problems import seeded as seeded
+from unsample.testing.problems import smooth_network as smooth_network
+from unsample.testing.words import rms as rms
 
 SD_TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A generator."""
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Standard normal numbers."""
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64).to(dtype)
 
 
 def float64_tables(scheduler: Any) -> Any:
@@ -77,28 +72,6 @@ def gaussian_ddim_step(model: GaussianModel, x: Tensor, grid: Grid, i: int, j: i
     return grid.alpha[j] * mu + slope * (x - grid.alpha[i] * mu)
 
 
-PROMPTS = ("left", "right")
-
-
-def mixture(
-    shape: tuple[int, int, int] = (3, 8, 8), components: int = 6, scheduler: Any = None, prompts: bool = True
-) -> GaussianModel:
-    """A mixture of separate components; "left" names the first half of them, "right" the other, "" all."""
-    means = normal(components, *shape, seed=1).clamp(-1, 1) * 0.8
-    variances = 0.01 + 0.04 * torch.rand(components, *shape, generator=seeded(2), dtype=torch.float64)
-    half = components // 2
-
-    def fits(prompt: str) -> Tensor:
-        weights = torch.zeros(components)
-        if prompt in PROMPTS:
-            weights[half:] = -1e4 if prompt == "left" else 0
-            weights[:half] = -1e4 if prompt == "right" else 0
-        return weights
-
-    scheduler = scheduler or DDIMScheduler(clip_sample=False)
-    return GaussianModel(means, variances, scheduler, "mixture", fits if prompts else None)
-
-
 def mixture_picture(model: GaussianModel, component: int = 0, seed: int = 3) -> Tensor:
     """A picture (1, C, H, W) in [0, 1] drawn from one component."""
     x = model.means[component] + model.variances[component].sqrt() * normal(*model.sample_shape, seed=seed)
@@ -116,14 +89,6 @@ def gaussian_grid(model: GaussianModel, steps: int) -> Grid:
 
 
 # ---------------------------------------------------------------- plain functions as networks
-
-
-def smooth_network(x: Tensor, t: Tensor, encoder_hidden_states: Tensor | None = None) -> Tensor:
-    """A nonlinear function of x and t, picture by picture; the embedding shifts it."""
-    shift = (
-        0.0 if encoder_hidden_states is None else encoder_hidden_states.to(x.dtype).mean((1, 2))[:, None, None, None]
-    )
-    return torch.tanh(0.8 * x + 0.3 * x.roll(1, -1) + shift) + 0.2 * math.sin(int(t) / 100)
 
 
 def broken_from(timestep: int, rows: Callable[[Tensor], Tensor] | None = None) -> Callable[[Tensor, Tensor], Tensor]:
@@ -242,11 +207,6 @@ def saved(pipeline: Any, folder: Path) -> Path:
     """The pipeline's folder."""
     pipeline.save_pretrained(folder)
     return folder
-
-
-def rms(x: Tensor) -> float:
-    """Root mean square."""
-    return float(x.double().square().mean().sqrt())
 
 
 def slope(steps: Sequence[int], errors: Sequence[float]) -> float:

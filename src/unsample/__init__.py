@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsample import datasets, edits, methods, metrics
+    from unsample import datasets, edits, methods, metrics, testing
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
     from unsample.metrics.measuring import measure
     from unsample.verbs.api import edit, interpolate, invert, load, reconstruct, sample, wrap
@@ -26,7 +26,7 @@ _HOMES = {
     **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
     **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),
 }
-_PACKAGES = ("datasets", "edits", "methods", "metrics")
+_PACKAGES = ("datasets", "edits", "methods", "metrics", "testing")
 
 __all__ = [
     "BadInput",
@@ -50,6 +50,7 @@ __all__ = [
     "metrics",
     "reconstruct",
     "sample",
+    "testing",
     "wrap",
 ]
 

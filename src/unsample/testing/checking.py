@@ -1,0 +1,80 @@
+"""All checks of a row, run one after the other; what fails is said together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from unsample.methods import METHODS, Method
+from unsample.testing import failures, methods, table, trained
+from unsample.testing.problems import KINDS
+from unsample.testing.words import heard, must
+
+LEVELS = {"vp": "on noise levels that preserve the variance", "flow": "on noise levels of a flow"}
+Check = Callable[[Any], None]
+
+
+def check_method(method: str | Method | Callable[..., Method], *, networks: bool = True) -> None:
+    """Hold a registered method to what every method of the table does.
+
+    Its facts, settings and presets; a round trip, from a file too; edits; counted cost; exactness as declared; a
+    batch as single pictures; seeds; strength; guidance; wrong use; networks that fail; and that nothing global
+    changes. On ten steps of a mixture in closed form, with noise levels that preserve the variance and with those of a
+    flow, unless `refuses_vp` or `refuses_flow` says why not.
+
+    Args:
+        method: a name, its factory, or a configured method. The first two are tried at their preset `quick`.
+        networks: also three steps of a bundled trained network, in float32 and bfloat16.
+
+    Raises:
+        AssertionError: what does not hold, a line each.
+
+    Example:
+        >>> import unsample.testing
+        >>> unsample.testing.check_method("ddim", networks=False)
+    """
+    name, settings = _named(method, METHODS, Method)
+    row = table.Named("method", name)
+    runs: list[tuple[str, Check, Any]] = [("", check, row) for check in table.CHECKS]
+    cases = {kind: methods.Case(name, kind, settings or {"preset": "quick"}) for kind in KINDS}
+    home = methods.kinds_of(cases["vp"].method)
+    must(home, f"{name} runs on no noise levels: refuses_vp and refuses_flow are both set")
+    for kind in KINDS:
+        run = methods.CHECKS if kind in home else (failures.noise_levels_that_it_refuses_are_refused_before_any_work,)
+        runs += [(LEVELS[kind], check, cases[kind]) for check in run]
+    runs += [(LEVELS[home[0]], check, cases[home[0]]) for check in failures.CHECKS]
+    runs += [("", check, cases[home[0]]) for check in trained.CHECKS if networks]
+    run_all(name, runs)
+
+
+def _named(given: Any, known: Mapping[str, Any], made: type) -> tuple[str, dict[str, Any]]:
+    """The name of a row, and the settings that were given with it."""
+    what = made.__name__.lower()
+    name = given if isinstance(given, str) else getattr(given, "name", None) or getattr(given, "__name__", None)
+    must(name in known, f"no {what} {name!r} is registered: call unsample.{what}s.register with its factory")
+    if callable(given):
+        other = f"{given!r} is not the factory that is registered as {name}"
+        must(known[name].factory is given, other)  # type: ignore[index]
+    return str(name), dict(given.settings) if isinstance(given, made) else {}  # type: ignore[attr-defined]
+
+
+def run_all(name: str, runs: Iterable[tuple[str, Check, Any]]) -> None:
+    """Run checks; each is (where, check, what it is given).
+
+    Raises:
+        AssertionError: what does not hold, a line each.
+    """
+    failed, count, first = [], 0, None
+    for where, check, given in runs:
+        count += 1
+        try:
+            with heard():
+                check(given)
+        except Exception as error:
+            said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            place = f" ({where})" if where else ""
+            failed.append(f"- {check.__name__.replace('_', ' ')}{place}: {said}")
+            first = first or error
+    if failed:
+        text = "\n".join([f"{name}: {len(failed)} of {count} checks fail", *failed])
+        raise AssertionError(text) from first
