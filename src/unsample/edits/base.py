@@ -115,6 +115,7 @@ class Editor:
     refuses: Callable[[Method], str | None] = lambda method: None  # why it makes no sense with a method
     needs_source_prompt: bool = False
     needs_prompt: bool = True  # else its settings say what is edited, and the source's prompt stands in for none
+    makes_mask: bool = False  # whether its steering has a `mask`
     edit_guidance_scale: float | None = None  # its own default; None: the method's
 
     def __repr__(self) -> str:

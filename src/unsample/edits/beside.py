@@ -38,7 +38,7 @@ class Beside:
         if self.mask is None:
             return edit
         mask, own = self.mask.to(edit), source[list(self.source_of)]
-        return torch.where(mask >= 1, edit, own + mask * (edit - own))
+        return torch.where(mask >= 1, edit, torch.where(mask <= 0, own, own + mask * (edit - own)))
 
     def blended_state(self, edits: State, sources: State, like: Tensor) -> State:
         """The same of what a step carries beside x: every tensor of the shape of x."""

@@ -8,16 +8,18 @@ soft edges and JPEG leave them, and cut at half. All else is refused with the va
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput
-from unsample.media.pictures import Decoded, decoded, opened
+from unsample.media.pictures import Decoded, decoded, in_memory, opened
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     Where = NDArray[np.bool_]
     Values = NDArray[Any]
@@ -36,6 +38,16 @@ class Mask:
     where: Where
     notes: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.where.shape[1], self.where.shape[0]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of size and pixels: two masks with one hash name the same pixels."""
+        return hashlib.sha256("{}x{}:".format(*self.size).encode() + self.where.tobytes()).hexdigest()
+
 
 def open_mask(path: str | os.PathLike[str]) -> Mask:
     """Read a mask from a picture file: upright, at its own size.
@@ -43,15 +55,24 @@ def open_mask(path: str | os.PathLike[str]) -> Mask:
     Raises:
         BadInput: as `open_picture`; or the picture is no mask, with the values found in it.
     """
+    with opened(path, kind="mask") as image:
+        return _upright(image, f"mask {os.fspath(path)!r}")
+
+
+def mask_of_picture(image: Image, what: str = "mask") -> Mask:
+    """Read a mask from a PIL picture in memory, as `open_mask` does from a file."""
+    with in_memory(image, what):
+        return _upright(image, what)
+
+
+def _upright(image: Image, what: str) -> Mask:
     import numpy as np
     from PIL import Image
 
-    what = f"mask {os.fspath(path)!r}"
-    with opened(path, kind="mask") as image:
-        found = decoded(image)
-        where, note = _of_image(found, what)
-        if found.turn is not None:
-            where = np.asarray(Image.fromarray(where).transpose(found.turn))
+    found = decoded(image)
+    where, note = _of_image(found, what)
+    if found.turn is not None:
+        where = np.asarray(Image.fromarray(where).transpose(found.turn))
     turned = ("turned by its EXIF orientation",) if found.turned else ()
     return Mask(where, (*found.notes, *([note] if note else []), *turned))
 

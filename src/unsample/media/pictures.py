@@ -108,8 +108,7 @@ def from_pil(image: Image.Image, name: str = "image") -> Picture:
     if not isinstance(image, Image.Image):
         raise BadInput(f"picture {name!r} is a {type(image).__name__}, not a PIL image; give a path or a PIL image")
     what = f"picture {name!r}"
-    with _only_bad_input(what):
-        _check_size(what, image.size)
+    with in_memory(image, what):
         return _picture(image, None, _stem(base_name(name)), what)
 
 
@@ -250,6 +249,14 @@ def opened(
     _check_file(path, what)
     with _only_bad_input(what), open(path, "rb") as file:
         yield _identified(file, formats, what)
+
+
+@contextmanager
+def in_memory(image: Image.Image, what: str) -> Iterator[Image.Image]:
+    """A picture in memory, its size checked; what is raised inside is `BadInput`."""
+    with _only_bad_input(what):
+        _check_size(what, image.size)
+        yield image
 
 
 def _identified(file: BinaryIO, formats: tuple[str, ...], what: str) -> Image.Image:

@@ -149,6 +149,15 @@ def check_edits(method: Method, editor: Editor | None = None, masked: bool = Fal
         raise Incompatible(f"editor {editor.name} does not go with {method.name}: {why}")
 
 
+def check_paste(paste: bool, editor: Editor, masked: bool) -> None:
+    """The source's own pixels outside of a mask need one: a mask that is asked for, or an editor that makes its own."""
+    if paste and not masked and not editor.makes_mask:
+        raise BadOption(
+            f"{argument('paste')} keeps the source's own pixels outside a mask, and there is none; give "
+            f"{argument('mask')}"
+        )
+
+
 # ---------------------------------------------------------------- what a saved inversion says of itself
 
 

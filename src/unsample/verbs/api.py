@@ -8,6 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from unsample.edits import Editor, get_editor
+from unsample.edits.masks import MaskAsked
 from unsample.errors import BadInput, BadOption, UnsampleWarning
 from unsample.methods import Method, get_method
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
@@ -27,6 +28,7 @@ from unsample.verbs.inputs import (
     shape_of,
 )
 from unsample.verbs.interpolating import between, check_ends
+from unsample.verbs.masking import check_paste, with_source_pixels
 from unsample.verbs.outcome import say_sampler, statuses
 from unsample.verbs.playing import (
     check_model,
@@ -328,6 +330,10 @@ def edit(
     prompt: str | list[str] | None = None,
     *,
     editor: str | Editor = "none",
+    mask: Any = None,
+    mask_feather: float = 0.0,
+    mask_dilate: int = 1,
+    paste: bool = False,
     guidance_scale: float | None = None,
     guidance_schedule: Schedule | None = None,
     negative_prompt: str | list[str] | None = None,
@@ -350,6 +356,14 @@ def edit(
             say what is edited needs none; the source's own is taken.
         editor: what the edit takes of its source, which is then walked beside it by its own record, under its own
             prompt and guidance: a name (`unsample.edits.EDITORS`) or a configured editor, `unsample.edits.p2p(...)`.
+        mask: where the pictures may change: white is edited, black is the source's reconstruction, which is put there
+            after every step. A path, a PIL picture, an array or tensor (H, W), (B, H, W) or (B, 1, H, W), or a list of
+            them; one for all, or one a picture. A mask of another size is resized, as the picture was (`fit`).
+        mask_feather: standard deviation of its soft edge, in pixels of the picture as the model sees it.
+        mask_dilate: by how many cells of the state it grows first (a cell is what one number of the latents stands for:
+            8x8 pixels of Stable Diffusion). With 0 the old picture often shines through around the edit.
+        paste: put the source's own pixels outside the mask, in place of its reconstruction; the edge is feathered over
+            at least a quarter of a cell. Latents are as without it.
         guidance_scale: of sampling; default: the editor's own, else the method's own for edits, else 5 (1 under class
             labels without `negative_class_labels`).
         guidance_schedule: as in `sample`; default: the inversion's.
@@ -369,9 +383,11 @@ def edit(
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
     )
+    masked = MaskAsked.of(mask, mask_feather, mask_dilate)
+    rules.check_paste(paste, chosen, masked is not None)
     several = len(source) == 1 < prompts.count()
     inversion = source.repeated(prompts.count()) if several else source
-    rules.check_edits(method_of(inversion), chosen)
+    rules.check_edits(method_of(inversion), chosen, masked is not None)
     check_source_prompt(chosen, source)
     model = load(model)
     prompts = with_negatives(prompts, inversion)
@@ -380,16 +396,20 @@ def edit(
     guidance = guidance_of(inversion, edit_guidance(model, inversion, asked, negative_class_labels), guidance_schedule)
     watching = Watching("edit", keep_trajectory, callback_on_step_end, progress)
     outside = outside_domain(model, prompts, len(inversion))
-    if chosen.steer is None:
+    if paste:
+        check_paste(source)
+    if chosen.steer is None and masked is None:
         made = play(model, inversion, prompts, guidance, "record", allow_other_model, watching)
     else:
-        if chosen.check is not None:
+        if chosen.check is not None:  # of an editor; without one a mask alone needs the source beside the edit
             texts = zip(inversion.meta.prompt, prompts.texts(len(inversion)), strict=True)
             chosen.check(model, [(own or "", target or "") for own, target in texts])
-        made = edit_beside(model, source, prompts, guidance, chosen, None, allow_other_model, watching)
+        made = edit_beside(model, source, prompts, guidance, chosen, masked, allow_other_model, watching)
+    made = with_source_pixels(made, inversion) if paste else made
     kept = inversion.meta.out_of_domain or [[]] * len(inversion)
     both = [list(dict.fromkeys([*a, *b])) for a, b in zip(kept, outside, strict=True)]
-    return replace(made, meta=made.meta.model_copy(update={"out_of_domain": both}))
+    told = {"out_of_domain": both, "mask_given": masked is not None and masked.how == "given"}
+    return replace(made, meta=made.meta.model_copy(update=told))
 
 
 def interpolate(

@@ -10,12 +10,15 @@ from unsample.edits import Editor
 from unsample.edits.base import Branches, Steering
 from unsample.edits.beside import Beside
 from unsample.edits.branches import BranchPredict
+from unsample.edits.masks import MaskAsked
 from unsample.errors import BadOption
 from unsample.methods import Method
 from unsample.models.base import Condition, Model
 from unsample.models.guidance import Predict
 from unsample.numbers.grid import Grid
 from unsample.numbers.walk import State, Step
+from unsample.verbs import masking
+from unsample.verbs.masking import Masks
 from unsample.verbs.playing import (
     PlayGuidance,
     bound_to,
@@ -43,7 +46,7 @@ def edit_beside(
     prompts: Prompts,
     guidance: PlayGuidance,
     editor: Editor,
-    mask: Tensor | None,
+    masked: MaskAsked | None,
     allow_other_model: bool,
     asked: Watching,
 ) -> Images:
@@ -55,7 +58,7 @@ def edit_beside(
         prompts: of the edits.
         guidance: of the edits; the sources are played under their own.
         editor: what the edits take of their sources.
-        mask: (T, 1, h, w) in [0, 1] at the state's size; outside of it an edit is its source.
+        masked: outside of its mask an edit is its source.
         allow_other_model: play back with other weights.
         asked: how the walk is watched.
     """
@@ -63,7 +66,10 @@ def edit_beside(
     model = bound_to(model, inversion)
     method, grid, count = method_of(inversion), grid_of(inversion, model), len(inversion)
     each = inversion if count > 1 else inversion.repeated(prompts.count()) if prompts.count() > 1 else inversion
-    beside = Beside([0] * len(each) if count == 1 else range(count), mask)
+    source_of = [0] * len(each) if count == 1 else range(count)
+    masking.check_shows(model, masked)
+    found = None if masked is None else masking.of_given(masked, model, inversion, source_of)
+    beside = Beside(source_of, None if found is None else found.state)
     scales = guidance.at(grid)
     check_bound(method, each, scales, "record", "edit")
     with quiet(model):
@@ -81,6 +87,8 @@ def edit_beside(
     made = played(made, run, each, (guidance.scale, _named(guidance)), "record")
     about = {"editor": {"name": editor.name, "settings": dict(editor.settings)}}
     notes = steering.notes()
+    if found is not None:
+        about |= {"mask": found.records}
     meta = type(made.meta).model_validate(made.meta | about | ({"editor_notes": notes} if notes else {}))
     assert run.beside is not None
     return replace(
@@ -88,7 +96,7 @@ def edit_beside(
         meta=meta,
         reconstruction=run.beside[list(beside.source_of)],
         attention_maps=list(steering.maps()),
-        mask=_shown(mask, steering.mask(), made),
+        mask=_shown(found, steering.mask(), made),
     )
 
 
@@ -227,13 +235,11 @@ def _named(guidance: PlayGuidance) -> str:
     return schedule_name(guidance.schedule)
 
 
-def _shown(given: Tensor | None, found: Tensor | None, made: Images) -> Tensor | None:
-    """Where the pictures were let change, at their size: (T, 1, H, W) in [0, 1]."""
+def _shown(found: Masks | None, own: Tensor | None, made: Images) -> Tensor | None:
+    """Where the pictures were let change, at their size: (T, 1, H, W) in [0, 1]; by a mask, by the editor, or both."""
     from torch.nn.functional import interpolate
 
-    masks = [m for m in (given, found) if m is not None]
-    if not masks:
-        return None
-    size = made.images.shape[-2:]
-    shown = [interpolate(m.float(), size=size, mode="nearest").cpu() for m in masks]
-    return shown[0] if len(shown) == 1 else shown[0] * shown[1]
+    if own is None:
+        return None if found is None else found.shown
+    own = interpolate(own.float(), size=made.images.shape[-2:], mode="nearest").cpu()
+    return own if found is None else own * found.shown

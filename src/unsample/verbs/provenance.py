@@ -179,6 +179,18 @@ class Health(_Part):
     within: bool = False
 
 
+class MaskRecord(_Part):
+    """Where an edit was let change its picture (`unsample.edits.masks`)."""
+
+    how: Literal["given", "auto", "attention"]
+    feather: Amount  # pixels of the picture as the model sees it
+    dilate: Count  # cells of the state
+    share: Unit  # of the picture
+    sha256: str | None = None  # of a given one: its size and pixels
+    words: list[Name] | None = None  # whose attention it was
+    notes: list[Name] = []  # what was taken as the mask, and what was done to it
+
+
 class _Record(_Part, Mapping[str, Any]):  # type: ignore[misc]
     """How something was made. Its fields are attributes; as a mapping it is the plain JSON of those that were given."""
 
@@ -284,6 +296,9 @@ class SamplingProvenance(_Record):
     source_prompt: MaybeEach[str | None] = None
     editor: MethodRecord | None = None
     editor_notes: dict[str, Any] | None = None  # what an editor found out: the kind of edit, ...
+    mask: MaybeEach[MaskRecord | None] = None
+    mask_given: bool | None = None  # of an edit: whether it was told where, by a mask that came with the picture
+    paste: Amount | None = None  # the source's own pixels stand outside the mask; of its edge, in pixels
     num_frames: Annotated[int, Field(ge=2)] | None = None
     prompts: list[list[str | None]] | None = None  # of an interpolation: those of its first ends, and of its last
     negative_prompts: list[list[str | None]] | None = None

@@ -245,9 +245,9 @@ class Run:
 
             seen = observe if beside is None else own
             latents, _ = walk(step, self.predict, start, self.grid, watch.points, state, seen)
+        if beside is not None:  # decoded apart, so that each is what it is alone
+            self.beside, latents = self.model.decode(latents[count:]).float().clamp(0, 1), latents[:count]
         images = self.model.decode(latents).float()
-        if beside is not None:
-            images, self.beside, latents = images[:count], images[count:].clamp(0, 1), latents[:count]
         for k in not_finite(images):
             watch.lost_at.setdefault(k, LostAt("decoder"))
         status = ["diverged" if k in watch.lost_at else "ok" for k in range(len(x))]

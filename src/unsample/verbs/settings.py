@@ -19,7 +19,8 @@ def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dic
         values = meta.get(name)
         return values[index] if isinstance(values, Sequence) and len(values) > index else None
 
-    method, model = meta.get("method") or {}, meta.get("model") or {}
+    method, model, editor = (meta.get(name) or {} for name in ("method", "model", "editor"))
+    steered = editor if editor.get("name") != "none" else {}
     given = meta.get("guidance_scale")
     inverted = "sampling_guidance_scale" in meta and "verb" not in meta  # `guidance_scale` is then of inverting
     kept = {
@@ -44,6 +45,11 @@ def settings(verb: str, meta: Mapping[str, Any], index: int, **more: Any) -> dic
         "fit": meta.get("fit"),
         "clip": meta.get("grid", {}).get("meta", {}).get("clip"),
         "use": meta.get("use"),
+        "editor": steered.get("name"),
+        "editor_settings": steered.get("settings"),
+        "mask": own("mask"),
+        "mask_given": meta.get("mask_given") if own("mask") else None,
+        "paste": meta.get("paste"),
         "source_size": own("source_sizes"),
         "out_of_domain": own("out_of_domain") or None,
         "versions": meta.get("versions"),
