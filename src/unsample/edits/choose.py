@@ -1,4 +1,4 @@
-"""`auto`: which method, editor, guidance and mask an edit takes, by its kind, which is found from the two prompts alone.
+"""`auto`: which method, editor, guidance and mask an edit takes, by its kind, found from the two prompts alone.
 
 What is chosen of the kinds of scenes is the best row of docs/editing.md that needs no given mask. Of prompts in other
 words (a word swapped, words added ...) nothing was measured here: what is chosen is what the papers are about.
