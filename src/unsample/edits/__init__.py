@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from unsample.edits.base import Asked, Branches, Editor, EditorFacts, Steering
+from unsample.edits.masactrl import masactrl
 from unsample.edits.none import none
 from unsample.edits.pix2pix_zero import pix2pix_zero
+from unsample.edits.pnp import pnp
 from unsample.edits.registering import register
 from unsample.errors import BadOption, unknown_name
 from unsample.methods.settings import Setting, configured, parse_setting, setting_defaults, unknown_setting
@@ -21,6 +23,22 @@ BUILT_IN: dict[str, EditorFacts] = {
         cost="that of the method's sampling",
         year=2021,
         reference="",
+    ),
+    "masactrl": EditorFacts(
+        masactrl,
+        summary="mutual self-attention: the edit's queries, the source's keys and values",
+        equation="softmax(q_edit k_source^T / sqrt(d)) v_source",
+        cost="that of the method's sampling for the edit and for its source, in both halves of guidance",
+        year=2023,
+        reference="arXiv:2304.08465",
+    ),
+    "pnp": EditorFacts(
+        pnp,
+        summary="plug-and-play: the source's features of one decoder block, its queries and keys of self-attention",
+        equation="f_edit = f_source; softmax(q_source k_source^T / sqrt(d)) v_edit",
+        cost="that of the method's sampling for the edit and for its source, in both halves of guidance",
+        year=2022,
+        reference="arXiv:2211.12572",
     ),
     "pix2pix_zero": EditorFacts(
         pix2pix_zero,
