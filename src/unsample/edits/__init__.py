@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from unsample.edits.base import Asked, Branches, Editor, EditorFacts, Steering
+from unsample.edits.ledits import ledits
 from unsample.edits.masactrl import masactrl
 from unsample.edits.none import none
 from unsample.edits.pix2pix_zero import pix2pix_zero
@@ -47,6 +48,14 @@ BUILT_IN: dict[str, EditorFacts] = {
         cost="that of edit and source, and T of each and T backward",
         year=2023,
         reference="arXiv:2302.03027",
+    ),
+    "ledits": EditorFacts(
+        ledits,
+        summary="each phrase guides the source's playback towards it or away, inside a mask of its own",
+        equation="eps_source + sum_k s w_k M_k (eps_k - eps_u)",
+        cost="that of the source twice, and T (1 + phrases)",
+        year=2024,
+        reference="arXiv:2311.16711",
     ),
 }
 

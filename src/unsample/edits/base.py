@@ -114,6 +114,7 @@ class Editor:
     check: Callable[[Model, Sequence[tuple[str, str]]], None] | None = None  # refuses model and prompts, before work
     refuses: Callable[[Method], str | None] = lambda method: None  # why it makes no sense with a method
     needs_source_prompt: bool = False
+    needs_unconditional: bool = False  # whether it asks that half whatever the guidance
     needs_prompt: bool = True  # else its settings say what is edited, and the source's prompt stands in for none
     makes_mask: bool = False  # whether its steering has a `mask`
     edit_guidance_scale: float | None = None  # its own default; None: the method's

@@ -58,6 +58,25 @@ class BranchPredict(Predict):
         embeds = next(iter(self.condition.named.values()))
         return embeds.new_tensor(rows, dtype=_real(embeds)).reshape(-1, 1, 1, 1)
 
+    def play_sources(self) -> tuple[Condition, Condition | None, list[Sequence[float]]]:
+        """From now on the edits' rows are their sources', under the same prompts and guidance.
+
+        Returns:
+            What the edits had: their condition and unconditional rows, and the guidance of each.
+        """
+        import torch
+
+        count, device = len(self.source_of), next(iter(self.condition.named.values())).device
+        own = torch.arange(count, device=device)
+        index = torch.tensor([count + s for s in [*self.source_of, *range(len(self.guidance) - count)]], device=device)
+        had = self.condition.rows(own), None if self.unconditional is None else self.unconditional.rows(own)
+        guidance = list(self.guidance[:count])
+        self.condition = self.condition.rows(index)
+        self.unconditional = None if self.unconditional is None else self.unconditional.rows(index)
+        self.guidance = [self.guidance[k] for k in index.tolist()]
+        self.scales = tuple(self._scale(i) for i in range(self.grid.num_steps + 1))  # type: ignore[assignment]
+        return *had, guidance
+
     def _like(self, condition: Condition, unconditional: Condition | None, grid: Grid, scales: Any) -> Predict:
         """See `Predict`."""
         each = self.guidance

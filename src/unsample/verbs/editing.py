@@ -164,6 +164,7 @@ class _Walked:
         run, beside, method = self.run, self.beside, self.method
         model = getattr(run.model, "bare", run.model)  # what an editor changes is not remembered
         guided = max((w for w in (*scales, *self.source_scales) if w != 1), default=1.0)
+        guided = 0.0 if editor.needs_unconditional and guided == 1 else guided
         own, free = self.conditions(guided)
         rows = self.starts[0].new_tensor(list(beside.source_of)).long()
         target, away = run.condition, run.predict.unconditional
