@@ -11,6 +11,7 @@ from unsample.methods.base import STEPS, Kept, Method, MethodFacts, Task, Walked
 from unsample.methods.bdia import bdia
 from unsample.methods.belm import belm
 from unsample.methods.ddim import ddim
+from unsample.methods.dds import dds
 from unsample.methods.direct import direct
 from unsample.methods.dna_edit import dna_edit
 from unsample.methods.dpm_solver import dpm_solver
@@ -24,7 +25,9 @@ from unsample.methods.flow_edit import flow_edit
 from unsample.methods.forward_first import forward_first
 from unsample.methods.gnri import gnri
 from unsample.methods.gradient import gradient
+from unsample.methods.h_edit import h_edit
 from unsample.methods.hybrid import hybrid
+from unsample.methods.infedit import infedit
 from unsample.methods.inner import INNER, Base, as_base
 from unsample.methods.negative_prompt import negative_prompt
 from unsample.methods.null_text import null_text
@@ -48,6 +51,7 @@ from unsample.methods.settings import (
     unknown_setting,
 )
 from unsample.methods.sim_inversion import sim_inversion
+from unsample.methods.uni_edit import uni_edit
 from unsample.methods.uni_inv import uni_inv
 from unsample.registry import Table
 
@@ -168,6 +172,16 @@ BUILT_IN: dict[str, MethodFacts] = {
         reference="Huberman-Spiegelglas, Kulikov and Michaeli, arXiv:2304.06140",
         presets={"prompt_to_prompt": {"skip": 0.12}, "authors_code": {"zero_last": True}},
     ),
+    "h_edit": MethodFacts(
+        h_edit,
+        summary="h-Edit-R: edit-friendly noise maps of the source, and a step along two prompts' difference on top",
+        family="SDE, noise maps",
+        equation="x_j = mu(x_i; source) + s z + (d - sigma_i alpha_j / alpha_i) (eps(x_j; target) - eps(x_j; source))",
+        cost="T; an edit 1 + 2 num_iters a step",
+        year=2025,
+        reference="Nguyen, Do, Kieu and Nguyen, arXiv:2503.02187",
+        presets={"explicit": {"form": "explicit"}},
+    ),
     "sdedit": MethodFacts(
         sdedit,
         summary="baseline: forward noise at a strength, no inversion",
@@ -260,6 +274,25 @@ BUILT_IN: dict[str, MethodFacts] = {
         year=2025,
         reference="Kim, Hong, Park and Ye, arXiv:2505.23145",
     ),
+    "infedit": MethodFacts(
+        infedit,
+        summary="InfEdit's DDCM: no inversion; consistency steps, corrected by the noise that is known of the source",
+        family="inversion-free edit",
+        equation="Z = X + x0(s + alpha (Z - X); target) - x0(s; source), s = alpha X + sigma n, n fresh at every step",
+        cost="0; an edit 2 a step",
+        year=2023,
+        reference="Xu, Huang, Pan, Ma and Chai, arXiv:2312.04965",
+    ),
+    "dds": MethodFacts(
+        dds,
+        summary="Delta Denoising Score: no inversion; the picture optimised by the difference of two prompts' eps",
+        family="inversion-free edit",
+        equation="Z -= lr (eps(alpha Z + sigma n, t; target) - eps(alpha X + sigma n, t; source)), t and n at random",
+        cost="0; an edit 2 num_iters",
+        year=2023,
+        reference="Hertz, Aberman and Cohen-Or, arXiv:2304.07090",
+        quick={"num_iters": 20},
+    ),
     "dna_edit": MethodFacts(
         dna_edit,
         summary="DNAEdit: a drawn noise aligned step by step; edits are held near the picture",
@@ -268,6 +301,15 @@ BUILT_IN: dict[str, MethodFacts] = {
         cost="T",
         year=2025,
         reference="Xie, Li, Li, Wu, Yi and Zhang, arXiv:2506.01430",
+    ),
+    "uni_edit": MethodFacts(
+        uni_edit,
+        summary="Uni-Edit: Uni-Inv part of the way up; down by two prompts, more of the target where they disagree",
+        family="ODE, implicit",
+        equation="v = v_s + (m + omega (1 + m)) (v_t - v_s), m = |v_t - v_s| over channels, from 0 to 1 in a picture",
+        cost="T + 1; an edit 2 a step",
+        year=2025,
+        reference="Jiao, Huang, Wang and Liao, arXiv:2504.13109",
     ),
     "gradient": MethodFacts(
         gradient,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from unsample.models.guidance import Cost, Predict
     from unsample.numbers.grid import Grid
-    from unsample.numbers.walk import State
+    from unsample.numbers.walk import State, Step
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class Both:
     def cost(self) -> Cost:
         """What both have cost."""
         return self.target.cost
+
+
+def played_by_target(plain: Step) -> Step:
+    """A step of one prediction, where there are two."""
+
+    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        return plain(predict.target, x, grid, i, j, state)
+
+    return step
 
 
 def inversion_free(draws: int = 1) -> Method:

@@ -208,6 +208,24 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "Jeongsol Kim and Yeobin Hong and Jonghyun Park and Jong Chul Ye",
         2025,
     ),
+    "2312.04965": (
+        "xu2023infedit",
+        "Inversion-Free Image Editing with Natural Language",
+        "Sihan Xu and Yidong Huang and Jiayi Pan and Ziqiao Ma and Joyce Chai",
+        2023,
+    ),
+    "2304.07090": (
+        "hertz2023delta",
+        "Delta Denoising Score",
+        "Amir Hertz and Kfir Aberman and Daniel Cohen-Or",
+        2023,
+    ),
+    "2503.02187": (
+        "nguyen2025hedit",
+        "{h-Edit}: Effective and Flexible Diffusion-Based Editing via {Doob's} {h}-Transform",
+        "Toan Nguyen and Kien Do and Duc Kieu and Thin Nguyen",
+        2025,
+    ),
 }
 
 
