@@ -85,7 +85,7 @@ def edit_beside(
     warn_constant(made, inversion, asked.verb)
     made = replace(made, nfe=list(run.cost.nfe), backward=list(run.cost.backward))
     made = played(made, run, each, (guidance.scale, _named(guidance)), "record")
-    about = {"editor": {"name": editor.name, "settings": dict(editor.settings)}}
+    about: dict[str, Any] = {"editor": {"name": editor.name, "settings": dict(editor.settings)}}
     notes = steering.notes()
     if found is not None:
         about |= {"mask": found.records}

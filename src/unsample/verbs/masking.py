@@ -55,7 +55,8 @@ def of_given(asked: MaskAsked, model: Model, inversion: Inversion, source_of: Se
 
     seen, meta = seen_size(model, inversion), inversion.meta
     each = masks.one_each(asked.given, len(source_of))
-    sizes = [seen if inversion.source is None else (meta.source_sizes or [seen])[s] for s in source_of]
+    known = [list(seen)] * len(inversion) if inversion.source is None else meta.source_sizes or [list(seen)]
+    sizes = [known[s] for s in source_of]
     found = [masks.fitted(m, (size[0], size[1]), seen, meta.fit) for m, size in zip(each, sizes, strict=True)]
     records = [{"sha256": m.sha256, "notes": list(notes)} for m, (_, notes) in zip(each, found, strict=True)]
     return _finished(asked, torch.cat([mask for mask, _ in found]), inversion, records)
