@@ -9,6 +9,7 @@ from unsample.edits.base import Asked, Branches, Editor, EditorFacts, Steering
 from unsample.edits.ledits import ledits
 from unsample.edits.masactrl import masactrl
 from unsample.edits.none import none
+from unsample.edits.p2p import p2p
 from unsample.edits.pix2pix_zero import pix2pix_zero
 from unsample.edits.pnp import pnp
 from unsample.edits.registering import register
@@ -24,6 +25,14 @@ BUILT_IN: dict[str, EditorFacts] = {
         cost="that of the method's sampling",
         year=2021,
         reference="",
+    ),
+    "p2p": EditorFacts(
+        p2p,
+        summary="words look where those of the source looked: replaced, refined or reweighted",
+        equation="M*[:, t] = c_t sum_s M[:, s] A[s, t], new words their own",
+        cost="that of edit and source",
+        year=2022,
+        reference="arXiv:2208.01626",
     ),
     "masactrl": EditorFacts(
         masactrl,

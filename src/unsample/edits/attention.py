@@ -43,6 +43,11 @@ class Layer:
     place: str  # of PLACES
     index: int  # among the layers of its kind (self, cross), in the order of computation
     count: int  # how many there are of its kind
+    level: int = 0  # how often a U-Net halved the state before it; 0 in a transformer
+
+    def side(self, shape: Sequence[int]) -> int:
+        """The shorter side, in tokens, for a state of `shape` (..., H, W) in a U-Net; 1 in a transformer."""
+        return -(-min(shape[-2:]) // 2**self.level) if self.place else 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def layers_of(model: Model, asker: str, *, cross: bool | None = None) -> list[La
     found.sort(key=lambda entry: entry[0])
     kinds = [bool(layer.is_cross_attention) for _, _, layer in found]
     layers = [
-        Layer(name, layer, kind, PLACES[place], kinds[:at].count(kind), kinds.count(kind))
+        Layer(name, layer, kind, PLACES[place], kinds[:at].count(kind), kinds.count(kind), _level(name, network))
         for at, ((place, name, layer), kind) in enumerate(zip(found, kinds, strict=True))
         if cross in (None, kind)
     ]
@@ -189,6 +194,14 @@ def sides(tokens: int, height: int, width: int) -> tuple[int, int]:
     if h * w != tokens:
         raise Incompatible(f"an attention layer of {tokens} tokens is no halving of a state of {height}x{width}")
     return h, w
+
+
+def _level(name: str, network: Any) -> int:
+    """How often a U-Net halved the state before one of its layers."""
+    deepest = len(getattr(network.config, "block_out_channels", (0,))) - 1
+    block, _, rest = name.partition(".")
+    at = int(rest.partition(".")[0]) if block in ("down_blocks", "up_blocks") else deepest
+    return deepest - at if block == "up_blocks" else at
 
 
 def _forward(layer: Layer, before: Callable[..., Tensor], control: Control) -> Callable[..., Tensor]:
@@ -309,26 +322,29 @@ class MapMean:
     def __init__(self, shape: Sequence[int], size: int = 16) -> None:
         self.state, self.size = (shape[-2], shape[-1]), size
         self.total: Tensor | None = None
-        self.count = 0
+        self.counts: Tensor | None = None  # (R, 1, 1)
 
     def wants(self, heads: Heads) -> bool:
         """Whether the maps of a layer belong to the mean."""
         at = heads.q.shape[2]
         return heads.layer.cross and (self.total is None or self._rank(at) >= self._rank(self.total.shape[-1]))
 
-    def add(self, maps: Tensor) -> None:
-        """The probabilities (R, H, tokens, keys) of a layer that is wanted."""
+    def add(self, maps: Tensor, at: Tensor | None = None, of: int | None = None) -> None:
+        """The probabilities (R, H, tokens, keys) of a layer that is wanted; or those of the rows `at` among `of`."""
         mean = maps.detach().float().mean(1).transpose(1, 2)
-        if self.total is None or self.total.shape[-1] != mean.shape[-1]:
-            self.total, self.count = mean, 1
-        else:
-            self.total, self.count = self.total + mean, self.count + 1
+        rows: Any = slice(None) if at is None else at
+        total, counts = self.total, self.counts
+        if total is None or counts is None or total.shape[-1] != mean.shape[-1]:
+            total, counts = mean.new_zeros(of or len(mean), *mean.shape[1:]), mean.new_zeros(of or len(mean), 1, 1)
+        total[rows] += mean
+        counts[rows] += 1
+        self.total, self.counts = total, counts
 
     def mean(self) -> Tensor:
-        """(R, keys, h, w); over its tokens, a row's keys sum to 1."""
-        if self.total is None:
+        """(R, keys, h, w); at each place, the keys of a row sum to 1."""
+        if self.total is None or self.counts is None:
             raise Incompatible("no cross-attention layer was asked, so there are no maps of words")
-        return (self.total / self.count).unflatten(-1, sides(self.total.shape[-1], *self.state))
+        return (self.total / self.counts.clamp(min=1)).unflatten(-1, sides(self.total.shape[-1], *self.state))
 
     def reads(self, layer: Layer) -> bool:
         """See `Control`."""

@@ -94,10 +94,17 @@ class Pieces:
                 )
         return tuple(sorted(set(found)))
 
+    def new_words(self, source: Pieces) -> dict[str, tuple[int, ...]]:
+        """The words that a source has not, with their tokens."""
+        kept, found = {j for _, j in matched(source.words, self.words)}, dict[str, tuple[int, ...]]()
+        for j, word in enumerate(self.words):
+            if j not in kept:
+                found[word] = found.get(word, ()) + self.places[j]
+        return found
+
     def new(self, source: Pieces) -> tuple[int, ...]:
-        """The tokens of the words that a source has not."""
-        kept = {j for _, j in matched(source.words, self.words)}
-        return tuple(sorted(t for j, tokens in enumerate(self.places) if j not in kept for t in tokens))
+        """Their tokens, in order."""
+        return tuple(sorted(t for tokens in self.new_words(source).values() for t in tokens))
 
     @property
     def head(self) -> list[int]:

@@ -28,6 +28,12 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "Chenlin Meng and Yutong He and Yang Song and Jiaming Song and Jiajun Wu and Jun-Yan Zhu and Stefano Ermon",
         2021,
     ),
+    "2208.01626": (
+        "hertz2022prompt",
+        "Prompt-to-Prompt Image Editing with Cross Attention Control",
+        "Amir Hertz and Ron Mokady and Jay Tenenbaum and Kfir Aberman and Yael Pritch and Daniel Cohen-Or",
+        2022,
+    ),
     "2211.01095": (
         "lu2022dpmsolverpp",
         "{DPM-Solver++}: Fast Solver for Guided Sampling of Diffusion Probabilistic Models",
