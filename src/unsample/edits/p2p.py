@@ -145,6 +145,7 @@ def p2p(
         steer=lambda branches: P2P(branches, asks),
         check=check,
         needs_source_prompt=True,
+        makes_mask=blend is not None,
         edit_guidance_scale=7.5,
     )
 
