@@ -22,7 +22,7 @@ PAPER_LAYERS, PAPER_STEPS = 16, 50
 
 
 def from_layer(model: Model, start_layer: int | None, paper: int, editor: str) -> list[Layer]:
-    """The self-attentions from one on: the given one, else the paper's share of this depth, rounded up.
+    """The self-attentions from one on: the given one, else the paper's share of this depth, rounded up; one at least.
 
     Raises:
         Incompatible: the model has none. BadOption: a layer beyond the last; their number itself is "none of them".
@@ -30,7 +30,7 @@ def from_layer(model: Model, start_layer: int | None, paper: int, editor: str) -
     layers = layers_of(model, f"editor {editor}", cross=False)
     depth = len(layers)
     if start_layer is None:
-        start_layer = math.ceil(paper * depth / PAPER_LAYERS)
+        start_layer = min(math.ceil(paper * depth / PAPER_LAYERS), depth - 1)
     if start_layer > depth:
         raise BadOption(
             f"{editor}: start_layer must be at most {depth}, the number of self-attentions of {model.id} (then none is "

@@ -196,6 +196,18 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "Yan Zeng and Masanori Suganuma and Takayuki Okatani",
         2026,
     ),
+    "2211.12572": (
+        "tumanyan2022plug",
+        "Plug-and-Play Diffusion Features for Text-Driven Image-to-Image Translation",
+        "Narek Tumanyan and Michal Geyer and Shai Bagon and Tali Dekel",
+        2022,
+    ),
+    "2304.08465": (
+        "cao2023masactrl",
+        "{MasaCtrl}: Tuning-Free Mutual Self-Attention Control for Consistent Image Synthesis and Editing",
+        "Mingdeng Cao and Xintao Wang and Zhongang Qi and Ying Shan and Xiaohu Qie and Yinqiang Zheng",
+        2023,
+    ),
     "2412.08629": (
         "kulikov2024flowedit",
         "{FlowEdit}: Inversion-Free Text-Based Editing Using Pre-Trained Flow Models",
