@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
 import unsample
-from unsample.datasets import draw_scene, render
 from unsample.errors import BadOption, UnknownName, WeightsMissing
 from unsample.metrics import KINDS, METRICS, WEIGHTS, Measuring, Settings, Subject
 from unsample.metrics.facts import MetricFacts
 from unsample.metrics.weights import find_folder, find_weights
+from unsample.testing import metrics
 
 NAMED = (
     "mse psnr psnr_to_ceiling ssim ssim_global ms_ssim lpips lpips_vgg lpips_squeeze clip_image clip_text clip_score "
@@ -28,32 +26,10 @@ NAMED = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def subject() -> Subject:
     """All that can be known of six edited scenes."""
-    scenes = [draw_scene(k).replace(colour="red", background="white") for k in range(6)]
-    targets = [s.replace(colour="blue") for s in scenes]
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(6, 4, 16, 16, generator=generator)
-    truth, mask = render(targets).images, torch.zeros(6, 1, 64, 64)
-    mask[:, :, 20:40, 20:40] = 1
-    return Subject(
-        images=(truth + 0.02 * torch.randn(truth.shape, generator=generator)).clamp(0, 1),
-        reference=render(scenes).images,
-        truth=truth,
-        ceiling=(truth + 0.01).clamp(0, 1),
-        mask=mask,
-        prompts=[s.caption for s in scenes],
-        target_prompts=[s.caption for s in targets],
-        targets=targets,
-        changed=["colour"] * 6,
-        noise=noise * 0.9,
-        true_noise=noise,
-        start=noise,
-        played=noise + 0.1,
-        replayed=noise + 0.01,
-        between=noise - 0.1,
-    )
+    return metrics.subject()
 
 
 def test_the_table_holds_the_names_it_should() -> None:
@@ -78,38 +54,21 @@ def test_a_row_says_all_there_is_to_say(facts: MetricFacts) -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_answers_within_its_range_or_says_why_not(name: str, subject: Subject, tmp_path: Path) -> None:
-    facts, settings = METRICS[name], Settings(weights_dir=str(tmp_path))
-    score = unsample.measure([name], subject, settings)[name]
-    assert len(score.values) == len(score.exact) == len(score.reasons) == (1 if facts.kind == "set" else 6)
-    assert score.n == 6
-    assert score.unit == facts.unit
-    for value, exact, reason in zip(score.values, score.exact, score.reasons, strict=True):
-        assert (value is None) == (reason is not None or exact)
-        if value is not None:
-            assert math.isfinite(value)
-            slack = 1e-9  # rounding
-            assert facts.low is None or value >= facts.low - slack
-            assert facts.high is None or value <= facts.high + slack
-    missing = facts.weights or name in ("ms_ssim", "svcca")
-    assert missing or all(v is not None for v in score.values), score.reasons
+def test_every_metric_answers_within_its_range_or_says_why_not(name: str, tmp_path: Path) -> None:
+    case = metrics.MetricCase(name, str(tmp_path))
+    metrics.it_answers_within_its_range_or_says_why_not(case)
+    if name not in ("ms_ssim", "svcca"):  # of larger pictures, and more of them
+        metrics.it_has_a_value_where_all_is_known(case)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_without_its_input_says_what_it_needs(name: str) -> None:
-    score = unsample.measure([name], Subject(prompts=["a star"]))[name]
-    assert score.values == [None]
-    assert "needs" in str(score.reasons[0])
+    metrics.without_its_input_it_says_what_it_needs(metrics.MetricCase(name))
 
 
 @pytest.mark.parametrize("name", [n for n, f in METRICS.items() if f.compute is not None and not f.weights])
-def test_a_picture_alone_gets_what_it_gets_in_a_batch(name: str, subject: Subject) -> None:
-    from dataclasses import fields, replace
-
-    one = {f.name: getattr(subject, f.name)[2:3] for f in fields(subject) if f.name != "start_kind"}
-    together = unsample.measure([name], subject)[name].values[2]
-    alone = unsample.measure([name], replace(subject, **one))[name].values[0]
-    assert alone == (together if together is None else pytest.approx(together, rel=1e-4, abs=1e-7))  # float32 networks
+def test_a_picture_alone_gets_what_it_gets_in_a_batch(name: str) -> None:
+    metrics.a_picture_alone_gets_what_it_gets_in_a_batch(metrics.MetricCase(name))
 
 
 def test_a_metric_that_fails_does_not_stop_the_others(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

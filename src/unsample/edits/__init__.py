@@ -24,7 +24,7 @@ BUILT_IN: dict[str, EditorFacts] = {
         equation="the method's own",
         cost="that of the method's sampling",
         year=2021,
-        reference="",
+        reference="definition",
     ),
     "p2p": EditorFacts(
         p2p,

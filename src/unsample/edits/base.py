@@ -117,6 +117,7 @@ class Editor:
     needs_unconditional: bool = False  # whether it asks that half whatever the guidance
     needs_prompt: bool = True  # else its settings say what is edited, and the source's prompt stands in for none
     makes_mask: bool = False  # whether its steering has a `mask`
+    holds_source: bool = True  # whether an edit under the prompt and guidance of its source is its reconstruction
     edit_guidance_scale: float | None = None  # its own default; None: the method's
 
     def __repr__(self) -> str:

@@ -124,6 +124,7 @@ def ledits(
         edit_guidance_scale=5.0,
         needs_unconditional=True,
         needs_prompt=edits is None,
+        holds_source=False,  # its guidance is added to the source's own
     )
 
 

@@ -9,6 +9,6 @@ hold. Our own rows are held to the same checks (`tests/test_contract.py`).
 
 from __future__ import annotations
 
-from unsample.testing.checking import check_method
+from unsample.testing.checking import check_editor, check_method, check_metric
 
-__all__ = ["check_method"]
+__all__ = ["check_editor", "check_method", "check_metric"]

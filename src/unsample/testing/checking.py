@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from unsample.edits import EDITORS, Editor
 from unsample.methods import METHODS, Method
-from unsample.testing import failures, methods, table, trained
+from unsample.metrics import METRICS, Subject
+from unsample.testing import editors, failures, methods, metrics, table, trained
 from unsample.testing.problems import KINDS
 from unsample.testing.words import heard, must
 
@@ -45,6 +47,59 @@ def check_method(method: str | Method | Callable[..., Method], *, networks: bool
     runs += [(LEVELS[home[0]], check, cases[home[0]]) for check in failures.CHECKS]
     runs += [("", check, cases[home[0]]) for check in trained.CHECKS if networks]
     run_all(name, runs)
+
+
+def check_editor(
+    editor: str | Editor | Callable[..., Editor],
+    *,
+    model: str = "scenes-sd",
+    pairs: tuple[tuple[str, str], tuple[str, str]] = editors.PAIRS,
+) -> None:
+    """Hold a registered editor to what every editor of the table does.
+
+    Its facts, settings and presets; that the source beside its edit is the reconstruction, and so is an edit under the
+    source's own prompt and guidance; that it edits otherwise than the prompt alone; a batch as single pictures, and
+    several prompts of one source; counted cost; the same bits twice; a record in plain JSON; that nothing global
+    changes, after an error and Ctrl-C too; and that methods, models and prompts that it cannot serve are refused. On
+    three steps of a bundled trained network.
+
+    Args:
+        editor: a name, its factory, or a configured editor, which is tried at its settings.
+        model: the bundled model that it is tried on.
+        pairs: prompts of two sources and of their edits, of the world of that model.
+
+    Raises:
+        AssertionError: what does not hold, a line each.
+
+    Example:
+        >>> import unsample.testing
+        >>> unsample.testing.check_editor("none")
+    """
+    name, settings = _named(editor, EDITORS, Editor)
+    case, row = editors.EditorCase(name, settings, model, pairs), table.Named("editor", name)
+    runs: list[tuple[str, Check, Any]] = [("", check, row) for check in table.CHECKS]
+    run_all(name, [*runs, *(("", check, case) for check in editors.CHECKS)])
+
+
+def check_metric(name: str, subject: Subject | None = None) -> None:
+    """Hold a registered metric to what every metric of the table does.
+
+    Values within its range, one a picture, or null with a reason; a value where all is known of a picture; what it
+    needs, said where that is missing; and a picture alone as in a batch. On six edited scenes of 64 x 64.
+
+    Args:
+        name: of the metric.
+        subject: what it is tried on in place of the scenes, which may be too small for it, or too few.
+
+    Raises:
+        AssertionError: what does not hold, a line each.
+
+    Example:
+        >>> import unsample.testing
+        >>> unsample.testing.check_metric("mae")
+    """
+    must(name in METRICS, f"no metric {name!r} is registered: call unsample.metrics.register with its row")
+    run_all(name, (("", check, metrics.MetricCase(name, given=subject)) for check in metrics.CHECKS))
 
 
 def _named(given: Any, known: Mapping[str, Any], made: type) -> tuple[str, dict[str, Any]]:
