@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from unsample.media.masks import Mask
 
-How = Literal["given"]
+How = Literal["given", "auto", "attention"]
+AUTO, ATTENTION = "auto", "attention"
+STRENGTH = 0.5
 PASTE_CELLS = 0.25  # of a cell: the least standard deviation of the edge that source pixels are pasted with
 REACH = 3  # standard deviations after which a feather has ended
 NEARLY = 1e-9  # what averages of ones miss of one
@@ -35,6 +37,8 @@ class MaskAsked:
 
     how: How
     given: tuple[Mask, ...] = ()
+    strength: float = STRENGTH  # of the steps: how far the source is noised to find it
+    words: tuple[str, ...] = ()  # whose attention it is; empty: of the words that change
     feather: float = 0.0  # standard deviation, in pixels of the picture as the model sees it
     dilate: int = 1  # cells of the state
 
@@ -43,8 +47,8 @@ class MaskAsked:
         """What is asked; None: no mask.
 
         Args:
-            mask: None, or the path of a picture, a PIL picture, an array or tensor (H, W), (B, H, W) or (B, 1, H, W),
-                or a list of them.
+            mask: None; "auto" or "auto:STRENGTH"; "attention" or "attention:WORD[,WORD...]"; else the path of a
+                picture, a PIL picture, an array or tensor (H, W), (B, H, W) or (B, 1, H, W), or a list of them.
             feather: of its edge.
             dilate: by how many cells it grows.
 
@@ -62,8 +66,32 @@ class MaskAsked:
                 name = given("mask_feather", feather) if feather else given("mask_dilate", dilate)
                 raise BadOption(f"{name} is of a mask, and there is none; give {argument('mask')}")
             return None
-        about = (float(feather), int(dilate))
-        return MaskAsked("given", tuple(_read(mask)), *about)
+        about: dict[str, Any] = {"feather": float(feather), "dilate": int(dilate)}
+        how, _, rest = mask.partition(":") if isinstance(mask, str) else ("", "", "")
+        if how == AUTO:
+            return MaskAsked("auto", strength=_strength(mask, rest), **about)
+        if how == ATTENTION:
+            return MaskAsked("attention", words=_words(mask, rest), **about)
+        return MaskAsked("given", tuple(_read(mask)), **about)
+
+
+def _strength(text: str, rest: str) -> float:
+    """Of `auto:0.7`."""
+    try:
+        strength = STRENGTH if text == AUTO else float(rest)
+    except ValueError:
+        strength = 0.0
+    if not 0 < strength <= 1:
+        raise BadOption(f"{given('mask', text)}: how far the source is noised is above 0 and at most 1, as {AUTO}:0.7")
+    return strength
+
+
+def _words(text: str, rest: str) -> tuple[str, ...]:
+    """Of `attention:large circle,star`."""
+    words = tuple(word.strip() for word in rest.split(","))
+    if text != ATTENTION and not all(words):
+        raise BadOption(f"{given('mask', text)} names no word; {ATTENTION}:WORD does, or {ATTENTION} alone")
+    return () if text == ATTENTION else words
 
 
 def _read(mask: Any) -> list[Mask]:
@@ -83,7 +111,8 @@ def _read(mask: Any) -> list[Mask]:
         return [mask_of_picture(mask)]
     values = np.asarray(mask.detach().cpu()) if hasattr(mask, "detach") else mask
     if not isinstance(values, np.ndarray):
-        raise BadInput(f"a mask is a path, a PIL picture, or an array or tensor of numbers; got {type(mask).__name__}")
+        kind = type(mask).__name__
+        raise BadInput(f"a mask is 'auto', 'attention', a path, a PIL picture, an array or a tensor; got {kind}")
     if values.ndim == 4 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim not in (2, 3) or values.size == 0:

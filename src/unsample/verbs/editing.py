@@ -67,14 +67,14 @@ def edit_beside(
     method, grid, count = method_of(inversion), grid_of(inversion, model), len(inversion)
     each = inversion if count > 1 else inversion.repeated(prompts.count()) if prompts.count() > 1 else inversion
     source_of = [0] * len(each) if count == 1 else range(count)
-    masking.check_shows(model, masked)
-    found = None if masked is None else masking.of_given(masked, model, inversion, source_of)
-    beside = Beside(source_of, None if found is None else found.state)
+    masking.check_mask(masked, model, inversion, prompts.texts(len(source_of)), source_of)
     scales = guidance.at(grid)
     check_bound(method, each, scales, "record", "edit")
     with quiet(model):
         run = Run(model, grid, inversion.meta.stop_index, prompts, len(each), [scales], asked)
         check_state(method, inversion, run.predict)
+        found = None if masked is None else masking.masks_of(masked, run, inversion, source_of)
+        beside = Beside(source_of, None if found is None else found.state)
         noise = inversion.noise.to(model.device, state_dtype(model, inversion.noise))
         x, record = noise[list(beside.source_of)], {k: v.to(model.device) for k, v in inversion.state.items()}
         walked = _Walked(run, inversion, method, beside, (x, noise), record)

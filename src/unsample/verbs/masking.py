@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.edits import masks
+from unsample.edits import finding, masks
 from unsample.edits.masks import MaskAsked
 from unsample.errors import BadInput, BadOption, Incompatible, UnsampleWarning
 from unsample.models.base import Model
+from unsample.models.guidance import Predict
+from unsample.verbs.playing import prompts_of
 from unsample.verbs.results import Images, Inversion
+from unsample.verbs.running import Run, state_dtype
 from unsample.wording import argument
 
 if TYPE_CHECKING:
@@ -20,24 +23,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Masks:
-    """Of T edits: `state` (T, 1, h, w) and `shown` (T, 1, H, W) in [0, 1], a record each, and what each cost."""
+    """Of T edits: `state` (T, 1, h, w) and `shown` (T, 1, H, W) in [0, 1], and a record each."""
 
     state: Tensor
     shown: Tensor
     records: list[dict[str, Any]]
-    nfe: list[int] = field(default_factory=list)
 
 
-def check_shows(model: Model, asked: MaskAsked | None) -> None:
-    """A mask is of pictures.
+def check_mask(
+    asked: MaskAsked | None,
+    model: Model,
+    inversion: Inversion,
+    targets: Sequence[str | None],
+    source_of: Sequence[int],
+) -> None:
+    """Whether there can be such a mask, before any work.
 
     Raises:
-        Incompatible: a model that makes none.
+        Incompatible: a model that makes no pictures. BadOption: another number of masks than of edits, or words that
+            cannot be.
     """
-    if asked is not None and not getattr(model, "shows", True):
+    if asked is None:
+        return
+    if not getattr(model, "shows", True):
         raise Incompatible(
             f"{model.id} makes no pictures, and a mask is of the pixels of one; leave {argument('mask')} out"
         )
+    if asked.how == "given":
+        masks.one_each(asked.given, len(source_of))
+    if asked.how == "attention":
+        sources = [inversion.meta.prompt[s] for s in source_of]
+        finding.check_words(model, list(zip(sources, targets, strict=True)), asked.words)
+
+
+def masks_of(asked: MaskAsked, run: Run, inversion: Inversion, source_of: Sequence[int]) -> Masks:
+    """The masks of the edits of `run`."""
+    if asked.how == "given":
+        return of_given(asked, run.model, inversion, source_of)
+    return of_found(asked, run, inversion, source_of)
 
 
 def seen_size(model: Model, inversion: Inversion) -> tuple[int, int]:
@@ -62,9 +85,47 @@ def of_given(asked: MaskAsked, model: Model, inversion: Inversion, source_of: Se
     return _finished(asked, torch.cat([mask for mask, _ in found]), inversion, records)
 
 
-def _finished(
-    asked: MaskAsked, mask: Tensor, inversion: Inversion, records: Sequence[dict[str, Any]], nfe: Sequence[int] = ()
-) -> Masks:
+def of_found(asked: MaskAsked, run: Run, inversion: Inversion, source_of: Sequence[int]) -> Masks:
+    """Masks that are found in what the model says of the noised sources; counted to the edits of `run`."""
+    from torch.nn.functional import interpolate
+
+    # attention is read while the network answers, which a model that remembers its answers would not do again
+    model = getattr(run.model, "bare", run.model) if asked.how == "attention" else run.model
+    own, _ = prompts_of(inversion).conditions(model, len(inversion), 1.0)
+    scales = run.predict.scales if model.guidance == "distilled" else 1.0
+    source = Predict(model, run.grid, own, None, scales, len(inversion))
+    target = Predict(model, run.grid, run.condition, None, scales, len(source_of), run.cost)
+    latents = _latents(model, inversion)
+    content = latents if inversion.source is None else inversion.source
+    pair = finding.Pair(source, target, source_of, latents, content, asked.strength)
+    note = f"from {finding.NOISES} noises at timestep {run.grid.timesteps[pair.point]:g}"
+    if asked.how == "auto":
+        mask, words = finding.differing(pair), [None] * len(source_of)
+    else:
+        targets = run.prompts.texts(len(source_of))
+        prompts = [(inversion.meta.prompt[s] or "", t or "") for s, t in zip(source_of, targets, strict=True)]
+        mask, words = finding.attended_by(pair, prompts, asked.words)
+    for k, s in enumerate(source_of):
+        run.cost.nfe[k] += source.cost.nfe[s]
+    width, height = seen_size(model, inversion)
+    records = [{"notes": [note]} | ({"words": w} if w else {}) for w in words]
+    return _finished(asked, interpolate(mask, (height, width), mode="nearest"), inversion, records)
+
+
+def _latents(model: Model, inversion: Inversion) -> Tensor:
+    """The sources in the model's own range, (S, C, h, w)."""
+    dtype = state_dtype(model, inversion.noise)
+    if inversion.latents is not None:
+        return inversion.latents.to(model.device, dtype)
+    if inversion.source is None:
+        raise BadInput(
+            "a mask is found in the source, and this inversion was made from latents, which are not saved; give a "
+            "mask, or the inversion as invert returned it"
+        )
+    return model.encode((inversion.source.permute(0, 3, 1, 2).float() / 255).to(model.device)).to(dtype)
+
+
+def _finished(asked: MaskAsked, mask: Tensor, inversion: Inversion, records: Sequence[dict[str, Any]]) -> Masks:
     """Grown, feathered, and at the size of the state, with what is recorded of each; an empty one is said."""
     state = (inversion.noise.shape[2], inversion.noise.shape[3])
     shown = masks.softened(mask.cpu().double(), asked.dilate, asked.feather, state)
@@ -81,7 +142,7 @@ def _finished(
             empty,
         )
         warnings.warn(warning, stacklevel=4)
-    return Masks(masks.at_state(shown, state), shown.float(), rows, list(nfe))
+    return Masks(masks.at_state(shown, state), shown.float(), rows)
 
 
 def check_paste(inversion: Inversion) -> None:
