@@ -212,7 +212,8 @@ def test_a_mask_grows_by_cells_and_is_exact_but_where_its_edge_is() -> None:
     soft = feathered(where, 1.0)
     assert float(soft[..., 5, :].max()) > 0 == float(soft[..., :5, :].max())  # it ends at three standard deviations
     assert float(soft[0, 0, 12, 8] + soft[0, 0, 12, 7]) == pytest.approx(1)  # half at the edge
-    assert torch.equal(feathered(torch.ones(1, 1, 9, 7), 2.0), torch.ones(1, 1, 9, 7))
+    ones = torch.ones(1, 1, 9, 7, dtype=torch.float64)
+    assert torch.equal(feathered(ones, 2.0), ones)
 
 
 # ---------------------------------------------------------------- the source's own pixels

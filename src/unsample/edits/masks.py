@@ -167,7 +167,7 @@ def softened(mask: Tensor, dilate: int, feather: float, state: tuple[int, int]) 
 
 
 def feathered(mask: Tensor, deviation: float) -> Tensor:
-    """A mask (B, 1, H, W) under a Gaussian of that many pixels, which ends at three standard deviations."""
+    """A mask (B, 1, H, W), float64, under a Gaussian of that many pixels, which ends at three standard deviations."""
     import torch
     from torch.nn.functional import conv2d, pad
 
