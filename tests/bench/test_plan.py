@@ -221,7 +221,7 @@ def test_a_value_of_another_type_is_refused_whatever_the_field(field: Any, text:
     if any(kind in field.type for kind in WRONG[text]):
         return
     for shape in [value, [value]] if "tuple" in field.type else [value]:
-        with pytest.raises(BadOption, match=f"^{field.name} of a plan must be|method"):
+        with pytest.raises(BadOption, match=f"^{field.name} of a plan must be|method|an editor"):
             make_plan(PLAN | {field.name: shape})
     if field.name == "inversion_guidance":
         with pytest.raises(BadOption, match="^inversion_guidance of a plan must be float"):

@@ -162,7 +162,10 @@ FORMS: dict[str, tuple[Callable[[Path], None], str]] = {
     "text that is no UTF-8": (sql("UPDATE rows SET json = CAST(x'ff' AS TEXT) WHERE cell = ?", CELL), "UTF-8"),
     "a blob for a reason": (sql("INSERT INTO broken VALUES ('d', 'a', x'00')"), "column reason"),
     "a null for an item": (sql("UPDATE items SET item = NULL WHERE place = 1"), "column item"),
-    "guidance of a part": (sql("INSERT INTO apart VALUES ('d', 'm', 'n', 1, 'x', 'stopped', 'r')"), "column guidance"),
+    "guidance of a part": (
+        sql("INSERT INTO apart VALUES ('d', 'm', 'n', 1, 'x', 'none', 'none', NULL, 'stopped', 'r')"),
+        "column guidance",
+    ),
     "no table of rows": (sql("DROP TABLE rows"), "no table 'rows'"),
     "no table of broken items": (sql("DROP TABLE broken"), "no table 'broken'"),
     "no column of hashes": (sql("ALTER TABLE rows DROP COLUMN sha256"), "no column 'sha256'"),

@@ -57,6 +57,7 @@ OPTIONS = {
     "bench run": (
         *("--dataset", "--model", "--dtype", "--device", "--methods", "--metrics", "--guidance", "--edit", "--seed"),
         *("--inversion-guidance", "--steps", "--quick", "--engine", "--ray-address", "--workers", "--threads"),
+        *("--editors", "--masks", "--edit-guidance"),
         *("--batch-size", "--shard", "--artefacts", "--output", "-o", "--dry-run"),
     ),
     "bench verify": (),

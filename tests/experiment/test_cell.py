@@ -162,7 +162,8 @@ def test_only_what_is_asked_for_is_made(model: Any) -> None:
 
 def test_what_cannot_be_asked_is_refused_by_name() -> None:
     for wrong, message in (
-        ({"editor": "p2p"}, "editor"),
+        ({"editor": "p3p"}, "editor"),
+        ({"mask": "givn"}, "mask"),
         ({"stages": ("recod",)}, "stage"),
         ({"seeding": "x"}, "seeding"),
     ):

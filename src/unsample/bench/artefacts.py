@@ -37,7 +37,8 @@ def item_folder(part: Part, item: str) -> Path:
 
 def cell_folder(part: Part, item: str) -> Path:
     """Where those of one cell lie."""
-    return item_folder(part, item) / _safe(f"{part.method}-steps{part.steps}-w{part.guidance:g}")
+    own = f"{part.method}-steps{part.steps}-w{part.guidance:g}" + (f"-{part.edits}" if part.edits else "")
+    return item_folder(part, item) / _safe(own)
 
 
 def _safe(name: str) -> str:

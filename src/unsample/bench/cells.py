@@ -9,15 +9,17 @@ has another order, that of the plan; a row knows its place there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any
 
-from unsample.bench.entries import Named, methods_of
+from unsample.bench.entries import Edited, Named, methods_of
 from unsample.bench.layout import Items
 from unsample.bench.parts import Part, parts_of
 from unsample.bench.plan import Plan
+
+INVERTED = len(Part._fields) - len(Part._field_defaults)  # the fields of a part that tell its inversion
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class BatchTask:
 
     part: Part
     named: Named
+    edited: Edited
+    stages: tuple[str, ...]  # that are measured
     items: tuple[int, ...]  # places in the data set
     ids: tuple[str, ...]
     order: int  # of the first cell, in the table
@@ -83,21 +87,36 @@ def tasks_of(
         most = max(len(ids[p.part]) for p in parts)
         starts = [(k, p) for k in range(0, most, batch_size) for p in parts if k < len(ids[p.part])]
         low, high = ((k * len(starts)) // shard[1] for k in (shard[0] - 1, shard[0]))
-        for first, (part, named) in starts[low:high]:
+        for first, planned in starts[low:high]:
+            part = planned.part
             places = tuple(range(first, min(first + batch_size, len(ids[part]))))
-            own = tuple(ids[part][k] for k in places)
-            tasks.append(BatchTask(part, named, places, own, begins[part] + first, (*where, first)))
+            own, order, group = tuple(ids[part][k] for k in places), begins[part] + first, (*where, first)
+            tasks.append(
+                BatchTask(part, planned.named, planned.edited, planned.stages(plan), places, own, order, group)
+            )
     return tasks
 
 
 def base_row(plan: Plan, task: BatchTask, place: int, id: str) -> dict[str, Any]:
     """What every row says of its cell, whatever came of it; the figures are null."""
-    empty = ("key", "seed", "nfe", "backward", "seconds", "peak_memory_mb", "stores", "stored_ratio", "threads")
+    empty = (
+        "key",
+        "seed",
+        "nfe",
+        "backward",
+        "edit_nfe",
+        "edit_backward",
+        "seconds",
+        "peak_memory_mb",
+        "stores",
+        "stored_ratio",
+        "threads",
+    )
     return dict.fromkeys((*empty, "nonfinite_at", "started", "finished", "error", "traceback", "device")) | {
         "order": task.order + place - task.items[0],
         "item": id,
-        **about_part(task.part, task.named),
-        "edit": "edit" in plan.stages[task.part.dataset],
+        **about_part(task.part, task.named, task.edited),
+        "edit": "edit" in task.stages,
         "fitted": False,
         "exact_by_construction": False,
         "values": {},
@@ -108,8 +127,8 @@ def base_row(plan: Plan, task: BatchTask, place: int, id: str) -> dict[str, Any]
     }
 
 
-def about_part(part: Part, named: Named) -> dict[str, Any]:
-    """The columns that tell a part of the plan and its method."""
+def about_part(part: Part, named: Named, edited: Edited) -> dict[str, Any]:
+    """The columns that tell a part of the plan, its method and its editor."""
     return {
         **part._asdict(),
         "method_name": named.name,
@@ -117,24 +136,23 @@ def about_part(part: Part, named: Named) -> dict[str, Any]:
         "baseline": named.baseline,
         "inversion_guidance": named.inversion_guidance,
         "strength": named.strength,
+        "editor_name": edited.name,
+        "editor_settings": dict(edited.settings),
     }
 
 
-def estimated_nfe(tasks: Iterable[BatchTask]) -> int:
+def estimated_nfe(tasks: Sequence[BatchTask]) -> int:
     """Network evaluations of the inversions, by the methods' own formulas, without early stopping.
 
     No model is loaded for it: what depends on timesteps is worked out for evenly spaced ones.
     """
     from unsample.methods import Walked, get_method
 
-    cells = Counter[Part]()
-    named = {}
-    for task in tasks:
-        cells[task.part] += len(task.ids)
-        named[task.part] = task.named
+    named = {task.part[:INVERTED]: task.named for task in tasks}  # other edits of it are of the same inversion
+    cells = Counter(how for how, _ in {(task.part[:INVERTED], id) for task in tasks for id in task.ids})
     total = 0
-    for part, m in ((part, m) for part, m in named.items() if not m.baseline):
-        pair, sampling = (1 if scale in (0, 1) else 2 for scale in (m.inversion_guidance, part.guidance))
-        walked = Walked(part.steps, pair, sampling, tuple(range(1, 1000, max(1000 // part.steps, 1))))
-        total += get_method(m.name, dict(m.settings)).passes(walked) * cells[part]
+    for (*_, steps, guidance), m in ((how, m) for how, m in named.items() if not m.baseline):
+        pair, sampling = (1 if scale in (0, 1) else 2 for scale in (m.inversion_guidance, guidance))
+        walked = Walked(steps, pair, sampling, tuple(range(1, 1000, max(1000 // steps, 1))))
+        total += get_method(m.name, dict(m.settings)).passes(walked) * cells[(*_, steps, guidance)]
     return total

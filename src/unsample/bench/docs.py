@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from unsample.errors import BadOption, shown, unknown_name
 
-TELLING = ("model", "method", "steps", "w", "inverting w")  # plain columns that tell one row from another
-PLAIN = (*TELLING, "NFE", "backward", "n", "made")
+EDITING = ("editor", "mask", "edit w")  # plain columns that tell apart how was edited
+TELLING = ("model", "method", "steps", "w", "inverting w", *EDITING)  # plain columns that tell one row from another
+COSTS = {"NFE": "nfe", "backward": "backward", "edit NFE": "edit_nfe", "edit backward": "edit_backward"}
+PLAIN = (*TELLING, *COSTS, "n", "made")
 Line = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f<|]+$")]  # neither HTML nor a new cell
 
 

@@ -1,17 +1,18 @@
-"""The methods of a plan as they are written: `name[key=value,...]`, or a table of TOML, which stands for such a text.
+"""Methods and editors of a plan as they are written: `name[key=value,...]`, or a table of TOML that says the same.
 
-A row's label is that text without `guidance`, `steps` and `items`, which stand in columns of their own.
+A row's label is that text without `guidance`, `steps` and `items` (of an editor without `guidance`, `mask` and
+`methods`), which stand in columns of their own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, shown, unknown_name
-from unsample.experiment.setup import BASELINES
+from unsample.experiment.setup import BASELINES, NO_MASK, PLAIN_EDIT
 from unsample.numeric import is_real, is_text, is_whole
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ OF_A_METHOD = (
     "strength",
     *CHOOSING,
 )  # keys of a plan that a method may have its own value of
-KEYS = ("name", "settings", "preset", *OF_A_METHOD)
+OF_AN_EDITOR = ("guidance", "mask", "methods")  # keys of an editor in a plan that are none of its settings
+_OWN = {"method": OF_A_METHOD, "editor": OF_AN_EDITOR}
 _ENTRY = re.compile(r"(\w+)(?:\[(.*)\])?", re.DOTALL)
-_EXAMPLE = "{name = 'edict', inversion_guidance = 3}"
+_EXAMPLES = {
+    "method": "{name = 'edict', inversion_guidance = 3}",
+    "editor": "{name = 'p2p', guidance = [3, 7.5], mask = 'auto'}",
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,18 @@ class Named:
         return self
 
 
+@dataclass(frozen=True)
+class Edited:
+    """An editor of a plan: its label, how `get_editor` makes it, and what it is tried with."""
+
+    label: str = PLAIN_EDIT
+    name: str = PLAIN_EDIT
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    masks: tuple[str, ...] = (NO_MASK,)  # of MASKS
+    guidance: tuple[float, ...] = ()  # of the edit; none: that of sampling
+    methods: tuple[str, ...] = ()  # names or labels of the methods that it is tried with; none: all
+
+
 def methods_of(plan: Plan) -> list[Named]:
     """The methods of a plan in order, baselines last.
 
@@ -71,17 +88,10 @@ def methods_of(plan: Plan) -> list[Named]:
 def _named(text: str, plan: Plan) -> Named:
     from unsample.methods import get_method, parse_settings
 
-    match = _ENTRY.fullmatch(text)
-    if match is None:
-        raise BadOption(f"a method of a plan is NAME or NAME[key=value,...]; got {shown(text)}")
-    name, parts = match[1], [part.strip() for part in split_outside(match[2] or "", ",") if part.strip()]
+    name, parts, pairs = _parsed(text, "method")
     zero = BASELINES.get(name) == "recovered"
     if not zero:
         get_method(name)
-    pairs = [tuple(side.strip() for side in part.split("=", 1)) for part in parts]
-    if any(len(pair) != 2 for pair in pairs):
-        raise BadOption(f"settings in {shown(text)} are key=value, separated by commas")
-    _check_once([pair[0] for pair in pairs], text)
     own = {pair[0]: _value(pair[0], pair[1], text) for pair in pairs if pair[0] in OF_A_METHOD}
     if own.get("quick") and any(pair[0] == "preset" for pair in pairs):
         raise BadOption(f"preset and quick = true of a method are two presets; give one of them: {shown(text)}")
@@ -97,10 +107,68 @@ def _named(text: str, plan: Plan) -> Named:
     method = get_method(name, dict(settings))
     said = own.get("inversion_guidance", plan.inversion_guidance)
     inverted = 1.0 if said == SAME else method.inverts_at(said, guidable=True)
-    kept = [part for part, pair in zip(parts, pairs, strict=True) if pair[0] not in CHOOSING]
-    label = f"{name}[{','.join(kept)}]" if kept else name
+    label = _label(name, [part for part, pair in zip(parts, pairs, strict=True) if pair[0] not in CHOOSING])
     chosen |= {"strength": own.get("strength", plan.strength), "same": said == SAME, "unsaid": said is None}
     return Named(label, name, settings, inverted, **chosen)
+
+
+def editors_of(plan: Plan) -> list[Edited]:
+    """The editors of a plan in order; of one that does not edit, a prompt swap that is never asked for.
+
+    Raises:
+        UnknownName: no such editor, setting or mask. BadOption: a text that is no editor, or a setting that cannot be.
+    """
+    return [_edited(text, plan) for text in plan.editors]
+
+
+def _edited(text: str, plan: Plan) -> Edited:
+    from unsample.edits import get_editor, parse_settings
+
+    name, parts, pairs = _parsed(text, "editor")
+    get_editor(name)
+    own = {key: _listed(key, value, text) for key, value in pairs if key in OF_AN_EDITOR}
+    settings = parse_settings(name, [pair for pair in pairs if pair[0] not in OF_AN_EDITOR])
+    get_editor(name, dict(settings))
+    label = _label(name, [part for part, pair in zip(parts, pairs, strict=True) if pair[0] not in OF_AN_EDITOR])
+    chosen = {"guidance": own.get("guidance", plan.edit_guidance), "masks": own.get("mask", plan.masks)}
+    return Edited(label, name, settings, methods=own.get("methods", ()), **chosen)
+
+
+def _listed(key: str, text: str, entry: str) -> tuple[Any, ...]:
+    """The values of one of `OF_AN_EDITOR` in brackets: `3`, `[1,3]`, `given`, `[ddim,null_text]`."""
+    if key == "guidance":
+        value = _value(key, text, entry)
+        return tuple(value)
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    words = tuple(part.strip() for part in split_outside(inner, ",") if part.strip())
+    if key == "mask":
+        from unsample.bench.plan import typed
+
+        return tuple(typed("masks", words))
+    if not words or len({*words}) < len(words):
+        raise BadOption(f"methods in {shown(entry)} are different methods of the plan, at least one; got {shown(text)}")
+    return words
+
+
+def _parsed(text: str, kind: str) -> tuple[str, list[str], list[tuple[str, str]]]:
+    """Name, parts and settings of `NAME[key=value,...]`."""
+    match = _ENTRY.fullmatch(text)
+    if match is None:
+        raise BadOption(f"{_a(kind)} of a plan is NAME or NAME[key=value,...]; got {shown(text)}")
+    parts = [part.strip() for part in split_outside(match[2] or "", ",") if part.strip()]
+    pairs = [tuple(side.strip() for side in part.split("=", 1)) for part in parts]
+    if any(len(pair) != 2 for pair in pairs):
+        raise BadOption(f"settings in {shown(text)} are key=value, separated by commas")
+    _check_once([pair[0] for pair in pairs], text)
+    return match[1], parts, [(pair[0], pair[1]) for pair in pairs]
+
+
+def _label(name: str, kept: Sequence[str]) -> str:
+    return f"{name}[{','.join(kept)}]" if kept else name
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "editor" else f"a {kind}"
 
 
 def _check_once(keys: Sequence[str], entry: str) -> None:
@@ -136,28 +204,46 @@ def _own(key: str, value: Any) -> Any:
     return int(value)
 
 
-def text_of(entry: Any) -> Any:
+def text_of(entry: Any, kind: str = "method") -> Any:
     """A method of a plan as text: `{name = "edict[p=0.9]", inversion_guidance = 3}` is `edict[p=0.9,inversion_...=3]`.
 
+    Args:
+        entry: a text, which stays as it is, or a table.
+        kind: method, or editor.
+
     Raises:
-        UnknownName: a key that a method has not. BadOption: no name, or a value that cannot be.
+        UnknownName: a key that it has not. BadOption: no name, or a value that cannot be.
     """
     if not isinstance(entry, Mapping):
         return entry.strip() if isinstance(entry, str) else entry
+    keys = ("name", "settings", "preset", *_OWN[kind])
     for key in entry:
-        if key not in KEYS:
-            raise unknown_name("key of a method", key, KEYS)
+        if key not in keys:
+            raise unknown_name(f"key of {_a(kind)}", key, keys)
     match = _ENTRY.fullmatch(entry["name"].strip() if is_text(entry.get("name")) else "")
     if match is None:
-        raise BadOption(f"a method of a plan needs a name, such as {_EXAMPLE}; got {shown(entry)}")
+        raise BadOption(f"{_a(kind)} of a plan needs a name, such as {_EXAMPLES[kind]}; got {shown(entry)}")
     preset = {"preset": entry["preset"]} if "preset" in entry else {}
     settings = entry.get("settings", {})
     if not isinstance(settings, Mapping):
-        raise BadOption(f"settings of a method are a table, such as {{num_iters = 5}}; got {shown(settings)}")
+        raise BadOption(f"settings of {_a(kind)} are a table, such as {{num_iters = 5}}; got {shown(settings)}")
     inner = [match[2]] if match[2] else []
     inner += [f"{key}={_text(key, value)}" for key, value in [*_flat(preset), *_flat(settings)]]
-    inner += [f"{key}={_toml(_own(key, entry[key]))}" for key in OF_A_METHOD if key in entry]
-    return f"{match[1]}[{','.join(inner)}]" if inner else match[1]
+    if kind == "method":
+        inner += [f"{key}={_toml(_own(key, entry[key]))}" for key in OF_A_METHOD if key in entry]
+    else:
+        inner += [f"{key}={_words(key, entry[key])}" for key in OF_AN_EDITOR if key in entry]
+    return _label(match[1], inner)
+
+
+def _words(key: str, value: Any) -> str:
+    """The value of one of `OF_AN_EDITOR` as it is written in brackets."""
+    if key == "guidance":
+        return _toml(_own(key, value))
+    words = value if isinstance(value, list | tuple) else [value]
+    if not words or not all(map(is_text, words)):
+        raise BadOption(f"{key} of an editor is a word, or a list of words; got {shown(value)}")
+    return words[0] if len(words) == 1 and "," not in words[0] else f"[{','.join(words)}]"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

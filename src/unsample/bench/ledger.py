@@ -24,7 +24,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from unsample.bench.layout import KEYS, LAYOUT, TABLES, Broken, Items, Standing, check_tables, check_texts, standing_of
+from unsample.bench.layout import (
+    BEFORE_EDITORS,
+    LAYOUT,
+    TABLES,
+    Broken,
+    Items,
+    Standing,
+    check_tables,
+    check_texts,
+    create,
+    standing_of,
+    upgrade,
+)
 from unsample.bench.parts import STOPPED, Apart, cell_id, part_of
 from unsample.bench.plan import Plan, make_plan
 from unsample.bench.rows import read_plan, read_row, read_set
@@ -80,16 +92,18 @@ class Ledger:
                     raise sqlite3.OperationalError("it has several names (hard links), and SQLite would lose rows")
                 self._db = sqlite3.connect(there, PATIENCE, isolation_level=None)
                 layout = check_tables(self._db, whole=os.path.lexists(folder / PLAN))
-                if layout not in (None, LAYOUT):
+                if layout not in (None, BEFORE_EDITORS, LAYOUT):
                     raise BadInput(f"{str(folder)!r} holds a run of an earlier version, which is read and not written")
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
             if layout is None:
                 with self._changing():
-                    for name, columns in TABLES.items():
-                        told = f"{', '.join(columns)}, PRIMARY KEY ({', '.join(columns[: KEYS[name]])})"
-                        self._db.execute(f"CREATE TABLE {name} ({told})")
+                    for name in TABLES:
+                        create(self._db, name)
                     self._db.execute(f"PRAGMA user_version={LAYOUT}")
+            elif layout == BEFORE_EDITORS:
+                with self._changing():
+                    upgrade(self._db)
         except BaseException:
             self._lock.close()
             raise
@@ -100,7 +114,7 @@ class Ledger:
             self._db.execute("DELETE FROM items")
             self._put("items", [(data, *pair) for data, ids in items.items() for pair in enumerate(ids)])
             self._put("broken", [(*key, reason) for key, reason in broken.items()])
-            self._put("apart", [(*a.part, a.kind, a.reason) for a in apart])
+            self._put("apart", [(*part, a.kind, a.reason) for part, a in {a.part: a for a in apart}.items()])
 
     def take_up(self) -> None:
         """Forget what was stopped, and the cells that had failed by then, so that they are tried again."""
@@ -181,7 +195,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunData:
     statuses = {name: str(row["status"]) for name, row in rows.items()}
     in_order = sorted(rows.values(), key=lambda row: row["order"])  # as planned, never by who was ready first
     broken = list(dict.fromkeys((item, reason) for (_, item), reason in standing.broken.items()))
-    of_sets = sorted(measured.values(), key=part_of)
+    of_sets = sorted(measured.values(), key=lambda row: part_of(row).cell(""))
     return RunData(plan, in_order, broken, place, replace(standing, statuses=statuses), of_sets)
 
 
@@ -357,7 +371,7 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
 def _old_place(db: sqlite3.Connection, folder: Path) -> tuple[str, int] | None:
     """Data set and number of steps of every row of an earlier layout, which had one of each; None for this layout."""
     ((layout,),) = db.execute("PRAGMA user_version")
-    if layout == LAYOUT:
+    if layout:
         return None
     plan = read_plan_file(folder)["plan"]
     steps = plan.get("steps", 50)

@@ -1,17 +1,21 @@
-"""The parts of a plan: a method with a model, at one count of steps and one guidance, on one data set."""
+"""The parts of a plan: a method with a model, its steps and guidance, on one data set, by one editor."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unsample.bench.entries import Named, methods_of
+from unsample.bench.entries import Edited, Named, editors_of, methods_of
 from unsample.bench.plan import Plan, generated, no_run
 from unsample.errors import Incompatible
-from unsample.experiment.setup import BASELINES
-from unsample.preflight.known import known_model
+from unsample.experiment.setup import BASELINES, NO_MASK, PLAIN_EDIT
+from unsample.preflight import rules
+from unsample.preflight.known import KnownModel, known_model
+
+if TYPE_CHECKING:
+    from unsample.methods import Method
 
 STOPPED, NOT_APPLICABLE = "stopped", "not applicable"
 
@@ -24,14 +28,33 @@ class Part(NamedTuple):
     method: str  # label
     steps: int
     guidance: float  # of sampling
+    editor: str = PLAIN_EDIT  # label
+    mask: str = NO_MASK
+    edit_guidance: float | None = None  # None: that of sampling
+
+    @property
+    def edits(self) -> str:
+        """By what it edits: `p2p, mask given, w 3`; nothing of what is as it is without editors."""
+        said = [self.editor] if (self.editor, self.mask) != (PLAIN_EDIT, NO_MASK) else []
+        said += [f"mask {self.mask}"] if self.mask != NO_MASK else []
+        return ", ".join(said + ([] if self.edit_guidance is None else [f"w {self.edit_guidance:g}"]))
+
+    @property
+    def edited_at(self) -> float:
+        """The guidance of the edit."""
+        return self.guidance if self.edit_guidance is None else self.edit_guidance
 
     def cell(self, item: str) -> str:
         """What the cell of an item is called within its run."""
-        return f"{self.dataset}|{self.steps}|{self.model}|{self.method}|{self.guidance:g}|{item}"
+        edits = f"{self.edits}|" if self.edits else ""
+        return f"{self.dataset}|{self.steps}|{self.model}|{self.method}|{edits}{self.guidance:g}|{item}"
 
     def told(self, several: Several) -> str:
         """In words: `null_text with scenes-ddpm at guidance 1`; what is one for the whole plan is left out."""
-        more = (f", {self.steps} steps" if several.steps else "") + (f", on {self.dataset}" if several.datasets else "")
+        more = f", edited by {self.edits}" if self.edits else ""
+        more += (f", {self.steps} steps" if several.steps else "") + (
+            f", on {self.dataset}" if several.datasets else ""
+        )
         return f"{self.method} with {self.model} at guidance {self.guidance:g}{more}"
 
 
@@ -49,7 +72,7 @@ class Several(NamedTuple):
 
 def part_of(row: Mapping[str, object]) -> Part:
     """Whose cell a row is."""
-    return Part(*(row[name] for name in Part._fields))  # type: ignore[arg-type]
+    return Part(**{name: row[name] for name in Part._fields if name in row or name not in Part._field_defaults})  # type: ignore[arg-type]
 
 
 def cell_id(row: Mapping[str, object]) -> str:
@@ -71,19 +94,24 @@ class Apart:
 
 
 class Planned(NamedTuple):
-    """A part of a plan, and its method as it is in its cells."""
+    """A part of a plan, with its method and its editor as they are in its cells."""
 
     part: Part
     named: Named
+    edited: Edited = Edited()
+    again: bool = False  # it differs from another one by how it edits, and only that is measured
 
     def ids(self, items: Mapping[str, Sequence[str]]) -> Sequence[str]:
         """Its items, of those of every data set."""
         return items.get(self.part.dataset, ())[: self.named.items]
 
+    def stages(self, plan: Plan) -> tuple[str, ...]:
+        """What is measured of it."""
+        return ("edit",) if self.again else plan.stages[self.part.dataset]
+
     def pictured(self, plan: Plan) -> tuple[str, ...]:
         """The stages of which pictures are written."""
-        stages = plan.stages[self.part.dataset]
-        return tuple(s for s in stages if s != "recovered" and BASELINES.get(self.named.name, s) == s)
+        return tuple(s for s in self.stages(plan) if s != "recovered" and BASELINES.get(self.named.name, s) == s)
 
 
 def parts_of(plan: Plan, unguided: Collection[str] = ()) -> list[Planned]:
@@ -93,13 +121,28 @@ def parts_of(plan: Plan, unguided: Collection[str] = ()) -> list[Planned]:
         plan: the plan.
         unguided: its models that take no prompt, so that there is nothing to guide away from.
     """
-    named, found = methods_of(plan), []
+    named, editors, found = methods_of(plan), editors_of(plan), []
     all_steps, scales = (dict.fromkeys(v for m in named for v in getattr(m, key)) for key in ("steps", "guidance"))
     taken = {(n, w) for m in named if not m.baseline for n in m.steps for w in m.guidance}
     for (data, stages), model, n, w, m in product(plan.stages.items(), plan.models, all_steps, scales, named):
         here = n in m.steps and w in m.guidance and (n, w) in taken
-        if here and (not m.baseline or BASELINES[m.name] in stages):
-            found.append(Planned(Part(data, model, m.label, n, w), m.at(w, model not in unguided)))
+        if not here or (m.baseline and BASELINES[m.name] not in stages):
+            continue
+        part, at = Part(data, model, m.label, n, w), m.at(w, model not in unguided)
+        if m.baseline or "edit" not in stages:
+            found.append(Planned(part, at))
+            continue
+        for k, (how, edited) in enumerate(_edits(editors, m, w)):
+            found.append(Planned(part._replace(**how), at, edited, again=k > 0))
+    return found
+
+
+def _edits(editors: Sequence[Edited], named: Named, guidance: float) -> list[tuple[dict[str, Any], Edited]]:
+    """How the cells of a method at one guidance of sampling edit: what `Part` says of it, and the editor."""
+    found = []
+    for e in (e for e in editors if not e.methods or {named.name, named.label} & {*e.methods}):
+        scales = dict.fromkeys(None if w == guidance else w for w in e.guidance or (guidance,))
+        found += [({"editor": e.label, "mask": m, "edit_guidance": w}, e) for m, w in product(e.masks, scales)]
     return found
 
 
@@ -125,16 +168,35 @@ def examine(plan: Plan) -> Examined:
     unguided = frozenset(name for name, model in known.items() if model.takes_prompt is False)
     lost: dict[Part, str] = {}
     every = parts_of(plan, unguided)
-    for part, named in every:
+    for planned in every:
+        part, named = planned.part, planned.named
         method = get_method("ddim") if named.baseline else get_method(named.name, dict(named.settings))
         reason = known[part.model].why_not(method, (part.guidance, named.inversion_guidance))
+        if reason is None and planned.stages(plan) == ("edit",) and part.edits:
+            reason = _no_edit(method, part, planned.edited, known[part.model])
         if (method.needs_trajectory or named.name == "zero") and not generated(part.dataset):
             reason = no_run(named.label, repr(part.dataset))
         if reason is not None:
             lost[part] = reason
-    for kind in ("method", "model"):
+    for kind in ("method", "model", "editor"):
         for name in dict.fromkeys(getattr(p.part, kind) for p in every):
             parts = [p.part for p in every if getattr(p.part, kind) == name]
             if all(part in lost for part in parts):
                 raise Incompatible(f"{name}: {lost[parts[0]]}")
     return Examined([Apart(part, NOT_APPLICABLE, reason) for part, reason in lost.items()], unguided)
+
+
+def _no_edit(method: Method, part: Part, edited: Edited, model: KnownModel) -> str | None:
+    """Why a method and an editor do not go together, with this model, under this guidance; None where they do."""
+    from unsample.edits import get_editor
+
+    editor = get_editor(edited.name, dict(edited.settings))
+    try:
+        rules.check_edits(method, editor, part.mask != NO_MASK)
+    except Incompatible as error:
+        return str(error)
+    if editor.needs_source_prompt and model.takes_prompt is False:
+        return f"editor {editor.name} works on prompts, and {model.name} takes none"
+    if method.edits_as_fitted and part.edited_at != part.guidance:
+        return f"{method.name} edits under the guidance that it was fitted with alone, {part.guidance:g}"
+    return None

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from unsample.bench.entries import SAME, methods_of, text_of
+from unsample.bench.entries import SAME, editors_of, methods_of, text_of
 from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, shown, unknown_name
-from unsample.experiment.setup import STAGES
+from unsample.experiment.setup import MASKS, NO_MASK, PLAIN_EDIT, STAGES
 from unsample.numeric import is_real, is_text, is_whole
 from unsample.wording import of
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of rows and keys; a change of numbers at the same settings makes it another one
 SHIPPED = ("quick", "zeng", "easyinv", "editing", "pie_bench")
-RENAMED = {"model": "models", "method": "methods", "metric": "metrics", "clip": "clip_model"}  # the latter in format 1
+RENAMED = {"model": "models", "method": "methods", "metric": "metrics", "editor": "editors", "mask": "masks"}
+RENAMED |= {"clip": "clip_model"}  # in format 1
 _KINDS: dict[type, Callable[[object], bool]] = {  # what a value of a field's type is
     bool: lambda value: isinstance(value, bool),
     int: lambda value: is_whole(value) and abs(value) < 2**63,
@@ -49,6 +50,9 @@ class Plan:
     steps: tuple[int, ...] = (50,)
     strength: float | None = None  # None: each method's own
     edit: bool = False
+    editors: tuple[str, ...] = (PLAIN_EDIT,)  # `p2p`, `p2p[cross_steps=0.4]`: what an edit takes of its source
+    masks: tuple[str, ...] = (NO_MASK,)  # of MASKS, of editors that say none of their own
+    edit_guidance: tuple[float, ...] = ()  # of editors that say none of their own; none: that of sampling
     seed: int = 0
     dtype: str = "float32"
     quick: bool = False  # every method's quick preset
@@ -58,7 +62,8 @@ class Plan:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that can change a result."""
-        return digest({"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "docs"}})
+        same = ("docs", *unsaid(self))
+        return digest({"format": FORMAT, **{k: v for k, v in asdict(self).items() if k not in same}})
 
     @property
     def stages(self) -> dict[str, tuple[str, ...]]:
@@ -76,6 +81,11 @@ class Plan:
         from unsample.metrics.table import METRICS
 
         return tuple(name for name in self.metrics if METRICS[name.partition("[")[0]].compute is None)
+
+
+def unsaid(plan: Plan) -> list[str]:
+    """The later keys that say nothing in a plan, which is what it was before there were such keys."""
+    return [key for key in ("editors", "masks", "edit_guidance") if getattr(plan, key) == getattr(Plan, key)]
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -128,6 +138,11 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     if "methods" in values:
         asked = values["methods"]
         values["methods"] = [text_of(m) for m in (asked if isinstance(asked, list | tuple) else [asked])]
+    if "editors" in values:
+        asked = values["editors"]
+        values["editors"] = [text_of(e, "editor") for e in (asked if isinstance(asked, list | tuple) else [asked])]
+    if values.get("edit_guidance") in ((), []):  # as a plan has it that says none
+        del values["edit_guidance"]
     values = {key: typed(key, value) for key, value in values.items()}
     if not values.get("dataset") and not values.get("datasets"):
         raise BadOption("a plan needs dataset, for example scenes:64, or datasets, one a stage")
@@ -164,7 +179,9 @@ def typed(key: str, value: Any) -> Any:
         raise BadOption(f"{key} of a plan must be {what}; got {shown(value)}")
     if len({*values}) < (len(values) or 1):
         raise BadOption(f"{key} must be different values, at least one; got {shown(list(values))}")
-    if key in ("guidance", "inversion_guidance"):
+    for unknown in (v for v in values if key == "masks" and v not in MASKS):
+        raise unknown_name("mask", unknown, MASKS)
+    if key in ("guidance", "inversion_guidance", "edit_guidance"):
         values = tuple(check_guidance(v, key) for v in values)
     if key == "steps":
         with of("steps"):
@@ -183,7 +200,7 @@ def _is_json(value: object) -> bool:
 
 
 def _checked(values: dict[str, Any]) -> Plan:
-    from unsample.bench.docs import read_docs
+    from unsample.bench.docs import EDITING, read_docs
     from unsample.datasets.spec import read_spec
     from unsample.datasets.table import DATASETS
     from unsample.media.pictures import Fit
@@ -213,11 +230,38 @@ def _checked(values: dict[str, Any]) -> Plan:
         raise BadOption(
             f"methods must be different; {twice[0]} stands there twice: give it a list of guidance or steps"
         )
+    _check_editors(plan)
     _check_trajectories(plan)
     _check_metrics(plan)
     if plan.docs:
-        read_docs(plan.docs, plan.metrics, [stage for stages in plan.stages.values() for stage in stages])
+        docs = read_docs(plan.docs, plan.metrics, [stage for stages in plan.stages.values() for stage in stages])
+        axes = dict(zip(EDITING, ("editors", "masks", "edit_guidance"), strict=True))
+        editors = editors_of(plan)
+        several = {
+            "editor": len(editors) > 1,
+            "mask": len({m for e in editors for m in e.masks}) > 1,
+            "edit w": any(len(e.guidance) > 1 for e in editors),
+        }
+        if lacking := [c for c, more in several.items() if more and c not in docs.columns]:
+            raise BadOption(f"the plan has several {axes[lacking[0]]}, so columns in docs must hold {lacking[0]!r}")
     return plan
+
+
+def _check_editors(plan: Plan) -> None:
+    if not plan.edit and (said := sorted({"editors", "masks", "edit_guidance"} - {*unsaid(plan)})):
+        raise BadOption(f"{' and '.join(said)} of a plan are of edits, and the plan does not edit; say edit = true")
+    editors, asked = editors_of(plan), [m for m in methods_of(plan) if not m.baseline]
+    methods = {name for m in asked for name in (m.label, m.name)}
+    labels = [e.label for e in editors]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise BadOption(
+            f"editors must be different; {twice[0]} stands there twice: give it a list of guidance or masks"
+        )
+    for unknown in (name for e in editors for name in e.methods if name not in methods):
+        raise unknown_name("method of an editor, of those of the plan", unknown, sorted(methods))
+    tried = {name for e in editors for name in e.methods or methods}
+    if left := [m.label for m in asked if not {m.label, m.name} & tried]:
+        raise BadOption(f"no editor of the plan is tried with {left[0]}; add one, or leave the method out")
 
 
 def generated(spec: str) -> bool:
@@ -303,4 +347,4 @@ def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def plain(plan: Plan) -> dict[str, Any]:
     """A plan as JSON takes it; keys that say nothing are left out."""
     found = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(plan).items()}
-    return {k: v for k, v in found.items() if v is not None and v != {}}
+    return {k: v for k, v in found.items() if v is not None and v != {} and k not in unsaid(plan)}

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from unsample.bench.plan import FORMAT
 from unsample.errors import BadInput
+from unsample.experiment.setup import NO_MASK, PLAIN_EDIT
 from unsample.media.files import name_parts
 
 ARTEFACTS = "artefacts"
@@ -67,6 +68,11 @@ class PartRow(_Open):
     inversion_guidance: Amount
     strength: Amount | None = None  # as the plan has it; None: the method's own
     steps: Count
+    editor: Name = PLAIN_EDIT  # the label; this and what follows is not in rows from before there were editors
+    editor_name: Name = PLAIN_EDIT
+    editor_settings: dict[str, JsonValue] = {}
+    mask: Name = NO_MASK  # where the edit was let change the picture; `given` is the item's own
+    edit_guidance: Amount | None = None  # None: that of sampling
 
 
 class SetRow(PartRow):
@@ -106,11 +112,13 @@ class Row(PartRow):
     finished: str | None
     engine: str = ""
     workers: Count = 1
+    edit_nfe: Count | None = None  # of the edit, its source's share included; None: there is none
+    edit_backward: Count | None = None
     nonfinite_at: dict[str, JsonValue] | None = None
     out_of_domain: bool = False  # the model does not know such a picture, or such words
 
 
-OPEN = ("settings", "nonfinite_at", "values")  # columns of which a part may be JSON of any kind
+OPEN = ("settings", "editor_settings", "nonfinite_at", "values")  # columns of which a part may be JSON of any kind
 
 
 class PlanKeys(_Open):
@@ -124,6 +132,7 @@ class PlanKeys(_Open):
     guidance: list[Amount] = []
     steps: list[Count] | Count = []
     edit: bool = False
+    editors: list[str] = []
     quick: bool = False
     docs: dict[str, JsonValue] = {}
 

@@ -204,7 +204,7 @@ class _Driver:
         self.plan, self.ledger, self.how, self.summary, self.observe = plan, ledger, how, summary, observe
         self.waiting = waiting
         self.out = 0  # batches that a worker has
-        self.most: dict[str, int] = {}  # method to the largest batch that fits
+        self.most: dict[tuple[str, str], int] = {}  # method and editor to the largest batch that fits
         self.ended = set(ended)  # parts of the plan of which a cell has ended otherwise than by an error
         self.errors: dict[Part, list[str]] = {}  # what the others' cells failed with
         self.doing: dict[int, object] = {}  # worker to the items (`BatchTask.group`) that it does, or did last
@@ -230,7 +230,7 @@ class _Driver:
         task = next((t for t in self.waiting if t.group not in others), self.waiting[0])
         self.waiting.remove(task)
         self.doing[worker] = task.group
-        while len(task.ids) > self.most.get(task.method, len(task.ids)):
+        while len(task.ids) > self.most.get(_sized(task), len(task.ids)):
             task, rest = task.halves()
             self.waiting.appendleft(rest)
         return task
@@ -255,7 +255,7 @@ class _Driver:
                 raise found["raised"]
             self._stop([t.part for t in (task, *self.waiting) if t.model == task.model], found["error"])
         elif found["kind"] == "memory" and not self.how.batch_size and len(task.ids) > 1:
-            self.most[task.method] = (len(task.ids) + 1) // 2
+            self.most[_sized(task)] = (len(task.ids) + 1) // 2
             self.waiting.extendleft(reversed(task.halves()))
         elif task.attempt < ATTEMPTS:  # alone, so that one bad picture does not fail its neighbours
             again = replace(task, attempt=task.attempt + 1)
@@ -292,6 +292,11 @@ class _Driver:
         self.ledger.stop(apart)
         self.summary.apart += apart
         self.waiting = deque(t for t in self.waiting if t.part not in {a.part for a in apart})
+
+
+def _sized(task: BatchTask) -> tuple[str, str]:
+    """What memory depends on beside the pictures: method and editor."""
+    return task.method, task.part.editor
 
 
 def _engine(place: Workplace, how: How) -> Engine:

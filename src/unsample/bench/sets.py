@@ -102,7 +102,7 @@ def _measured(plan: Plan, planned: Planned, rows: Sequence[Mapping[str, Any]], f
             entry = {"value": score.values[0], "exact": score.exact[0], "reason": score.reasons[0]}
             entry = {"value": None, "exact": False, "reason": reason} if reason else entry
             values[f"{stage}.{name}"] = entry | {"n": len(some), "details": dict(score.details)}
-    return {**about_part(*planned), "values": values, "of": made_of(pairs)}
+    return {**about_part(planned.part, planned.named, planned.edited), "values": values, "of": made_of(pairs)}
 
 
 def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor]]:

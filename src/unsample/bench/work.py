@@ -92,6 +92,7 @@ class Worker:
 
 def setup_of(plan: Plan, task: BatchTask) -> Setup:
     """What a task asks of the experiment: all that is said of plans there is said here."""
+    from unsample.edits import get_editor
     from unsample.methods import get_method
 
     named = task.named
@@ -102,8 +103,10 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
         inversion_guidance=named.inversion_guidance,
         steps=task.part.steps,
         strength=named.strength,
-        stages=tuple(plan.stages[task.part.dataset]),
-        edit_guidance=task.part.guidance,
+        stages=task.stages,
+        edit_guidance=task.part.edited_at,
+        editor=get_editor(task.edited.name, dict(task.edited.settings)),
+        mask=task.part.mask,
         seed=plan.seed,
         fit=plan.fit,
         clip_model=plan.clip_model,
@@ -144,7 +147,7 @@ def _key(worker: Worker, task: BatchTask, item: str) -> str:
     """What a row is a result of, as a hash; `item` is the item's own."""
     plan, named, part = worker.plan, task.named, task.part
     of_plan = {k: getattr(plan, k) for k in ("seed", "dtype", "fit", "clip_model")}
-    of_plan |= {"stages": plan.stages[part.dataset], "inversion_guidance": named.inversion_guidance}
+    of_plan |= {"stages": task.stages, "inversion_guidance": named.inversion_guidance}
     what = {
         "item": item,
         "model": worker.model(task.model).weights_sha256(),
@@ -157,6 +160,8 @@ def _key(worker: Worker, task: BatchTask, item: str) -> str:
         "metrics": list(plan.metrics),
         "format": FORMAT,
     }
+    if part.edits:
+        what["edit"] = [task.edited.name, dict(task.edited.settings), part.mask, part.edited_at]
     return digest(what)
 
 

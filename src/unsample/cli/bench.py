@@ -123,6 +123,27 @@ def run(
     edit: Annotated[
         bool, Option("--edit", help="Edit by the data set's target prompts too.", rich_help_panel=INVERSION)
     ] = False,
+    editors: Annotated[
+        str | None,
+        Option(
+            metavar="NAME[KEY=VALUE,...],...", help="Editors with settings; 'unsample editors' lists them.",
+            rich_help_panel=METHODS, show_default="the plan's, else none",
+        ),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        Option(
+            metavar="NAME[,NAME...]", help="Where edits may change a picture: none, given (the item's own), auto ...",
+            rich_help_panel=METHODS, show_default="the plan's, else none",
+        ),
+    ] = None,
+    edit_guidance: Annotated[
+        str | None,
+        Option(
+            metavar="W[,W...]", help="Guidance of edits.", rich_help_panel=INVERSION,
+            show_default="the plan's, else that of sampling",
+        ),
+    ] = None,
     quick: Annotated[
         bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
     ] = False,
@@ -183,7 +204,9 @@ def run(
     changes["inversion_guidance"] = _scale_or_same("--inversion-guidance", inversion_guidance)
     changes |= {"seed": seed, "edit": edit or None, "quick": quick or None}
     changes |= {"models": _names(model), "methods": _names(methods), "metrics": _names(metrics)}
+    changes |= {"editors": _names(editors), "masks": _names(masks)}
     changes["guidance"] = _numbers("--guidance", guidance, float)
+    changes["edit_guidance"] = _numbers("--edit-guidance", edit_guidance, float)
     changes["steps"] = _numbers("--steps", steps, int)
     changes = {k: v for k, v in changes.items() if v is not None}
     from unsample.bench.parts import examine

@@ -107,12 +107,17 @@ class Findings:
         return about | {
             "nfe": self.inversion.nfe[n],
             "backward": self.inversion.backward[n],
+            **self._cost_of_edit(n),
             "stores": meta["stored"]["what"],
             "stored_ratio": meta["stored"]["size_over_noise"],
             "fitted": meta["stored"]["fitted_to_picture"],
             "out_of_domain": bool(self.outside[n]),
             "exact_by_construction": method.exact and (undone or not method.reversible),
         }
+
+    def _cost_of_edit(self, n: int) -> dict[str, int]:
+        made = self.made.get("edit")
+        return {} if made is None else {"edit_nfe": made.nfe[n], "edit_backward": made.backward[n]}
 
 
 def every(items: Sequence[Item], name: str) -> list[Any] | None:
@@ -142,6 +147,23 @@ def fitted(model: Any, pictures: Sequence[Any], fit: Any) -> Tensor:
 
     given: Any = torch.stack(list(pictures)) if isinstance(pictures[0], torch.Tensor) else list(pictures)
     return as_images(model, given, fit).images
+
+
+def masks_of(model: Any, items: Sequence[Item], fit: Any) -> Tensor | None:
+    """(B, 1, H, W) of 0 and 1: fitted as the pictures were, then cut at one half; None: an item has none."""
+    import torch
+    from PIL import Image
+
+    from unsample.media.masks import mask_of_array
+
+    masks = every(items, "mask")
+    if masks is None:
+        return None
+    size = (model.picture_size[1], model.picture_size[0])
+    if all(tuple(m.shape[-2:]) == size for m in masks):
+        return torch.stack(masks)
+    grey = [Image.fromarray(mask_of_array(m[0]).where).convert("RGB") for m in masks]
+    return (fitted(model, grey, fit)[:, :1] >= 0.5).float()
 
 
 def null(names: Sequence[str] | Mapping[str, Any], count: int, reason: str | None) -> Entries:

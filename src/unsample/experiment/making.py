@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Diverged, Incompatible
-from unsample.experiment.findings import Findings, every, fitted, item_seeds, seeded
-from unsample.experiment.setup import STAGES, Setup
-from unsample.experiment.shared import Shared, key_of
+from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded
+from unsample.experiment.setup import NO_MASK, STAGES, Setup
+from unsample.experiment.shared import Shared, key_of, unshared
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,14 +105,16 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
             **given,
         )
 
+    if found.shared is None or setup.guidance is None or callable(setup.guidance_schedule):
+        return invert()
     # What is fitted may be fitted under the guidance of sampling; without a prompt some guidance is refused.
     apart = method.fit is None and not method.guidance_bound and (found.model.takes_prompt or setup.guidance == 1)
-    if found.shared is None or not apart or setup.guidance is None or isinstance(given.get("images"), list):
-        return invert()
-    asked = (found.model.weights_sha256(), method, setup.seed, setup.seeding, [item.digest() for item in items])
-    guided = setup.guidance != 1  # then what a failure is told of has halves
-    inversion = found.shared.once(key_of("invert", guided, *asked, *given, *given.values()), invert)
-    return _sampled_under(found, inversion, setup.guidance)
+    guided = setup.guidance != 1 if apart else (setup.guidance, setup.guidance_schedule)  # a failure is told of halves
+    asked = [found.model.weights_sha256(), method, setup.seed, setup.seeding, [item.digest() for item in items]]
+    asked += [given[name] for name in given if name != "images"]  # which are the items'
+    asked += [[item.id for item in items]] if isinstance(given.get("images"), list) else []
+    inversion = found.shared.once(key_of("invert", guided, *asked, *given), invert)
+    return _sampled_under(found, inversion, setup.guidance) if apart else inversion
 
 
 def _sampled_under(found: Findings, inversion: Inversion, guidance: float) -> Inversion:
@@ -158,10 +160,24 @@ def _play(found: Findings, inversion: Inversion, method: Method) -> None:
             found.failures["edit"] = "the data set has no target prompt for every picture of the batch"
         else:
             scale = found.edit_guidance = edit_guidance(found.model, inversion, setup.edit_guidance)
-            played(
-                "edit", lambda: unsample.edit(model, inversion, targets, guidance_scale=scale, progress=found.progress)
-            )
+            played("edit", lambda: _edited(found, inversion, targets, scale))
     found.pictures = {stage: made.images.cpu() for stage, made in found.made.items() if stage in setup.stages}
+
+
+def _edited(found: Findings, inversion: Inversion, targets: list[str], guidance: float) -> Images:
+    import unsample
+
+    setup, model = found.setup, found.model
+    given: dict[str, Any] = {"editor": setup.editor, "guidance_scale": guidance, "progress": found.progress}
+    if setup.mask == "given":
+        if (masks := masks_of(model, found.items, setup.fit)) is None:
+            raise Incompatible("the data set has no mask for every picture of the batch")
+        given["mask"] = masks
+    elif setup.mask != NO_MASK:
+        given["mask"] = setup.mask
+    if setup.looks_inside:
+        model = unshared(model)
+    return unsample.edit(model, inversion, targets, **given)
 
 
 def _halfway(found: Findings) -> None:

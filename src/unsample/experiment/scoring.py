@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from unsample.experiment.findings import Entries, Findings, entry, every, fitted, null
+from unsample.experiment.findings import Entries, Findings, entry, every, masks_of, null
 from unsample.experiment.setup import STAGES
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from unsample.metrics import Settings, Subject
 
 UNKNOWN = "the true edit is not known; see the masked metrics"
@@ -64,7 +62,7 @@ def _measured(found: Findings, stage: str, kinds: Mapping[str, str], settings: S
         images=images,
         reference=source,
         truth=truth,
-        mask=_masks(found),
+        mask=masks_of(found.model, found.items, found.setup.fit),
         prompts=[item.prompt or "" for item in found.items],
         target_prompts=[item.target_prompt or "" for item in found.items],
         targets=every(found.items, "target"),
@@ -87,20 +85,3 @@ def _recovered(found: Findings) -> Subject:
         replayed=found.latents("record"),
         between=found.between,
     )
-
-
-def _masks(found: Findings) -> Tensor | None:
-    """(B, 1, H, W): fitted as the pictures were, then cut at one half."""
-    import torch
-    from PIL import Image
-
-    from unsample.media.masks import mask_of_array
-
-    masks = every(found.items, "mask")
-    if masks is None:
-        return None
-    size = (found.model.picture_size[1], found.model.picture_size[0])
-    if all(tuple(m.shape[-2:]) == size for m in masks):
-        return torch.stack(masks)
-    grey = [Image.fromarray(mask_of_array(m[0]).where).convert("RGB") for m in masks]
-    return (fitted(found.model, grey, found.setup.fit)[:, :1] >= 0.5).float()

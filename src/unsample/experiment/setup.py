@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from unsample.edits import Editor, get_editor
 from unsample.errors import unknown_name
 from unsample.methods import Method, get_method
 
@@ -24,7 +25,9 @@ BASELINES: dict[str, str] = {  # what stands in a method's place, and the stage 
     "fresh": "edit",  # fresh noise, sampled with the target prompt
     "zero": "recovered",  # an estimate of 0 for the noise that a picture was sampled from
 }
-EDITORS = ("none",)  # attention editors are to come
+PLAIN_EDIT = "none"  # the editor that swaps the prompt
+NO_MASK = "none"
+MASKS = (NO_MASK, "given", "auto", "attention")  # where an edit may change the picture: `given` is the item's own mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Setup:
     """What is asked: by which method, at which guidance, measured by what.
 
     Raises:
-        UnknownName: no such method or baseline, editor, stage.
+        UnknownName: no such method or baseline, editor, mask, stage.
     """
 
     method: Method | str  # configured, or the name of a method or of a baseline
@@ -44,7 +47,8 @@ class Setup:
     strength: float | None = None  # None: the method's own, else 1
     stages: tuple[str, ...] = ("record", "noise", "recovered")  # of STAGES: what is made and measured
     edit_guidance: float | None = None  # None: the method's own for edits, else 5
-    editor: str = "none"  # what shares attention between source and edit
+    editor: Editor | str = PLAIN_EDIT  # what the edit takes of its source: configured, or its name
+    mask: str = NO_MASK  # of MASKS
     negative_prompt: str | None = None
     seed: int = 0
     seeding: Literal["item", "picture"] = "item"  # of `seed` and the item's digest, or as `unsample.invert` seeds
@@ -53,8 +57,9 @@ class Setup:
     play_noised: bool = False  # whether what a method leaves that stops part way is sampled from as if it were noise
 
     def __post_init__(self) -> None:
-        if self.editor not in EDITORS:
-            raise unknown_name("editor", self.editor, EDITORS)
+        object.__setattr__(self, "editor", get_editor(self.editor))
+        if self.mask not in MASKS:
+            raise unknown_name("mask", self.mask, MASKS)
         if isinstance(self.method, str) and self.method not in BASELINES:
             object.__setattr__(self, "method", get_method(self.method))
         if self.seeding not in ("item", "picture"):
@@ -72,6 +77,11 @@ class Setup:
     def edit(self) -> bool:
         """Whether the target prompts are edited to."""
         return "edit" in self.stages
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the edit reads or changes what happens within the network."""
+        return get_editor(self.editor).steer is not None or self.mask not in (NO_MASK, "given")
 
     @property
     def measured(self) -> list[str]:

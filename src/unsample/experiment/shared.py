@@ -126,6 +126,11 @@ class SharedModel:
         return self._shared.once(key_of(what, self._sha256, *asked), made)
 
 
+def unshared(model: Any) -> Any:
+    """The model itself: what an editor does within the network is not told by what the network was asked."""
+    return model._model if isinstance(model, SharedModel) else model
+
+
 def key_of(*asked: Any) -> bytes:
     """A hash of text, numbers, None, lists, mappings and the bits of tensors."""
     import torch

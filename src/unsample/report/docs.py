@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.bench.docs import TELLING, Docs, Shown, read_docs
+from unsample.bench.docs import COSTS, TELLING, Docs, Shown, read_docs
 from unsample.bench.entries import split_outside
 from unsample.errors import BadInput, BadOption
 from unsample.experiment.setup import STAGES
@@ -202,8 +202,8 @@ def _cell(asked: str | Shown, one: PlannedRow, said: bool) -> str:
     """The text of a cell; `said`: the guidance of inversion has a column of its own."""
     if isinstance(asked, Shown):
         return _figure(asked, one.rows)
-    if asked in ("NFE", "backward"):
-        found = [row[asked.lower()] for row in one.rows if row.get(asked.lower()) is not None]
+    if asked in COSTS:
+        found = [row[COSTS[asked]] for row in one.rows if row.get(COSTS[asked]) is not None]
         return f"{sum(found) / len(found):.0f}" if found else "0"
     counts = Counter(row["dataset"] for row in one.rows if row["status"] != "failed")
     inverted = next((row["inversion_guidance"] for row in one.rows), one.inversion_guidance)
@@ -212,6 +212,9 @@ def _cell(asked: str | Shown, one: PlannedRow, said: bool) -> str:
         "method": _without_guidance(words.line(one.part.method)) if said else words.line(one.part.method),
         "steps": str(one.part.steps),
         "w": words.NOTHING if one.free else f"{one.part.guidance:g}",
+        "editor": words.NOTHING if one.baseline else words.line(one.part.editor),
+        "mask": words.NOTHING if one.baseline else words.line(one.part.mask),
+        "edit w": words.NOTHING if one.free else f"{one.part.edited_at:g}",
         "inverting w": words.NOTHING if one.baseline else f"{inverted:g}",
         "n": str(max(counts.values(), default=0)),
         "made": _made_on(one.rows),
@@ -285,22 +288,24 @@ def planned_rows(run: RunData) -> list[PlannedRow]:
         raise BadInput(f"the plan of {str(run.folder)!r} is one that this version cannot make: {error}") from error
     rows = rows_of(run)
     far = {one.part: one.counts for one in covered(plan, run.standing)}
-    found: dict[tuple[str, str, int, float | None], PlannedRow] = {}
-    for part, named in parts_of(plan):
+    found: dict[tuple[str, str, int, float | None, str], PlannedRow] = {}
+    for planned in parts_of(plan):
+        part, named = planned.part, planned.named
         if part in far and not far[part].planned:  # not applicable
             continue
         free = named.name in UNGUIDED
-        key = part.model, part.method, part.steps, None if free else part.guidance
+        key = part.model, part.method, part.steps, None if free else part.guidance, part.edits
         if free and key in found and found[key].part.guidance != part.guidance:
             continue
         whole = part in far and not far[part].missing
         own = rows.get(part, [])
         one = found.setdefault(key, PlannedRow(part, named.baseline, free, named.inversion_guidance, True, []))
         found[key] = replace(one, whole=one.whole and whole, rows=[*one.rows, *own])
-    labels = [named.label for named in methods_of(plan)]
+    labels, order = [named.label for named in methods_of(plan)], list(found)
 
-    def place(one: PlannedRow) -> tuple[Any, ...]:
-        part = one.part
-        return plan.models.index(part.model), not one.baseline, labels.index(part.method), part.steps, part.guidance
+    def place(key: Any) -> tuple[Any, ...]:
+        part = found[key].part
+        method = plan.models.index(part.model), not found[key].baseline, labels.index(part.method)
+        return *method, part.steps, part.guidance, order.index(key)  # editors in the order of the plan
 
-    return sorted(found.values(), key=place)
+    return [found[key] for key in sorted(found, key=place)]
