@@ -35,9 +35,7 @@ class Part(NamedTuple):
     @property
     def edits(self) -> str:
         """By what it edits: `p2p, mask given, w 3`; nothing of what is as it is without editors."""
-        said = [self.editor] if (self.editor, self.mask) != (PLAIN_EDIT, NO_MASK) else []
-        said += [f"mask {self.mask}"] if self.mask != NO_MASK else []
-        return ", ".join(said + ([] if self.edit_guidance is None else [f"w {self.edit_guidance:g}"]))
+        return edits_of(self._asdict())
 
     @property
     def edited_at(self) -> float:
@@ -68,6 +66,14 @@ class Several(NamedTuple):
     def of(plan: Plan) -> Several:
         """Of a plan."""
         return Several(len({n for m in methods_of(plan) for n in m.steps}) > 1, len(plan.stages) > 1)
+
+
+def edits_of(row: Mapping[str, Any]) -> str:
+    """`Part.edits` of a row, which may be from before there were editors."""
+    editor, mask, scale = row.get("editor", PLAIN_EDIT), row.get("mask", NO_MASK), row.get("edit_guidance")
+    said = [editor] if (editor, mask) != (PLAIN_EDIT, NO_MASK) else []
+    said += [f"mask {mask}"] if mask != NO_MASK else []
+    return ", ".join(said + ([] if scale is None else [f"w {scale:g}"]))
 
 
 def part_of(row: Mapping[str, object]) -> Part:

@@ -15,7 +15,9 @@ from typing import Any
 from unsample.bench.coverage import Covered
 from unsample.bench.entries import Named, drift_of
 from unsample.bench.ledger import FINISHED
+from unsample.bench.parts import edits_of
 from unsample.errors import UnsampleError
+from unsample.experiment.setup import NO_MASK, PLAIN_EDIT
 from unsample.numeric import is_real
 from unsample.report import statistics, words
 from unsample.report.columns import Column, columns
@@ -68,7 +70,7 @@ class Cell:
 class MethodRow:
     """A row of the tables."""
 
-    label: str
+    method: str  # its label in the plan
     rows: Sequence[Row]
     missing: int  # items that it shall have a row of, and has none
     baseline: bool = False
@@ -76,6 +78,14 @@ class MethodRow:
     stopped: str = ""  # why it was run no further
     drift: str = ""  # why its reconstructions are off, whatever the inversion was worth
     cells: Mapping[str, Cell] = field(default_factory=dict)
+    editor: str = PLAIN_EDIT
+    mask: str = NO_MASK
+    edits: str = ""  # `p2p, mask given, w 3`; nothing of what is as it is without editors
+
+    @property
+    def label(self) -> str:
+        """What it is called where a row stands alone."""
+        return f"{self.method} + {self.edits}" if self.edits else self.method
 
     def count(self, *statuses: str) -> int:
         """How many of its cells ended so."""
@@ -198,7 +208,7 @@ def _block(
     cells: list[dict[str, Cell]] = [{} for _ in everyone]
     for column in found:
         if column.of_set:
-            made = [_of_set(column, [r for r in whole if r["method"] == m.label]) for m in everyone]
+            made = [_of_set(column, [r for r in whole if _whose(r)[1:] == (m.method, m.edits)]) for m in everyone]
             shared[column.key] = max((cell.pictures or 0 for cell in made if cell), default=0)
         else:
             values = [collected(method.rows, column, everywhere) for method in everyone]
@@ -226,18 +236,26 @@ def _of_set(column: Column, rows: Sequence[Row]) -> Cell | None:
 
 def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[MethodRow]:
     """Every method that has a row, or shall have one, in the order of the rows and then of the plan."""
-    planned = {(part.baseline, part.part.method): part for part in parts}
+    planned = {(part.baseline, part.part.method, part.part.edits): part for part in parts}
     items, found = {row["item"] for row in rows}, []
-    for baseline, label in dict.fromkeys([*((bool(r.get("baseline")), r["method"]) for r in rows), *planned]):
-        own = [row for row in rows if row["method"] == label and bool(row.get("baseline")) == baseline]
+    for whose in dict.fromkeys([*map(_whose, rows), *planned]):
+        baseline, label, edits = whose
+        own, part = [row for row in rows if _whose(row) == whose], planned.get(whose)
+        how: Row = own[0] if own else part.part._asdict() if part else {}
+        told = {"editor": str(how.get("editor", PLAIN_EDIT)), "mask": str(how.get("mask", NO_MASK)), "edits": edits}
         drifts = words.line(_drift(own[0])) if own else ""
-        method = MethodRow(label, own, len(items - {row["item"] for row in own}), baseline, drift=drifts)
-        part = planned.get((baseline, label))
+        missing = len(items - {row["item"] for row in own})
+        method = MethodRow(label, own, missing, baseline, drift=drifts, **told)
         if part is not None:
             stopped = part.apart.reason if part.apart else ""
             method = replace(method, missing=part.counts.missing, left_out=part.counts.left_out, stopped=stopped)
         found.append(method)
     return found
+
+
+def _whose(row: Row) -> tuple[bool, str, str]:
+    """Whether it is a baseline's, its label, and how was edited."""
+    return bool(row.get("baseline")), row["method"], edits_of(row)
 
 
 def _drift(row: Row) -> str:
