@@ -52,12 +52,6 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "Bram Wallace and Akash Gokul and Nikhil Naik",
         2022,
     ),
-    "2211.12572": (
-        "tumanyan2022plug",
-        "Plug-and-Play Diffusion Features for Text-Driven Image-to-Image Translation",
-        "Narek Tumanyan and Michal Geyer and Shai Bagon and Tali Dekel",
-        2022,
-    ),
     "2302.03027": (
         "parmar2023zero",
         "Zero-shot Image-to-Image Translation",
@@ -68,12 +62,6 @@ _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title
         "huberman2024edit",
         "An Edit Friendly {DDPM} Noise Space: Inversion and Manipulations",
         "Inbar Huberman-Spiegelglas and Vladimir Kulikov and Tomer Michaeli",
-        2023,
-    ),
-    "2304.08465": (
-        "cao2023masactrl",
-        "{MasaCtrl}: Tuning-Free Mutual Self-Attention Control for Consistent Image Synthesis and Editing",
-        "Mingdeng Cao and Xintao Wang and Zhongang Qi and Ying Shan and Xiaohu Qie and Yinqiang Zheng",
         2023,
     ),
     "2305.04441": (

@@ -91,7 +91,10 @@ class EditorCase:
 def _inversion(model: str, pairs: tuple[tuple[str, str], ...], method: str, dtype: torch.dtype) -> Any:
     loaded, sources = trained.network(model, dtype), [source for source, _ in pairs]
     made = unsample.sample(loaded, sources, num_inference_steps=STEPS, guidance_scale=1.0, progress=False)
-    scales = {"sampling_guidance_scale": GUIDANCE, "guidance_scale": GUIDANCE if method == "edict" else 1.0}
+    scales: dict[str, Any] = {
+        "sampling_guidance_scale": GUIDANCE,
+        "guidance_scale": GUIDANCE if method == "edict" else 1.0,
+    }
     return unsample.invert(
         loaded, latents=made.latents, prompt=sources, method=method, num_inference_steps=STEPS, progress=False, **scales
     )

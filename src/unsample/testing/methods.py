@@ -133,7 +133,12 @@ def it_edits_or_says_why_it_cannot(case: Case) -> None:
 def its_cost_is_what_it_declares(case: Case, steps: int, guided: bool) -> None:
     """Evaluations and backward passes are those of `passes` and `backward`, and no more with an early stop."""
     w, pair = (2.0, 2) if guided else (1.0, 1)
-    walk = {"guidance_scale": w, "sampling_guidance_scale": w, "strength": 1.0, "num_inference_steps": steps}
+    walk: dict[str, Any] = {
+        "guidance_scale": w,
+        "sampling_guidance_scale": w,
+        "strength": 1.0,
+        "num_inference_steps": steps,
+    }
     method = case.stopping(None)
     grid = grid_from_scheduler(case.model.scheduler, steps, timestep_spacing=method.spacing(case.model.scheduler))
     walked = Walked(steps, pair, pair, grid.timesteps[1:])
@@ -152,15 +157,20 @@ def its_cost_is_what_it_declares(case: Case, steps: int, guided: bool) -> None:
 
 def its_exactness_is_what_it_declares(case: Case) -> None:
     """Exact by construction means to rounding: 1e-16 in float64, magnified on the way back; others are not so near."""
-    inversion = case.inversion
-    error = rms(unsample.reconstruct(case.model, inversion).latents - inversion.latents) / rms(inversion.latents)
+    error = _off(case.model, case.inversion)
     if not case.method.exact:
         must(error > 1e-9, f"its record comes back to {error:.2g}: it is exact, let it say so (exact=True)")
         return
     must(error < 1e-8, f"it says that it is exact, and comes back to {error:.2g} in float64")
     single = case.inverted(case.method, latents=case.source.made.latents.float())
-    error = rms(unsample.reconstruct(case.model, single).latents - single.latents) / rms(single.latents)
+    error = _off(case.model, single)
     must(error < 1e-4, f"it says that it is exact, and comes back to {error:.2g} in float32")
+
+
+def _off(model: Any, inversion: unsample.Inversion) -> float:
+    """How far the record comes back from where it began, as a share of it."""
+    assert inversion.latents is not None
+    return rms(unsample.reconstruct(model, inversion).latents - inversion.latents) / rms(inversion.latents)
 
 
 def a_batch_gives_what_single_pictures_give(case: Case) -> None:
@@ -210,12 +220,19 @@ def a_record_is_played_back_under_the_guidance_it_was_fitted_with(case: Case) ->
     """Where `guidance_bound` (or `edits_as_fitted`) is set, other guidance is refused; else it is played."""
     method, inversion = case.method, case.inversion
     other = inversion.meta["sampling_guidance_scale"] + 1
-    bound = {unsample.reconstruct: method.guidance_bound, unsample.edit: method.edits_as_fitted}
-    for verb, holds in bound.items():
+    verbs: tuple[tuple[Any, bool], ...] = (
+        (unsample.reconstruct, method.guidance_bound),
+        (unsample.edit, method.edits_as_fitted),
+    )
+    for verb, holds in verbs:
         if verb is unsample.edit and method.refuses_edit:
             continue
         more = {"prompt": list(PROMPTS)} if verb is unsample.edit else {}
-        for given in ({"guidance_scale": other}, {"guidance_schedule": "cosine", "guidance_scale": other}):
+        each: tuple[dict[str, Any], ...] = (
+            {"guidance_scale": other},
+            {"guidance_schedule": "cosine", "guidance_scale": other},
+        )
+        for given in each:
             if holds:
                 what = f"{verb.__name__} under other guidance"
                 must_refuse(Incompatible, "fitted under guidance", what, verb, case.model, inversion, **more, **given)
@@ -231,7 +248,8 @@ def it_inverts_under_its_own_guidance_unless_told(case: Case) -> None:
     found = case.inversion.meta["guidance_scale"]
     must(found == own, f"it inverts at guidance {found}, and its own is {own}")
     half = replace(method, guidance_scale=0.5)
-    for given, wanted in ({}, 0.5), ({"guidance_scale": 1.0}, 1.0):
+    told: tuple[tuple[dict[str, Any], float], ...] = (({}, 0.5), ({"guidance_scale": 1.0}, 1.0))
+    for given, wanted in told:
         found = case.inverted(half, **given).meta["guidance_scale"]
         must(found == wanted, f"it inverts at guidance {found} where {wanted} is asked")
     if not method.needs_prompt:  # nothing to guide away from

@@ -80,7 +80,8 @@ class Source:
         """The arguments of `invert` for both pictures or one of them."""
         rows = slice(None) if row is None else slice(row, row + 1)
         kept: dict[str, Any] = {"latents": self.made.latents[rows], "prompt": list(PROMPTS)[rows], "method": method}
-        return kept | ({"trajectory": self.made.trajectory[:, rows]} if method.needs_trajectory else {})
+        run: Any = self.made.trajectory
+        return kept | ({"trajectory": run[:, rows]} if method.needs_trajectory else {})
 
 
 @cache
@@ -94,7 +95,7 @@ def wrapped(network: Any, kind: str) -> CallableModel:
     return CallableModel(network, scheduler(kind), sample_shape=(3, 8, 8))
 
 
-def embeddings(count: int = 1) -> dict[str, Tensor]:
+def embeddings(count: int = 1) -> dict[str, Any]:
     """What `wrapped` networks are conditioned on."""
     return {"prompt_embeds": torch.ones(count, 2, 4), "negative_prompt_embeds": torch.zeros(count, 2, 4)}
 

@@ -71,10 +71,11 @@ def it_runs_on_a_trained_network_and_changes_nothing_global(case: Case, dtype: t
     noise = torch.randn(1, *model.sample_shape, generator=seeded(0))
     made = unsample.sample(model, prompt, num_inference_steps=3, noise=noise, keep_trajectory=True)
     before = global_state(model)
-    extra = {"trajectory": made.trajectory} if method.needs_trajectory else {}
+    extra: dict[str, Any] = {"trajectory": made.trajectory} if method.needs_trajectory else {}
+    extra |= {} if method.needs_prompt else {"sampling_guidance_scale": 1.0}
     inversion = unsample.invert(
         model, latents=made.latents, prompt=prompt, method=method, num_inference_steps=3, strength=1.0,
-        guidance_scale=1.0, **({} if method.needs_prompt else {"sampling_guidance_scale": 1.0}), **extra,
+        guidance_scale=1.0, **extra,
     )  # fmt: skip
     again = unsample.reconstruct(model, inversion)
     must_be_as_before(before, model)
