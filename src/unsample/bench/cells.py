@@ -151,8 +151,9 @@ def estimated_nfe(tasks: Sequence[BatchTask]) -> int:
     named = {task.part[:INVERTED]: task.named for task in tasks}  # other edits of it are of the same inversion
     cells = Counter(how for how, _ in {(task.part[:INVERTED], id) for task in tasks for id in task.ids})
     total = 0
-    for (*_, steps, guidance), m in ((how, m) for how, m in named.items() if not m.baseline):
+    for how, m in ((how, m) for how, m in named.items() if not m.baseline):
+        steps, guidance = int(str(how[-2])), how[-1]
         pair, sampling = (1 if scale in (0, 1) else 2 for scale in (m.inversion_guidance, guidance))
         walked = Walked(steps, pair, sampling, tuple(range(1, 1000, max(1000 // steps, 1))))
-        total += get_method(m.name, dict(m.settings)).passes(walked) * cells[(*_, steps, guidance)]
+        total += get_method(m.name, dict(m.settings)).passes(walked) * cells[how]
     return total

@@ -242,7 +242,11 @@ def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[MethodRow]:
         baseline, label, edits = whose
         own, part = [row for row in rows if _whose(row) == whose], planned.get(whose)
         how: Row = own[0] if own else part.part._asdict() if part else {}
-        told = {"editor": str(how.get("editor", PLAIN_EDIT)), "mask": str(how.get("mask", NO_MASK)), "edits": edits}
+        told: dict[str, Any] = {
+            "editor": str(how.get("editor", PLAIN_EDIT)),
+            "mask": str(how.get("mask", NO_MASK)),
+            "edits": edits,
+        }
         drifts = words.line(_drift(own[0])) if own else ""
         missing = len(items - {row["item"] for row in own})
         method = MethodRow(label, own, missing, baseline, drift=drifts, **told)
