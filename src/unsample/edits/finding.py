@@ -85,9 +85,10 @@ def _cut(difference: Tensor) -> Tensor:
 def attended_by(pair: Pair, prompts: Sequence[tuple[str, str]], words: Sequence[str]) -> tuple[Tensor, list[Any]]:
     """Where words have their attention, (T, 1, h, w) of 0 and 1, and of each edit which words.
 
-    Cross-attention, averaged over heads, noises and the layers of at most 16 tokens a side, of each word alone; divided
-    by its largest value, cut at 0.3, and joined: of the words asked for in both prompts, else of those that the edit
-    leaves out in the source's prompt and of those that it adds in its own. It costs 10 network evaluations a prompt.
+    Cross-attention, averaged over heads, noises and the layers of at most 16 tokens a side, of each word alone (of
+    several in one, "large red star", their mean), rescaled to [0, 1], cut at 0.3, and joined: of the words asked for in
+    both prompts, else of those that the edit leaves out in the source's prompt and of those that it adds in its own.
+    It costs 10 network evaluations a prompt.
 
     Args:
         pair: the two predictions.
@@ -138,10 +139,10 @@ def _named(source: str, target: str, words: Sequence[str]) -> tuple[list[str], l
 
 
 def _of_word(model: Any, prompt: str, word: str, maps: Tensor) -> Tensor:
-    """The attention (h, w) of a word, its largest value 1; `maps` (keys, h, w)."""
+    """The attention (h, w) of a word, or of several as one, rescaled to [0, 1]; `maps` (keys, h, w)."""
     tokens = pieces(model, prompt, len(maps), given("mask", "attention")).tokens(word)
     one = maps[list(tokens)].mean(0)
-    return one / one.amax().clamp_min(1e-12)
+    return (one - one.amin()) / (one.amax() - one.amin()).clamp_min(1e-12)
 
 
 def check_words(model: Any, prompts: Sequence[tuple[str | None, str | None]], words: Sequence[str]) -> None:

@@ -361,9 +361,9 @@ def edit(
             them; one for all, or one a picture. A mask of another size is resized, as the picture was (`fit`). Or
             "auto": where the predictions under the two prompts differ (arXiv:2210.11427; "auto:0.7" noises the picture
             to 0.7 of the steps for it, in place of 0.5). Or "attention": of the words that change; of others,
-            "attention:circle". Where the background changes, or a word of size or place, name the object: those words
-            have their attention anywhere. A file of such a name is "./auto". A found mask costs 10 evaluations a
-            prompt.
+            "attention:large red circle". Name all words of the object where a word of the background, of size or of
+            place changes: such words have their attention anywhere. A file of such a name is "./auto". A found mask
+            costs 10 evaluations a prompt.
         mask_feather: standard deviation of its soft edge, in pixels of the picture as the model sees it.
         mask_dilate: by how many cells of the state it grows first (a cell is what one number of the latents stands for:
             8x8 pixels of Stable Diffusion). With 0 the old picture often shines through around the edit.
