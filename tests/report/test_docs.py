@@ -212,6 +212,22 @@ def test_a_pooled_column_is_weighted_and_what_diverged_stands_beside_it(tmp_path
     assert "| ddim | 2026-01-01 | 0, 1 diverged |" in path.read_text()
 
 
+def test_a_column_may_be_of_one_kind_of_edit_and_a_pooled_one_says_its_interval(tmp_path: Path) -> None:
+    gain = {"title": "g", "value": "edit.edit_gain", "show": "pooled", "weight": "edit.edit_size", "of": "place"}
+    docs = {**DOCS, "columns": ["method", "made", gain | {"interval": True}, gain | {"title": "c", "of": "colour"}]}
+    folder = run(tmp_path / "r", {}, docs=docs, edit=True)
+    given = {"dataset": PLAN_OF["dataset"], "model": "scenes-mixture", "steps": 3}
+    cells = [("tune-0", 1.0, 0.3, "place"), ("tune-1", 0.0, 0.1, "place"), ("tune-2", 0.5, 0.1, "colour")]
+    with Ledger(folder) as ledger:
+        ledger.add([
+            row(id, "ddim", **given, changed=kind, values={"edit.edit_gain": value(g), "edit.edit_size": value(size)})
+            for id, g, size, kind in cells
+        ])  # fmt: skip
+    write_docs([folder], path := document(tmp_path))
+    # residuals 0.3 (1 - .75) and 0.1 (0 - .75): 1.96 sqrt(2 (0.075^2 + 0.075^2)) / 0.4
+    assert "| ddim | 2026-01-01 | 0.75 ± 0.7 | 0.5 |" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -222,6 +238,7 @@ def test_a_pooled_column_is_weighted_and_what_diverged_stands_beside_it(tmp_path
         ({"columns": ["method", "made", FIGURE | {"value": "nose.psnr"}]}, "did you mean 'noise'"),
         ({"columns": ["method", "made", FIGURE | {"show": "pooled"}]}, "weight"),
         ({"columns": ["method", "made", FIGURE | {"titel": "x"}]}, "titel"),
+        ({"columns": ["method", "made", FIGURE | {"interval": True}]}, "interval"),
         ({"note": "a <!-- end t -->"}, "note"),
         ({"table": "a b"}, "table"),
     ],

@@ -35,11 +35,15 @@ class Shown(_Closed):
     show: Literal["median", "mean", "share", "pooled"]
     weight: Line | None = None  # of `pooled`
     most: float | None = None  # values above it, exact ones too, count as this
+    of: Line | None = None  # the cells of one kind of edit alone: colour, shape, ...
+    interval: bool = False  # of `pooled`: with the half width of its 95 % interval, as of a ratio of two means
 
     @model_validator(mode="after")
     def _weighed(self) -> Shown:
         if (self.show == "pooled") != (self.weight is not None):
             raise ValueError("show = 'pooled' and a weight belong together")
+        if self.interval and self.show != "pooled":
+            raise ValueError("interval is of show = 'pooled'; a mean has its own")
         return self
 
 

@@ -112,6 +112,7 @@ class Row(PartRow):
     finished: str | None
     engine: str = ""
     workers: Count = 1
+    changed: str | None = None  # what kind of edit the item is, where its data set knows
     edit_nfe: Count | None = None  # of the edit, its source's share included; None: there is none
     edit_backward: Count | None = None
     nonfinite_at: dict[str, JsonValue] | None = None

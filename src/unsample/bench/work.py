@@ -136,6 +136,7 @@ def _done(worker: Worker, task: BatchTask) -> dict[str, Any]:
     for n, (place, row) in enumerate(zip(places, found.rows, strict=True)):
         about = base_row(plan, task, place, items[n].id)
         about |= {"key": _key(worker, task, digests[n]), "seed": seeds[n]} | _machine(model)
+        about["changed"] = items[n].changed or items[n].category
         about |= (
             row | dict(worker.running) | {"seconds": found.seconds / len(items), "started": started, "finished": _now()}
         )

@@ -240,7 +240,7 @@ def _made_on(rows: Sequence[Row]) -> str:
 def _figure(asked: Shown, rows: Sequence[Row]) -> str:
     """One number of the cells' values; how many diverged stands beside it."""
     found, weights, lost = [], [], 0
-    for row in rows:
+    for row in (row for row in rows if asked.of in (None, row.get("changed"))):
         entry = row["values"].get(asked.value) or {}
         value = math.inf if entry.get("exact") else entry.get("value")
         if value is None:
@@ -262,7 +262,13 @@ def _said(asked: Shown, found: Sequence[float], weights: Sequence[float | None],
     if asked.show == "pooled":
         pairs = [(v, w) for v, w in zip(found, weights, strict=True) if w is not None]
         whole = math.fsum(w for _, w in pairs)
-        return f"{math.fsum(v * w for v, w in pairs) / whole:.3g}" if whole else words.NOTHING
+        if not whole:
+            return words.NOTHING
+        ratio = math.fsum(v * w for v, w in pairs) / whole
+        if not asked.interval or len(pairs) < 2:
+            return f"{ratio:.3g}"
+        spread = math.fsum((w * (v - ratio)) ** 2 for v, w in pairs) * len(pairs) / (len(pairs) - 1)
+        return f"{ratio:.3g} ± {1.96 * math.sqrt(spread) / whole:.1g}"
     mean = sum(found) / len(found)
     if asked.show == "share" or not math.isfinite(mean):
         return f"{mean:.3g}"
