@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from unsample.edits.base import Asked, Branches, Editor, EditorFacts, Steering
+from unsample.edits.choose import AUTO
 from unsample.edits.ledits import ledits
 from unsample.edits.masactrl import masactrl
 from unsample.edits.none import none
@@ -71,6 +72,14 @@ BUILT_IN: dict[str, EditorFacts] = {
 EDITORS: Table[EditorFacts] = Table("editor", "unsample.editors", BUILT_IN, reserved=("auto",))
 
 
+def _chosen_later(branches: Branches) -> Steering:
+    raise AssertionError("editor auto stands for another one")
+
+
+AUTOMATIC = Editor(name=AUTO, steer=_chosen_later, needs_source_prompt=True, makes_mask=True)
+"""What `unsample.edit` puts another in the place of, by the kind of edit."""
+
+
 def get_editor(editor: str | Editor, settings: dict[str, Any] | None = None) -> Editor:
     """An editor by name, configured; a configured one comes back as it is.
 
@@ -83,6 +92,10 @@ def get_editor(editor: str | Editor, settings: dict[str, Any] | None = None) -> 
     """
     if isinstance(editor, Editor):
         return editor
+    if editor == AUTO:
+        if settings:
+            raise BadOption("editor auto has no settings; name the editor that they are of")
+        return AUTOMATIC
     if not isinstance(editor, str):
         raise BadOption(f"editor must be a name or a configured editor such as edits.p2p(); got {editor!r}")
     if editor not in EDITORS:
@@ -105,6 +118,8 @@ def parse_settings(editor: str, pairs: Iterable[tuple[str, str]]) -> dict[str, A
     Raises:
         UnknownName: no such editor or setting. BadOption: a text that is not of the setting's type.
     """
+    if editor == AUTO:
+        return dict(pairs)  # refused by `get_editor`
     factory = EDITORS[get_editor(editor).name].factory
     return {name: text if name == "preset" else parse_setting(factory, name, text) for name, text in pairs}
 

@@ -6,7 +6,7 @@ words (a word swapped, words added ...) nothing was measured here: what is chose
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -42,13 +42,14 @@ class Choice:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the editor
     guidance_scale: float | None = None  # of the edit; None: the editor's own, else the method's
     mask: str | None = None  # as `unsample.edit(mask=)` takes it
+    paste: bool = False
     measured: bool = True  # whether docs/editing.md has the row
 
     def told(self) -> str:
         """In a sentence."""
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         guided = "" if self.guidance_scale is None else f", guidance {self.guidance_scale:g}"
-        masked = "" if self.mask is None else f", mask {self.mask}"
+        masked = "" if self.mask is None else f", mask {self.mask}" + (", pasted" if self.paste else "")
         ground = "measured in docs/editing.md" if self.measured else "not measured here"
         return f"{SPOKEN[self.kind]}: editor {self.editor}({settings}){guided}{masked} ({ground})"
 
@@ -134,3 +135,60 @@ def _kind(gone: list[str], new: list[str], behind: list[str]) -> Kind:
     if not gone or not new:
         return "removed" if gone else "added"
     return "other" if words <= frozenset().union(*CLASSES.values()) else "swap"
+
+
+BREAKS = {
+    *("a", "an", "the", "of", "on", "in", "at", "with", "and", "or", "to", "by", "under", "over", "near", "behind"),
+    *("against", "from", "into", "beside", "before", "while", "is", "are", "as", "that", "which"),
+}
+"""Words that end a phrase; whatever is no word does too."""
+
+
+def thing(source: str, target: str) -> tuple[list[int], list[int]]:
+    """The words of what an edit changes, as their places in the source's prompt and in the edit's.
+
+    It is the phrase around the words that differ, between articles, prepositions and commas; of a change of place, and
+    of the background, that with which the prompt begins. Where words are added or left out, one of the two is empty.
+
+    Example:
+        >>> thing("a red star at the left", "a red star at the right")
+        ([1, 2], [1, 2])
+    """
+    prompts = [[word.casefold() for word in words_of(prompt)] for prompt in (source, target)]
+    kind = kind_of(source, target)
+    if kind in ("place", "background"):
+        first = [next((k for k, word in enumerate(words) if _speaks(word)), 0) for words in prompts]
+        return _phrase(prompts[0], first[0]), _phrase(prompts[1], first[1])
+    changed = [{k for k, _ in _new(*prompts)}, {k for k, _ in _new(*prompts[::-1])}]
+    found = [sorted({n for k in own for n in _phrase(words, k)}) for words, own in zip(prompts, changed, strict=True)]
+    if kind == "texture":  # a word that came or went: the phrase is there in both
+        found = [
+            own or _same(words, prompts[1 - n], found[1 - n])
+            for n, (words, own) in enumerate(zip(prompts, found, strict=True))
+        ]
+    return found[0], found[1]
+
+
+def _speaks(word: str) -> bool:
+    return word not in BREAKS and any(letter.isalnum() for letter in word)
+
+
+def _new(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, str]]:
+    """The words that the others have not, with their places."""
+    kept = {i for i, _ in matched(words, others)}
+    return [(k, word) for k, word in enumerate(words) if k not in kept and _speaks(word)]
+
+
+def _phrase(words: Sequence[str], at: int) -> list[int]:
+    """The places of the phrase around a word."""
+    first = last = at
+    while first > 0 and _speaks(words[first - 1]):
+        first -= 1
+    while last + 1 < len(words) and _speaks(words[last + 1]):
+        last += 1
+    return list(range(first, last + 1))
+
+
+def _same(words: Sequence[str], others: Sequence[str], of_others: Sequence[int]) -> list[int]:
+    """The places of the words that stand for those of the other prompt."""
+    return [i for i, j in matched(words, others) if j in of_others]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Diverged, Incompatible
 from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded
-from unsample.experiment.setup import NO_MASK, STAGES, Setup
+from unsample.experiment.setup import NO_MASK, PASTED, STAGES, Setup
 from unsample.experiment.shared import Shared, key_of, unshared
 
 if TYPE_CHECKING:
@@ -169,12 +169,14 @@ def _edited(found: Findings, inversion: Inversion, targets: list[str], guidance:
 
     setup, model = found.setup, found.model
     given: dict[str, Any] = {"editor": setup.editor, "guidance_scale": guidance, "progress": found.progress}
-    if setup.mask == "given":
+    kind, pasted, _ = setup.mask.partition(PASTED)
+    given["paste"] = bool(pasted)
+    if kind == "given":
         if (masks := masks_of(model, found.items, setup.fit)) is None:
             raise Incompatible("the data set has no mask for every picture of the batch")
         given["mask"] = masks
-    elif setup.mask != NO_MASK:
-        given["mask"] = setup.mask
+    elif kind != NO_MASK:
+        given["mask"] = kind
     if setup.looks_inside:
         model = unshared(model)
     return unsample.edit(model, inversion, targets, **given)

@@ -27,7 +27,9 @@ BASELINES: dict[str, str] = {  # what stands in a method's place, and the stage 
 }
 PLAIN_EDIT = "none"  # the editor that swaps the prompt
 NO_MASK = "none"
-MASKS = (NO_MASK, "given", "auto", "attention")  # where an edit may change the picture: `given` is the item's own mask
+PASTED = "+paste"  # behind a mask: the source's own pixels outside of it
+_FOUND = ("given", "auto", "attention", "thing")  # where an edit may change the picture: `given` is the item's own mask
+MASKS = (NO_MASK, *_FOUND, *(f"{mask}{PASTED}" for mask in _FOUND))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class Setup:
     @property
     def looks_inside(self) -> bool:
         """Whether the edit reads or changes what happens within the network."""
-        return get_editor(self.editor).steer is not None or self.mask not in (NO_MASK, "given")
+        return get_editor(self.editor).steer is not None or self.mask.partition(PASTED)[0] not in (NO_MASK, "given")
 
     @property
     def measured(self) -> list[str]:

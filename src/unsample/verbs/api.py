@@ -8,7 +8,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from unsample.edits import Editor, get_editor
+from unsample.edits.choose import AUTO
 from unsample.edits.masks import MaskAsked
+from unsample.edits.within import THING, within
 from unsample.errors import BadInput, BadOption, UnsampleWarning
 from unsample.methods import Method, get_method
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
@@ -16,6 +18,7 @@ from unsample.models.loading import load, wrap
 from unsample.numbers.grid import check_end, check_steps
 from unsample.numeric import is_whole
 from unsample.preflight import rules
+from unsample.verbs.choosing import edit_by_choice
 from unsample.verbs.editing import check_source_prompt, edit_beside
 from unsample.verbs.inputs import (
     as_generators,
@@ -355,7 +358,9 @@ def edit(
             `class_labels`) over an inversion of one picture make an edit each, as one batch. An editor whose settings
             say what is edited needs none; the source's own is taken.
         editor: what the edit takes of its source, which is then walked beside it by its own record, under its own
-            prompt and guidance: a name (`unsample.edits.EDITORS`) or a configured editor, `unsample.edits.p2p(...)`.
+            prompt and guidance: a name (`unsample.edits.EDITORS`) or a configured editor, `unsample.edits.p2p(...)`;
+            or "auto": editor, and guidance and mask where they are not given, by the kind of edit that the two prompts
+            ask for (`unsample.edits.choose`, docs/editing.md), said in `meta["auto"]`.
         mask: where the pictures may change: white is edited, black is the source's reconstruction, which is put there
             after every step. A path, a PIL picture, an array or tensor (H, W), (B, H, W) or (B, 1, H, W), or a list of
             them; one for all, or one a picture. A mask of another size is resized, as the picture was (`fit`). Or
@@ -363,7 +368,9 @@ def edit(
             to 0.7 of the steps for it, in place of 0.5). Or "attention": of the words that change; of others,
             "attention:large red circle". Name all words of the object where a word of the background, of size or of
             place changes: such words have their attention anywhere. A file of such a name is "./auto". A found mask
-            costs 10 evaluations a prompt.
+            costs 10 evaluations a prompt. Or "thing": found while edit and source are walked, where the phrase of the
+            thing that changes has its attention, in the source or in the edit (`edits/within.py`); for moves and
+            changes of size too.
         mask_feather: standard deviation of its soft edge, in pixels of the picture as the model sees it.
         mask_dilate: by how many cells of the state it grows first (a cell is what one number of the latents stands for:
             8x8 pixels of Stable Diffusion). With 0 the old picture often shines through around the edit.
@@ -380,7 +387,12 @@ def edit(
         Incompatible: a model that takes no condition, a method that cannot edit, or guidance other than that which the
             record was fitted with. BadInput: made by another model.
     """
+    if get_editor(editor).name == AUTO:
+        more = {n: v for n, v in locals().items() if n not in ("inversion", "prompt", "editor", "more")}
+        return edit_by_choice(edit, opened(inversion), prompt, **more)
     chosen, silent = get_editor(editor), prompt is None and prompt_embeds is None and class_labels is None
+    if isinstance(mask, str) and mask == THING:
+        chosen, mask, mask_feather, mask_dilate = within(chosen, mask_dilate, mask_feather), None, 0.0, 1
     if silent and chosen.needs_prompt:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
     source = opened(inversion)

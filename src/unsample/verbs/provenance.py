@@ -295,6 +295,7 @@ class SamplingProvenance(_Record):
     inversion_guidance_scale: Amount | None = None
     source_prompt: MaybeEach[str | None] = None
     editor: MethodRecord | None = None
+    auto: str | None = None  # what `editor="auto"` chose, and why
     editor_notes: dict[str, Any] | None = None  # what an editor found out: the kind of edit, ...
     mask: MaybeEach[MaskRecord | None] = None
     mask_given: bool | None = None  # of an edit: whether it was told where, by a mask that came with the picture
