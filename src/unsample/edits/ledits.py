@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unsample.edits.attention import AttentionSteering, Heads, Layer, layers_of, sides
@@ -48,8 +48,8 @@ def ledits(
         dict[str, float] | None,
         Setting(
             "phrases and their weights, below 0 away from them: {'glasses': 1, 'beard': -1}, or as text `glasses, "
-            "-beard`; None: the prompt of the edit is the one phrase, and its words that the source's has not make its "
-            "mask.",
+            "-beard`; None: towards the prompt of the edit and away from the source's, and the words in which they "
+            "differ make their masks.",
             low=-math.inf,
             unit=1,
         ),
@@ -114,7 +114,7 @@ def ledits(
             concepts_of(model, edits, source, target, attends)
 
     def steer(branches: Branches) -> Semantic:
-        concepts = [concepts_of(branches.model, edits, *pair, attends) for pair in branches.pairs()]
+        concepts = _as_many([concepts_of(branches.model, edits, *pair, attends) for pair in branches.pairs()])
         return Semantic(branches, concepts, Grounding(masks, threshold, attention_above), warmup_steps)
 
     return Editor(
@@ -123,6 +123,7 @@ def ledits(
         refuses=_refuses,
         edit_guidance_scale=5.0,
         needs_unconditional=True,
+        makes_mask=masks != "none",
         needs_prompt=edits is None,
         holds_source=False,  # its guidance is added to the source's own
     )
@@ -154,23 +155,34 @@ def concepts_of(
     Raises:
         BadOption: no phrase, or one that has no words.
     """
-    phrases = {target: 1.0} if edits is None else edits
-    if not attends:
-        found = [Concept(phrase, weight, (), phrase) for phrase, weight in phrases.items()]
-    elif edits is None:
-        read, before = pieces(model, target, asker=NAME), pieces(model, source, asker=NAME)
-        new = [
-            word for word, places in zip(read.words, read.places, strict=True) if set(places) & set(read.new(before))
-        ]
-        found = [Concept(target, 1.0, read.new(before), " ".join(new)) if new else _whole(read, 1.0)]
+    if edits is not None:
+        found = [_whole(pieces(model, p, asker=NAME), w) if attends else Concept(p, w, (), p) for p, w in edits.items()]
     else:
-        found = [_whole(pieces(model, phrase, asker=NAME), weight) for phrase, weight in phrases.items()]
+        own = [_changed(model, (source, target), 1.0, attends)]
+        found = own if not source.strip() else [*own, _changed(model, (target, source), -1.0, attends)]
     for concept in found:
         if not words_of(concept.phrase):
             raise BadOption(
                 f"ledits edits by phrases, and {concept.phrase!r} has no words; give a prompt of words, or edits"
             )
     return found
+
+
+def _as_many(concepts: Sequence[Sequence[Concept]]) -> list[list[Concept]]:
+    """As many to each edit, where some sources have no prompt to lead away from: the missing ones weigh nothing."""
+    most = max(len(own) for own in concepts)
+    return [[*own, *[replace(own[0], weight=0.0)] * (most - len(own))] for own in concepts]
+
+
+def _changed(model: Model, prompts: tuple[str, str], weight: float, attends: bool) -> Concept:
+    """A prompt, of which the words are looked at that the one before it has not; all, where there are none."""
+    before, prompt = prompts
+    if not attends:
+        return Concept(prompt, weight, (), prompt)
+    read = pieces(model, prompt, asker=NAME)
+    tokens = read.new(pieces(model, before, asker=NAME))
+    new = [word for word, places in zip(read.words, read.places, strict=True) if set(places) & set(tokens)]
+    return Concept(prompt, weight, tokens, " ".join(new)) if new else _whole(read, weight)
 
 
 def _whole(read: Pieces, weight: float) -> Concept:
