@@ -108,8 +108,8 @@ class Attention(MapMean):
             for place, words, row in ((n, 1, k), (n + len(self.tokens), 0, k + len(pictures))):
                 if self.tokens[n][words]:
                     found[place] = maps[row][:, self.tokens[n][words]].mean(-1)
-        fresh = self.total is None or self.total.shape != found.shape
-        self.total = found if fresh else self.total + found
+        kept = self.total
+        self.total = found if kept is None or kept.shape != found.shape else kept + found
         return None
 
     def where(self, threshold: float) -> Tensor:
