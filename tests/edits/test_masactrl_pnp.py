@@ -13,13 +13,14 @@ import unsample
 from unsample.edits import Editor, masactrl, pnp
 from unsample.edits.attention import AttentionSteering
 from unsample.edits.base import Steering
+from unsample.edits.masactrl import Masked
 from unsample.errors import BadOption, Incompatible
 
 STEPS = 6
 SOURCE = "a large red circle at the center on a white background"
 TARGETS = [SOURCE.replace("center", "left"), SOURCE.replace("red", "blue")]
 EDITORS: dict[str, Callable[..., Editor]] = {"masactrl": masactrl, "pnp": pnp}
-NOTHING = [masactrl(start_step=STEPS), masactrl(start_layer=7), pnp(feature_steps=0, self_steps=0)]
+NOTHING = [masactrl(start_step=STEPS), masactrl(start_layer=7, mask_words="circle"), pnp(feature_steps=0, self_steps=0)]
 BOTH = pytest.mark.parametrize("name", EDITORS)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -90,6 +91,51 @@ def test_a_layer_is_what_the_equation_says(model: Any, latents: Any, name: str) 
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
     answer = layer.to_out[0]((weights @ v).transpose(1, 2).flatten(2))
     torch.testing.assert_close(found, answer, rtol=0, atol=1e-5)
+
+
+def test_with_masks_the_thing_asks_the_thing_and_the_background_the_background(
+    model: Any, latents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thing = torch.zeros(2, 1, 16, 16)
+    thing[0, :, :, :8], thing[1, :, 4:] = 1, 1  # the edit's on the left, the source's below
+    monkeypatch.setattr(Masked, "_thing", lambda _: tuple(thing))
+    layer = model.unet.up_blocks[2].attentions[1].transformer_blocks[0].attn1
+    inversion = inverted(model, latents)
+    calls: list[tuple[Any, Any]] = []
+    hook = layer.register_forward_hook(lambda _, given, out: calls.append((given[0], out)))
+    editor = masactrl(start_step=0, mask_words="circle")
+    try:
+        unsample.edit(model, inversion, TARGETS[0], editor=editor, guidance_scale=3, allow_other_model=True)
+    finally:
+        hook.remove()
+    tokens, found = calls[1]
+    q, k, v = (
+        (tokens @ getattr(layer, f"to_{n}").weight.T).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for n in "qkv"
+    )
+    own, theirs = thing.bool().flatten(1)
+    scores = q[[0, 2]] @ k[[1, 3]].transpose(-1, -2) / q.shape[-1] ** 0.5
+    weights = scores.masked_fill(own[:, None] != theirs, -float("inf")).softmax(-1)
+    answer = layer.to_out[0]((weights @ v[[1, 3]]).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(found[[0, 2]], answer, rtol=0, atol=1e-5)
+    plain = layer.to_out[0](((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(found[[1, 3]], plain[[1, 3]], rtol=0, atol=1e-5)
+
+
+def test_the_map_of_the_thing_lies_where_the_edit_has_it_and_a_thing_that_is_nowhere_is_no_mask(
+    model: Any, latents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inversion = inverted(model, latents)
+    how: dict[str, Any] = {"guidance_scale": 3}
+    made = unsample.edit(model, inversion, TARGETS[0], editor=masactrl(mask_words="circle"), **how)
+    (found,) = made.attention_maps
+    assert found["circle"].shape == (16, 16)
+    assert found["circle"].min() == 0
+    assert found["circle"].max() == 1
+    assert found["circle"][:, :8].sum() > 1.2 * found["circle"][:, 8:].sum()  # "at the left", from the middle
+    monkeypatch.setattr(Masked, "_thing", lambda _: (torch.zeros(1, 16, 16), torch.zeros(1, 16, 16)))
+    nowhere = unsample.edit(model, inversion, TARGETS[0], editor=masactrl(mask_words="circle"), **how)
+    plain = unsample.edit(model, inversion, TARGETS[0], editor=masactrl(), **how)
+    torch.testing.assert_close(nowhere.latents, plain.latents, rtol=0, atol=1e-4)
 
 
 def test_features_are_the_source_s_in_the_first_steps_and_the_edit_s_own_afterwards(model: Any, latents: Any) -> None:
@@ -204,6 +250,13 @@ def test_what_cannot_be_honoured_is_refused(model: Any, latents: Any) -> None:
     inversion = inverted(model, latents)
     with pytest.raises(BadOption, match="at most 7, the number of self-attentions of scenes-sd"):
         unsample.edit(model, inversion, TARGETS[0], editor=masactrl(start_layer=8))
+    with pytest.raises(BadOption, match="unknown word of mask_words in either prompt 'sphere'.*circle"):
+        unsample.edit(model, inversion, TARGETS[0], editor=masactrl(mask_words="sphere"))
+    with pytest.raises(BadOption, match="'center' names nothing in the edit's prompt .*left"):
+        unsample.edit(model, inversion, TARGETS[0], editor=masactrl(mask_words="center"))
+    bare = inverted(model, latents, prompt=None)
+    with pytest.raises(BadOption, match="this inversion has none"):
+        unsample.edit(model, bare, TARGETS[0], editor=masactrl(mask_words="circle"))
     with pytest.raises(BadOption, match="feature_steps must be a finite number from 0 to 1"):
         pnp(feature_steps=1.5)
 

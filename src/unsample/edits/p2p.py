@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unsample.edits.attention import AttentionSteering, Heads, Layer, MapMean, layers_of
 from unsample.edits.base import Asked, Branches, Editor
 from unsample.edits.beside import Beside
-from unsample.edits.words import Kind, Pieces, alignment, kind_of, pieces, words_of
-from unsample.errors import BadOption, unknown_name
+from unsample.edits.words import Kind, Pieces, alignment, in_either, kind_of, pieces, words_of
+from unsample.errors import BadOption
 from unsample.methods.settings import Setting, configured
 from unsample.models.guidance import HALVES
 
@@ -183,16 +183,7 @@ def _blended(blend: str | None, source: Pieces, target: Pieces) -> tuple[tuple[i
         return (), ()
     if blend == "auto":
         return source.new(target), target.new(source)
-    words = words_of(blend)
-    known = {w.casefold(): p for p in (source, target) for w in p.words}
-    for word in words:
-        if word.casefold() not in known:
-            raise unknown_name("word of blend in either prompt", word, known)
-    a, b = (
-        [t for w in words if w.casefold() in {own.casefold() for own in p.words} for t in p.tokens(w)]
-        for p in (source, target)
-    )
-    return tuple(a), tuple(b)
+    return in_either(blend, source, target, "blend")
 
 
 class P2P(AttentionSteering):

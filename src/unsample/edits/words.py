@@ -117,6 +117,23 @@ class Pieces:
         return list(range(max((t for tokens in self.places for t in tokens), default=0) + 1, self.length))
 
 
+def in_either(words: str, source: Pieces, target: Pieces, what: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens that words have in a source's prompt and in that of its edit; each stands in one of them, or in both.
+
+    Raises:
+        UnknownName: a word that is in neither; `what` is the setting that names it.
+    """
+    known = {w.casefold(): p for p in (source, target) for w in p.words}
+    for word in words_of(words):
+        if word.casefold() not in known:
+            raise unknown_name(f"word of {what} in either prompt", word, known)
+    a, b = (
+        [t for w in words_of(words) if w.casefold() in {own.casefold() for own in p.words} for t in p.tokens(w)]
+        for p in (source, target)
+    )
+    return tuple(a), tuple(b)
+
+
 def tokenizer_of(model: Model, asker: str) -> Any:
     """The tokenizer that says which word is which token of a model's text.
 
