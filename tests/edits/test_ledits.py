@@ -12,7 +12,7 @@ from torch import Tensor
 import unsample
 from tests.problems import PROMPTS, ddpm, mixture, normal, sd14
 from unsample.edits import ledits, parse_settings
-from unsample.edits.ledits import Grounding, smoothed
+from unsample.edits.grounding import Grounding, smoothed
 from unsample.errors import BadOption, Incompatible
 from unsample.methods import METHODS, get_method
 from unsample.models.base import Condition

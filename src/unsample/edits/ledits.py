@@ -2,8 +2,7 @@
 
 With e_0 the source's own prediction, u the one under the negative prompt and c_k those under the phrases,
 `eps = e_0 + sum_k s w_k M_k (c_k - u)` (Brack et al., 2024, arXiv:2311.16711): s is the guidance of the edit, w_k a
-phrase's sign and weight, and M_k = M_k1 M_k2 the cells that it may change. M_k1 has those to which its words' smoothed
-cross-attention is highest, M_k2 those where |c_k - u|, summed over channels, is; each from the quantile `threshold` on.
+phrase's sign and weight, and M_k the cells that it may change (`grounding`).
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unsample.edits.attention import AttentionSteering, Heads, Layer, layers_of, sides
 from unsample.edits.base import Asked, Branches, Editor
 from unsample.edits.branches import BranchPredict
+from unsample.edits.grounding import Grounding, Masks
 from unsample.edits.words import Pieces, pieces, words_of
 from unsample.errors import BadOption, Incompatible
 from unsample.methods.base import Method
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "editor ledits"
-Masks = Literal["both", "attention", "noise", "none"]
-KERNEL = (-1.0, 0.0, 1.0)  # where the smoothing kernel, exp(-d^2) of the distance d, has its weights, both ways
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ def ledits(
 ) -> Editor:
     """LEDITS++: every phrase adds its own guidance, where its own mask lets it, to the source's playback.
 
+    The prompt of an edit is led towards, and the source's away from, so that the source's own prompt changes nothing;
+    the paper has phrases alone, and signs (`edits`), and so has a source without a prompt.
     `guidance_scale` is s, one for all phrases. At 0, or with no phrase in it yet (`warmup_steps`), an edit is its
     source's reconstruction: the record, the prompt and the guidance that play are those of the inversion. The paper
     inverts by `edit_friendly` without a prompt; where the source has one, the authors' code drops it for the edit, so
@@ -125,7 +125,7 @@ def ledits(
         needs_unconditional=True,
         makes_mask=masks != "none",
         needs_prompt=edits is None,
-        holds_source=False,  # its guidance is added to the source's own
+        holds_source=edits is None,
     )
 
 
@@ -188,48 +188,6 @@ def _changed(model: Model, prompts: tuple[str, str], weight: float, attends: boo
 def _whole(read: Pieces, weight: float) -> Concept:
     """A phrase of which every word is looked at."""
     return Concept(read.prompt, weight, tuple(t for places in read.places for t in places), read.prompt)
-
-
-@dataclass(frozen=True)
-class Grounding:
-    """Which masks are made, and how."""
-
-    masks: Masks
-    threshold: float
-    attention_above: float
-
-    def mask(self, apart: Tensor, attention: Tensor | None, timestep: float) -> Tensor:
-        """M (n, C, 1, h, w), 0 or 1, of the differences c_k - u (n, C, channels, h, w) and attention (n, C, p, q)."""
-        mask = apart.new_ones(*apart.shape[:2], 1, *apart.shape[3:])
-        if attention is not None:
-            mask = mask * self._attention(attention, apart.shape[-2:]).to(mask)
-        if self.masks == "noise" or (self.masks == "both" and timestep <= self.attention_above):
-            mask = mask * highest(apart.abs().sum(2, keepdim=True), self.threshold)
-        return mask
-
-    def _attention(self, attention: Tensor, size: Sequence[int]) -> Tensor:
-        from torch.nn.functional import interpolate
-
-        high = highest(smoothed(attention), self.threshold)
-        return interpolate(high, size=tuple(size), mode="nearest")[:, :, None]
-
-
-def highest(values: Tensor, quantile: float) -> Tensor:
-    """1 where values (..., h, w) are at least their own quantile over h and w, else 0; in the dtype of values."""
-    least = values.flatten(-2).quantile(quantile, -1)[..., None, None]
-    return (values >= least).to(values)
-
-
-def smoothed(maps: Tensor) -> Tensor:
-    """Maps (n, C, p, q) under a kernel of 3x3, reflected at the edges."""
-    import torch
-    from torch.nn.functional import conv2d, pad
-
-    line = torch.tensor(KERNEL, dtype=maps.dtype, device=maps.device).square().neg().exp()
-    kernel = line[:, None] * line / line.sum() ** 2
-    flat = maps.flatten(0, 1)[:, None]
-    wide = pad(flat, (1, 1, 1, 1), mode="reflect" if min(maps.shape[-2:]) > 1 else "replicate")
-    return conv2d(wide, kernel[None, None]).reshape(maps.shape)
 
 
 class Semantic(AttentionSteering):
