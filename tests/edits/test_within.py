@@ -89,5 +89,19 @@ def test_auto_is_the_edit_that_it_says_and_what_is_given_stays(moved: tuple[Any,
     assert choice.told().startswith("the place changes")
     other = unsample.edit(model, inversion, item.target_prompt, editor="auto", guidance_scale=1)
     assert other.meta["guidance_scale"] == 1
-    with pytest.raises(BadOption, match="several kinds"):
-        unsample.edit(model, inversion, [item.target_prompt, item.prompt.replace("star", "ring")], editor="auto")
+
+
+def test_edits_of_several_kinds_are_each_as_they_are_alone(moved: tuple[Any, Any, Any]) -> None:
+    model, inversion, item = moved
+    colour = item.prompt.replace("white", "blue")
+    prompts = [item.target_prompt, colour, item.target_prompt]
+    made = unsample.edit(model, inversion, prompts, editor="auto", guidance_scale=1)
+    one = unsample.edit(model, inversion, colour, editor="auto", guidance_scale=1)
+    assert (made.latents[1] - one.latents[0]).abs().max() < 1e-4
+    assert (made.latents[0] - made.latents[2]).abs().max() < 1e-4
+    assert made.meta["prompt"] == prompts
+    assert made.meta["auto"].count("changes") == 2
+    assert (len(made), len(made.nfe), len(made.reconstruction)) == (3, 3, 3)
+    made.settings(1)
+    with pytest.raises(BadOption, match="of several kinds"):
+        unsample.edit(model, inversion, prompts, editor="auto", mask=[item.mask[0]] * 3)

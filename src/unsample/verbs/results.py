@@ -197,6 +197,10 @@ class Inversion:
             raise BadInput(f"an inversion of one picture can be repeated; this one holds {len(self)}")
         return self._of_pictures(lambda rows: rows * count, lambda rows: rows.repeat_interleave(count, 0))
 
+    def picked(self, rows: Sequence[int]) -> Inversion:
+        """The inversion of some pictures, in the order of `rows`."""
+        return self._of_pictures(lambda values: [values[k] for k in rows], lambda tensor: tensor[list(rows)])
+
     def __getitem__(self, index: int | slice) -> Inversion:
         """The inversion of one picture, or of some."""
         rows = index if isinstance(index, slice) else slice(int(index), int(index) + 1 or None)
