@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 
@@ -50,6 +51,25 @@ def global_rng_unchanged() -> Iterator[None]:
     after = _globals()
     changed = [name for name in before if before[name] != after[name]]
     assert not changed, f"changed: {', '.join(changed)}"
+
+
+@pytest.fixture
+def tables_restored() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    from unsample import registry
+    from unsample.edits import EDITORS
+    from unsample.methods import METHODS
+    from unsample.metrics import METRICS
+
+    tables: tuple[Any, ...] = (METHODS, EDITORS, METRICS)
+    names = ("registered", "packages", "_makers", "_listed")
+    before = [{name: copy.copy(getattr(table, name)) for name in names} for table in tables]
+    loaded = set(registry._LOADED)
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        vars(table).update(kept)
+    registry._LOADED.clear()
+    registry._LOADED.update(loaded)
 
 
 def _globals() -> dict[str, Any]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,3 +97,25 @@ def test_the_rectified_flow_example_trains_a_flow_and_inverts_it() -> None:
     assert found["ddim"][0] > 100 * found["fixed_point"][0]
     assert abs(found["mean"]) < 0.2
     assert abs(found["std"] - 1) < 0.2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("tables_restored")
+def test_the_example_of_ones_own_method_keeps_the_contract_and_is_nearer_than_ddim() -> None:
+    from examples import own_method  # it registers
+
+    unsample.testing.check_method(own_method.trapezoid, networks=False)
+    found = own_method.measured()
+    assert found["trapezoid"] < found["ddim"] / 5
+
+
+def test_the_example_of_ones_own_method_is_a_plugin_of_the_command_line_in_worker_processes_too(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "examples" / "own_method.py"
+    command = ["bench", "run", "--dataset", "scenes:2", "--model", "scenes-mixture", "--methods", "ddim,trapezoid"]
+    command += ["--steps", "3", "--workers", "2", "--artefacts", "none", "-o", str(tmp_path / "run"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "unsample", "--plugin", str(script), *command],
+        capture_output=True, text=True, check=False, env=os.environ | {"UNSAMPLE_PLUGINS": ""}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["statuses"] == {"ok": 4}

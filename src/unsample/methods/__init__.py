@@ -53,6 +53,9 @@ from unsample.methods.settings import (
 from unsample.methods.sim_inversion import sim_inversion
 from unsample.methods.uni_edit import uni_edit
 from unsample.methods.uni_inv import uni_inv
+from unsample.numbers.grid import Grid, transfer
+from unsample.numbers.prediction import Prediction, direction
+from unsample.numbers.solvers.ddim import ddim_invert_at_source, ddim_invert_at_target, ddim_sample
 from unsample.registry import Table
 
 BUILT_IN: dict[str, MethodFacts] = {
@@ -504,19 +507,26 @@ __all__ = [
     "METHODS",
     "STEPS",
     "Base",
+    "Grid",
     "Kept",
     "Method",
     "MethodFacts",
+    "Prediction",
     "Setting",
     "Task",
     "Walked",
     "as_base",
     "configured",
+    "ddim_invert_at_source",
+    "ddim_invert_at_target",
+    "ddim_sample",
     "declarations",
+    "direction",
     "get_method",
     "parse_setting",
     "parse_settings",
     "register",
     "setting_defaults",
+    "transfer",
     *BUILT_IN,
 ]
