@@ -71,13 +71,19 @@ CHOICES: dict[Kind, Choice] = {
     choice.kind: choice
     for choice in (
         Choice(
-            "colour", "ddim", "p2p", {"cross_steps": 0.1, "self_steps": 0.8}, guidance_scale=2, mask="thing", paste=True
+            "colour",
+            "ddim",
+            "p2p",
+            {"cross_steps": 0.3, "self_steps": 0.8},
+            guidance_scale=1.5,
+            mask="thing",
+            paste=True,
         ),
         Choice("background", "ddim", "none", guidance_scale=3),
         Choice("shape", "ddim", "masactrl", guidance_scale=1.5, mask="thing", paste=True),
         Choice("texture", "ddim", "none", guidance_scale=3, mask="thing", paste=True),
         Choice("size", "ddim", "masactrl", guidance_scale=1.5, mask="thing", paste=True),
-        Choice("place", "ddim", "masactrl", guidance_scale=2, mask="thing", paste=True),
+        Choice("place", "ddim", "masactrl", guidance_scale=1.5, mask="thing", paste=True),
         Choice("swap", "ddim", "p2p", measured=False),
         Choice("added", "ddim", "p2p", measured=False),
         Choice("removed", "ddim", "p2p", measured=False),
