@@ -168,6 +168,22 @@ def test_methods_shows_each_with_its_equation_settings_and_presets(run: Run, nam
     assert {"family", "stores", "cost", "gradients", "exact", "models", "year", "paper", "presets"} <= row.keys()
 
 
+@pytest.mark.parametrize("name", EDITORS)
+def test_editors_shows_each_with_its_equation_and_settings(run: Run, name: str) -> None:
+    page = run("editors", name).out
+    assert EDITORS[name].equation in page
+    row = run("editors", name, "--json").json["editors"][0]
+    assert all(f"--editor-set {s['name']}=" in page for s in row["settings"])
+    assert {"summary", "cost", "year", "paper", "needs", "mask", "presets"} <= row.keys()
+    assert name in run("editors").out
+
+
+def test_cite_knows_what_is_a_method_and_an_editor(run: Run) -> None:
+    found = run("cite", "pix2pix_zero", "masactrl", "--json").json
+    assert (list(found["methods"]), list(found["editors"])) == (["pix2pix_zero"], ["pix2pix_zero", "masactrl"])
+    assert "did you mean 'masactrl'?" in run("cite", "masactl").err
+
+
 def test_cite_prints_each_paper_once(run: Run) -> None:
     everything = run("cite").out
     assert everything.count("@misc{song2021ddim") == 1

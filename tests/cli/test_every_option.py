@@ -136,7 +136,10 @@ OUTSIDE = {"--output", "--overwrite", "--json", "--debug", "--grid", "--trajecto
 # Of --force tests/test_domain.py tells, and of those that need a model with classes tests/cli/test_class_labels.py.
 OUTSIDE |= {"--force", "--class-labels", "--negative-class-labels", "--source-class-labels"}
 # Those that the recorder cannot hear, since an earlier call ends the command: tests/cli/test_play.py, test_compare.py.
-BESIDE = {"edit": {"--target-prompt", "--prompt"}, "compare": {"--target-prompt", "--edit-guidance-scale"}}
+BESIDE = {
+    "edit": {"--target-prompt", "--prompt", "--editor", "--editor-set"},
+    "compare": {"--target-prompt", "--edit-guidance-scale"},
+}
 
 
 class Enough(BadInput):

@@ -33,6 +33,7 @@ print(json.dumps(ended))
 """
 
 MIXTURE = "invert good.png -m scenes-mixture"
+EDITED = "edit good.png -m scenes-mixture --target-prompt x --editor"
 LONG = "x" * 300  # over the 255 bytes that a file system takes
 # name: (arguments, exit code, words that the message must hold)
 MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
@@ -73,6 +74,17 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "unknown option": (f"{MIXTURE} --bogus", 2, ("--bogus", "unsample invert --help")),
     "missing picture": ("invert", 2, ("IMAGE", "unsample invert --help")),
     "missing target prompt": ("edit good.png", 2, ("--target-prompt",)),
+    "misspelt editor": (f"{EDITED} p2pp", 2, ("did you mean 'p2p'?",)),
+    "misspelt setting of an editor": (f"{EDITED} p2p --editor-set cros_steps=1", 2, ("did you mean 'cross_steps'?",)),
+    "setting of an editor out of range": (f"{EDITED} p2p --editor-set cross_steps=2", 2, ("cross_steps", "to 1")),
+    "setting of an editor without value": (f"{EDITED} p2p --editor-set x", 2, ("--editor-set takes KEY=VALUE",)),
+    "setting of auto": (f"{EDITED} auto --editor-set cross_steps=1", 2, ("leave --editor-set out",)),
+    "editor without a source prompt": (f"{EDITED} p2p", 2, ("editor p2p compares", "--source-prompt")),
+    "editor beside a method that edits by itself": (
+        f"{EDITED} masactrl --method infedit --source-prompt y",
+        2,
+        ("editor masactrl does not go with infedit",),
+    ),
     "unknown verb": ("inverse good.png", 2, ("'inverse'", "'invert'")),
     "misspelt model": ("invert good.png -m scenes-ddmp", 3, ("'scenes-ddmp'", "did you mean 'scenes-ddpm'?")),
     "folder that is no model": ("invert good.png -m folder", 3, ("model_index.json",)),

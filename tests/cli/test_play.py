@@ -212,6 +212,20 @@ def test_a_grid_is_a_figure_beside_the_edit(run: Run, inverted: str) -> None:
     assert any(found)  # the source is the first panel, with hard pixel edges
 
 
+def test_an_editor_is_asked_for_by_name_and_told_everywhere(run: Run, inverted: str) -> None:
+    arguments = ("edit", inverted, "--target-prompt", "a blue circle", "--guidance-scale", 3)
+    assert run(*arguments, "-o", "swap.png").code == 0
+    ended = run(*arguments, "--editor", "p2p", "--editor-set", "cross_steps=0.5", "-o", "p2p.png", "--json")
+    (row,) = ended.json["images"]
+    assert (row["editor"]["name"], row["editor"]["settings"]["cross_steps"]) == ("p2p", 0.5)
+    kept = run("show", "p2p.png", "--json").json["unsample"]
+    assert (kept["editor"], kept["editor_notes"]) == (row["editor"], row["editor_notes"])
+    assert "p2p" in run("show", "p2p.png").out
+    assert not np.array_equal(pixels("p2p.png"), pixels("swap.png"))
+    own = run("edit", inverted, "--target-prompt", "x", "--editor", "p2p", "-o", "own.png", "--json")
+    assert own.json["images"][0]["guidance_scale"] == 7.5  # the editor's own
+
+
 @pytest.mark.parametrize(
     ("fit", "source", "model", "expected"),
     [

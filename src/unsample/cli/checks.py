@@ -14,6 +14,7 @@ from unsample.wording import argument, of
 
 if TYPE_CHECKING:
     from unsample.cli.options import LabelOptions, Placement, PromptOptions, WalkOptions
+    from unsample.edits import Editor
     from unsample.methods import Method
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
@@ -80,14 +81,32 @@ def configured_method(name: str, settings: list[str] | None) -> Method:
     from unsample.methods import get_method, parse_settings
 
     get_method(name)  # refuses a name that is not in the table
-    pairs: list[tuple[str, str]] = []
+    with of("set"):
+        return get_method(name, parse_settings(name, _pairs("--set", settings, "num_iters=5")))
+
+
+def configured_editor(name: str, settings: list[str] | None) -> Editor | str:
+    """The editor that `--editor` and `--editor-set` describe; the word `auto` stays one."""
+    from unsample.edits import get_editor, parse_settings
+    from unsample.edits.choose import AUTO
+
+    if name == AUTO:
+        if settings:
+            raise BadOption("--editor auto chooses the settings too; leave --editor-set out, or name an editor")
+        return name
+    get_editor(name)
+    with of("editor_set"):
+        return get_editor(name, parse_settings(name, _pairs("--editor-set", settings, "cross_steps=0.8")))
+
+
+def _pairs(option: str, settings: list[str] | None, example: str) -> list[tuple[str, str]]:
+    pairs = []
     for pair in settings or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise BadOption(f"--set takes KEY=VALUE, for example --set num_iters=5; got {pair!r}")
+            raise BadOption(f"{option} takes KEY=VALUE, for example {option} {example}; got {pair!r}")
         pairs.append((key.strip(), value.strip()))
-    with of("set"):
-        return get_method(name, parse_settings(name, pairs))
+    return pairs
 
 
 def device(name: str | None) -> str:

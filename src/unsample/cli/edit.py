@@ -14,6 +14,7 @@ from unsample.cli.flat import But, command
 from unsample.cli.invert import inverted, skew_of
 from unsample.cli.options import EditOptions, EndOptions, Placement, WalkOptions
 from unsample.cli.subject import SubjectFiles
+from unsample.edits import Editor
 from unsample.errors import BadInput, BadOption, Diverged
 from unsample.media.fitting import at_source_size
 from unsample.preflight import rules
@@ -65,7 +66,8 @@ def edit(
     contradict what it records.
     """
     negative = to.negative_class_labels
-    targets = target_prompts(to)
+    editor = checks.configured_editor(to.editor, to.editor_set)
+    targets = target_prompts(to, isinstance(editor, Editor) and not editor.needs_prompt)
     labels = checks.labels(to.class_labels, negative, 1)
     source_labels = checks.labels(source_class_labels, source_class_labels and negative, 1, "source_class_labels")
     wanted = EditSpec(
@@ -77,6 +79,7 @@ def edit(
         places.png_path(output),
         allow_other_model,
         labels,
+        editor,
     )
     rules.check_text(source_prompt, "source_prompt")
     where = checks.place(place)
@@ -102,7 +105,9 @@ def edit(
         outside.check(outside.of_inversion(edited.model, edited.recorded, said), end.force)
     elif edited.job is not None:
         outside.check(outside.of_jobs([edited.job], walk.fit, said), end.force)
-    rules.check_edits(edited.method)
+    if isinstance(editor, Editor):
+        rules.check_edits(edited.method, editor)
+        rules.check_source_prompt(editor, edited.prompts)
     places.check_outputs(wanted.files(), end.overwrite, [input])
     return _run(edited, wanted, where, end.json)
 
@@ -111,7 +116,7 @@ def edit(
 class EditSpec:
     """What the edit shall be, and where it goes."""
 
-    prompts: tuple[str | None, ...]  # None: by class labels
+    prompts: tuple[str | None, ...]  # None: by class labels, or by settings of the editor
     negative_prompt: str | None
     scales: tuple[float | None, ...]  # None: the method's own
     schedule: str | None
@@ -119,6 +124,7 @@ class EditSpec:
     output: Path
     allow_other_model: bool
     labels: Labels
+    editor: Editor | str = "none"  # configured, or auto
 
     @property
     def sheet(self) -> bool:
@@ -163,8 +169,12 @@ class EditJob:
     figures: Fidelity | None = None
 
 
-def target_prompts(to: EditOptions) -> tuple[str | None, ...]:
+def target_prompts(to: EditOptions, told: bool = False) -> tuple[str | None, ...]:
     """What the edits shall show, from `--target-prompt` and `--prompt`, of which one is enough.
+
+    Args:
+        to: what was given.
+        told: whether the settings of the editor say what is edited, so that no prompt need do it.
 
     Raises:
         BadOption: neither of them nor class labels, two that differ, or one that is no text.
@@ -176,7 +186,7 @@ def target_prompts(to: EditOptions) -> tuple[str | None, ...]:
             "them, and what the picture shows as --source-prompt"
         )
     if not named and not alias:
-        if to.class_labels is None:
+        if to.class_labels is None and not told:
             raise BadOption("edit needs --target-prompt, or --class-labels for a model that draws classes")
         return (None,)
     name = "target_prompt" if named else "prompt"
@@ -252,7 +262,9 @@ def _edit(
 ) -> EditJob:
     from unsample.verbs.playing import edit_guidance
 
-    scale = edit_guidance(model, inversion, asked, wanted.labels.negative)
+    own = wanted.editor.edit_guidance_scale if isinstance(wanted.editor, Editor) else None
+    own = None if subject.method.edits_as_fitted else own
+    scale = edit_guidance(model, inversion, own if asked is None else asked, wanted.labels.negative)
     about: dict[str, Any] = {"input": subject.path, "inversion": subject.path if subject.recorded else None}
     about |= {"health": inversion.health[0], "guidance_scale": scale, "prompt": prompt}
     to = f" to {prompt!r}" if len(wanted.prompts) > 1 else ""
@@ -261,6 +273,7 @@ def _edit(
             model,
             inversion,
             prompt,
+            editor=wanted.editor,
             guidance_scale=asked,
             guidance_schedule=wanted.schedule,
             negative_prompt=wanted.negative_prompt,
@@ -272,6 +285,11 @@ def _edit(
         talk.error(f"{subject.path}: {said}")
         return EditJob(prompt, file, scale, record.lost("edit", error, 0, **about))
     figures, cost = session.measured(model, inversion, made.images), record.cost(made, 0)
+    scale, chosen = made.meta["guidance_scale"], made.meta.get("auto")
+    about |= {"guidance_scale": scale, "editor": made.meta.get("editor"), "editor_notes": made.meta.get("editor_notes")}
+    if chosen:
+        talk.note(f"{subject.path}: auto: {chosen}")
+        about |= {"auto": chosen}
     talk.say(
         f"{subject.path}: edited{to} at guidance {scale:g}, {figures.spoken(' from the source')}, {made.nfe[0]} nfe, "
         f"{made.seconds:.1f} s"

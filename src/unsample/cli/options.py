@@ -26,6 +26,7 @@ STEPS_HELP = "From 1 to what the model was trained with."
 AWAY = "What guidance leads away from."
 OWN_PROMPT = "the one in the picture's own metadata, if any"
 SET_HELP = "A setting of the method; may be repeated. 'unsample methods NAME' lists them."
+EDITOR_SET_HELP = "A setting of the editor; may be repeated. 'unsample editors NAME' lists them."
 SCHEDULE_HELP = "How guidance runs from the noisiest step to the last: constant, or linear or cosine down to 1."
 
 
@@ -234,13 +235,18 @@ class EditOptions:
     class_labels: Annotated[
         str | None, opt(EDIT, "N", "What the edit shall show, for a model that draws classes.", default=False)
     ] = None
+    editor: Annotated[
+        str,
+        opt(EDIT, "NAME", "What the edit takes of its source: 'unsample editors' lists them; auto: by the prompts."),
+    ] = "none"
+    editor_set: Annotated[list[str] | None, opt(EDIT, "KEY=VALUE", EDITOR_SET_HELP, default="the editor's own")] = None
     guidance_scale: Annotated[
         str | None,
         opt(
             EDIT,
             "W[,W...]",
             "Guidance of the edit; several make one labelled sheet.",
-            default="the method's own for edits, else 5",
+            default="the editor's own, else the method's own for edits, else 5",
         ),
     ] = None
     guidance_schedule: Annotated[

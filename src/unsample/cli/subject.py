@@ -30,6 +30,11 @@ class SubjectFiles:
     job: InvertJob | None = None
     walk: Walk | None = None
 
+    @property
+    def prompts(self) -> list[str | None]:
+        """What its pictures show."""
+        return [self.job.prompt] if self.job else list(self.recorded.meta["prompt"]) if self.recorded else []
+
 
 def fitted_to(walk: Walk, scales: Sequence[float | None]) -> Walk:
     """A walk by a method whose record holds under one guidance is fitted under that of the edit.

@@ -135,3 +135,4 @@ class EditorFacts:
     year: int
     reference: str
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # other settings, by name
+    bibtex: str = ""  # of a registered editor, for `unsample cite`

@@ -13,10 +13,12 @@ Factory = TypeVar("Factory", bound=Callable[..., Editor])
 
 @overload
 def register(factory: Factory, *, summary: str, equation: str, cost: str, year: int, reference: str,
-             presets: Mapping[str, Mapping[str, Any]] | None = ...) -> Factory: ...  # fmt: skip
+             presets: Mapping[str, Mapping[str, Any]] | None = ...,
+             bibtex: str = ...) -> Factory: ...  # fmt: skip
 @overload
 def register(factory: None = ..., *, summary: str, equation: str, cost: str, year: int, reference: str,
-             presets: Mapping[str, Mapping[str, Any]] | None = ...) -> Callable[[Factory], Factory]: ...  # fmt: skip
+             presets: Mapping[str, Mapping[str, Any]] | None = ...,
+             bibtex: str = ...) -> Callable[[Factory], Factory]: ...  # fmt: skip
 def register(
     factory: Any = None,
     *,
@@ -26,6 +28,7 @@ def register(
     year: int,
     reference: str,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    bibtex: str = "",
 ) -> Any:
     """Put an editor into the table, as `unsample.methods.register` does with a method.
 
@@ -37,6 +40,7 @@ def register(
         year: of publication, or of now.
         reference: the paper, or "unpublished".
         presets: other settings, by name.
+        bibtex: what `unsample cite` prints; default: the reference.
 
     Returns:
         The factory.
@@ -52,7 +56,7 @@ def register(
 
         check_facts("editor", given, Editor, facts, year)
         check_presets("editor", given, presets or {})
-        EDITORS.add(given.__name__, EditorFacts(given, **facts, year=year, presets=presets or {}), given)
+        EDITORS.add(given.__name__, EditorFacts(given, **facts, year=year, presets=presets or {}, bibtex=bibtex), given)
         return given
 
     return registered if factory is None else registered(factory)

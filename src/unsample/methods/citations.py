@@ -1,13 +1,22 @@
-"""BibTeX of the papers behind the methods, by arXiv id. `METHODS[...].reference` names the ids."""
+"""BibTeX of the papers behind methods and editors, by arXiv id, which the `reference` of their rows names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from unsample.methods.base import MethodFacts
+
+class Cited(Protocol):
+    """A row of a table: a method's, or an editor's."""
+
+    @property
+    def reference(self) -> str: ...
+    @property
+    def year(self) -> int: ...
+    @property
+    def bibtex(self) -> str: ...
+
 
 _PAPERS: dict[str, tuple[str, str, str, int]] = {  # arXiv id: BibTeX key, title, authors, year of the first version
     "2006.11239": (
@@ -268,8 +277,8 @@ def bibtex(ids: Iterable[str]) -> str:
     return "\n\n".join(_entry(i) for i in dict.fromkeys(ids))
 
 
-def entries(name: str, facts: MethodFacts) -> list[str]:
-    """The BibTeX of a method's papers; of those that are not in the list, what its row says of them."""
+def entries(name: str, facts: Cited) -> list[str]:
+    """The BibTeX of its papers; of those that are not in the list, what its row says of them."""
     ids = arxiv_ids(facts.reference)
     if facts.bibtex:
         return [facts.bibtex.strip()]

@@ -149,6 +149,15 @@ def check_edits(method: Method, editor: Editor | None = None, masked: bool = Fal
         raise Incompatible(f"editor {editor.name} does not go with {method.name}: {why}")
 
 
+def check_source_prompt(editor: Editor, prompts: Sequence[str | None]) -> None:
+    """An editor that compares two prompts is given both; `prompts` are what the pictures show."""
+    if editor.needs_source_prompt and not all(prompts):
+        raise BadOption(
+            f"editor {editor.name} compares the prompt of the edit with the source's, and the source has none; say "
+            f"what the picture shows when it is inverted: {argument('source_prompt')}"
+        )
+
+
 def check_paste(paste: bool, editor: Editor, masked: bool) -> None:
     """The source's own pixels outside of a mask need one: a mask that is asked for, or an editor that makes its own."""
     if paste and not masked and not editor.makes_mask:

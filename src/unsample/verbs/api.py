@@ -19,7 +19,7 @@ from unsample.numbers.grid import check_end, check_steps
 from unsample.numeric import is_whole
 from unsample.preflight import rules
 from unsample.verbs.choosing import edit_by_choice
-from unsample.verbs.editing import check_source_prompt, edit_beside
+from unsample.verbs.editing import edit_beside
 from unsample.verbs.inputs import (
     as_generators,
     as_images,
@@ -405,7 +405,7 @@ def edit(
     several = len(source) == 1 < prompts.count()
     inversion = source.repeated(prompts.count()) if several else source
     rules.check_edits(method_of(inversion), chosen, masked is not None)
-    check_source_prompt(chosen, source)
+    rules.check_source_prompt(chosen, source.meta.prompt)
     model = load(model)
     prompts = with_negatives(prompts, inversion)
     own = None if method_of(inversion).edits_as_fitted else chosen.edit_guidance_scale

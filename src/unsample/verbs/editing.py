@@ -11,7 +11,6 @@ from unsample.edits.base import Branches, Steering
 from unsample.edits.beside import Beside
 from unsample.edits.branches import BranchPredict
 from unsample.edits.masks import MaskAsked
-from unsample.errors import BadOption
 from unsample.methods import Method
 from unsample.models.base import Condition, Model
 from unsample.models.guidance import Predict
@@ -215,19 +214,6 @@ class _Walked:
             cost.nfe[k] += mine.nfe[s]
             cost.backward[k] += mine.backward[s]
             cost.nonfinite[k] = cost.nonfinite[k] or mine.nonfinite[s]
-
-
-def check_source_prompt(editor: Editor, inversion: Inversion) -> None:
-    """An editor that compares two prompts is given both.
-
-    Raises:
-        BadOption: the inversion has none.
-    """
-    if editor.needs_source_prompt and any(not prompt for prompt in inversion.meta.prompt):
-        raise BadOption(
-            f"editor {editor.name} compares the prompt of the edit with the source's, and this inversion has none; "
-            "invert with prompt=..., what the picture shows (--source-prompt)"
-        )
 
 
 def _named(guidance: PlayGuidance) -> str:
