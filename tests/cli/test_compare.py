@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Run
+from unsample.edits import BUILT_IN as EDITORS
 from unsample.methods import METHODS, get_method
 
 PROMPT = ("--prompt", "a red circle")

@@ -123,12 +123,16 @@ def editors_of(plan: Plan) -> list[Edited]:
 
 def _edited(text: str, plan: Plan) -> Edited:
     from unsample.edits import get_editor, parse_settings
+    from unsample.edits.choose import AUTO
 
     name, parts, pairs = _parsed(text, "editor")
-    get_editor(name)
+    if name != AUTO:
+        get_editor(name)
     own = {key: _listed(key, value, text) for key, value in pairs if key in OF_AN_EDITOR}
-    settings = parse_settings(name, [pair for pair in pairs if pair[0] not in OF_AN_EDITOR])
-    get_editor(name, dict(settings))
+    given = [(key, _inner(value)) for key, value in pairs if key not in OF_AN_EDITOR]
+    if name == AUTO and given:
+        raise BadOption(f"editor {AUTO} chooses the settings too; leave {given[0][0]} out, or name an editor")
+    settings = {} if name == AUTO else dict(get_editor(name, parse_settings(name, given)).settings)
     label = _label(name, [part for part, pair in zip(parts, pairs, strict=True) if pair[0] not in OF_AN_EDITOR])
     chosen = {"guidance": own.get("guidance", plan.edit_guidance), "masks": own.get("mask", plan.masks)}
     return Edited(label, name, settings, methods=own.get("methods", ()), **chosen)
@@ -139,8 +143,7 @@ def _listed(key: str, text: str, entry: str) -> tuple[Any, ...]:
     if key == "guidance":
         value = _value(key, text, entry)
         return tuple(value)
-    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    words = tuple(part.strip() for part in split_outside(inner, ",") if part.strip())
+    words = tuple(part.strip() for part in split_outside(_inner(text), ",") if part.strip())
     if key == "mask":
         from unsample.bench.plan import typed
 
@@ -148,6 +151,11 @@ def _listed(key: str, text: str, entry: str) -> tuple[Any, ...]:
     if not words or len({*words}) < len(words):
         raise BadOption(f"methods in {shown(entry)} are different methods of the plan, at least one; got {shown(text)}")
     return words
+
+
+def _inner(text: str) -> str:
+    """What stands in brackets: of a setting that holds commas, `reweight=[red=3,blue=0.5]`."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _parsed(text: str, kind: str) -> tuple[str, list[str], list[tuple[str, str]]]:
@@ -228,10 +236,11 @@ def text_of(entry: Any, kind: str = "method") -> Any:
     if not isinstance(settings, Mapping):
         raise BadOption(f"settings of {_a(kind)} are a table, such as {{num_iters = 5}}; got {shown(settings)}")
     inner = [match[2]] if match[2] else []
-    inner += [f"{key}={_text(key, value)}" for key, value in [*_flat(preset), *_flat(settings)]]
     if kind == "method":
+        inner += [f"{key}={_text(key, value)}" for key, value in [*_flat(preset), *_flat(settings)]]
         inner += [f"{key}={_toml(_own(key, entry[key]))}" for key in OF_A_METHOD if key in entry]
     else:
+        inner += [f"{key}={_editor_text(key, value)}" for key, value in (preset | dict(settings)).items()]
         inner += [f"{key}={_words(key, entry[key])}" for key in OF_AN_EDITOR if key in entry]
     return _label(match[1], inner)
 
@@ -265,6 +274,17 @@ def _text(key: str, value: Any) -> str:
     if not (plain or is_real(value) or isinstance(value, bool)):
         raise BadOption(f"setting {shown(key)} of a method is a number, true, false or a word; got {shown(value)}")
     return str(value) if plain else _toml(value)
+
+
+def _editor_text(key: str, value: Any) -> str:
+    """A setting as `--editor-set` takes it, in brackets where it holds commas or brackets of its own."""
+    if isinstance(value, Mapping) and all(is_text(w) and is_real(n) for w, n in value.items()):
+        value = ",".join(f"{word}={_toml(float(number))}" for word, number in value.items())
+    elif isinstance(value, list) and value and all(map(is_text, value)):
+        value = "; ".join(value)
+    if not is_text(value):
+        return _text(key, value)
+    return f"[{value}]" if re.search(r"[,\[\]()]", value) else str(value)
 
 
 def _toml(value: Any) -> str:

@@ -195,7 +195,10 @@ def examine(plan: Plan) -> Examined:
 def _no_edit(method: Method, part: Part, edited: Edited, model: KnownModel) -> str | None:
     """Why a method and an editor do not go together, with this model, under this guidance; None where they do."""
     from unsample.edits import get_editor
+    from unsample.edits.choose import AUTO
 
+    if edited.name == AUTO:
+        return None
     editor = get_editor(edited.name, dict(edited.settings))
     try:
         rules.check_edits(method, editor, part.mask != NO_MASK)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from unsample.bench.entries import SAME, editors_of, methods_of, text_of
 from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing, shown, unknown_name
-from unsample.experiment.setup import MASKS, NO_MASK, PLAIN_EDIT, STAGES
+from unsample.experiment.setup import NO_MASK, PLAIN_EDIT, STAGES, check_mask
 from unsample.numeric import is_real, is_text, is_whole
 from unsample.wording import of
 
@@ -51,7 +51,7 @@ class Plan:
     strength: float | None = None  # None: each method's own
     edit: bool = False
     editors: tuple[str, ...] = (PLAIN_EDIT,)  # `p2p`, `p2p[cross_steps=0.4]`: what an edit takes of its source
-    masks: tuple[str, ...] = (NO_MASK,)  # of MASKS, of editors that say none of their own
+    masks: tuple[str, ...] = (NO_MASK,)  # `given`, `auto` ..., of editors that say none of their own
     edit_guidance: tuple[float, ...] = ()  # of editors that say none of their own; none: that of sampling
     seed: int = 0
     dtype: str = "float32"
@@ -179,8 +179,8 @@ def typed(key: str, value: Any) -> Any:
         raise BadOption(f"{key} of a plan must be {what}; got {shown(value)}")
     if len({*values}) < (len(values) or 1):
         raise BadOption(f"{key} must be different values, at least one; got {shown(list(values))}")
-    for unknown in (v for v in values if key == "masks" and v not in MASKS):
-        raise unknown_name("mask", unknown, MASKS)
+    if key == "masks":
+        values = tuple(check_mask(v) for v in values)
     if key in ("guidance", "inversion_guidance", "edit_guidance"):
         values = tuple(check_guidance(v, key) for v in values)
     if key == "steps":

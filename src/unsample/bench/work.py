@@ -93,6 +93,7 @@ class Worker:
 def setup_of(plan: Plan, task: BatchTask) -> Setup:
     """What a task asks of the experiment: all that is said of plans there is said here."""
     from unsample.edits import get_editor
+    from unsample.edits.choose import AUTO
     from unsample.methods import get_method
 
     named = task.named
@@ -105,7 +106,7 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
         strength=named.strength,
         stages=task.stages,
         edit_guidance=task.part.edited_at,
-        editor=get_editor(task.edited.name, dict(task.edited.settings)),
+        editor=AUTO if task.edited.name == AUTO else get_editor(task.edited.name, dict(task.edited.settings)),
         mask=task.part.mask,
         seed=plan.seed,
         fit=plan.fit,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Diverged, Incompatible
 from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded
-from unsample.experiment.setup import NO_MASK, PASTED, STAGES, Setup
+from unsample.experiment.setup import GIVEN, NO_MASK, PASTED, STAGES, Setup
 from unsample.experiment.shared import Shared, key_of, unshared
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _edited(found: Findings, inversion: Inversion, targets: list[str], guidance:
     given: dict[str, Any] = {"editor": setup.editor, "guidance_scale": guidance, "progress": found.progress}
     kind, pasted, _ = setup.mask.partition(PASTED)
     given["paste"] = bool(pasted)
-    if kind == "given":
+    if kind == GIVEN:
         if (masks := masks_of(model, found.items, setup.fit)) is None:
             raise Incompatible("the data set has no mask for every picture of the batch")
         given["mask"] = masks

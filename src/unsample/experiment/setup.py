@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from unsample.edits import Editor, get_editor
+from unsample.edits.choose import AUTO
+from unsample.edits.masks import ATTENTION, MaskAsked
 from unsample.errors import unknown_name
 from unsample.methods import Method, get_method
 
@@ -27,9 +29,23 @@ BASELINES: dict[str, str] = {  # what stands in a method's place, and the stage 
 }
 PLAIN_EDIT = "none"  # the editor that swaps the prompt
 NO_MASK = "none"
+GIVEN = "given"  # as a mask of an edit: the item's own
+MASKS = (NO_MASK, GIVEN, "auto", "attention", "thing")  # where an edit may change the picture; `auto` ... may say more
 PASTED = "+paste"  # behind a mask: the source's own pixels outside of it
-_FOUND = ("given", "auto", "attention", "thing")  # where an edit may change the picture: `given` is the item's own mask
-MASKS = (NO_MASK, *_FOUND, *(f"{mask}{PASTED}" for mask in _FOUND))
+
+
+def check_mask(mask: str) -> str:
+    """A mask of an edit by its name, as `unsample.edit` takes it (`attention:circle`); or none, or the item's own.
+
+    Raises:
+        UnknownName: none of MASKS. BadOption: it says more that cannot be.
+    """
+    kind = mask.removesuffix(PASTED)
+    if kind.partition(":")[0] not in MASKS or mask == f"{NO_MASK}{PASTED}":
+        raise unknown_name("mask", mask, [*MASKS, *(f"{name}{PASTED}" for name in MASKS if name != NO_MASK)])
+    if kind.partition(":")[0] in (AUTO, ATTENTION):
+        MaskAsked.of(kind)
+    return mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +65,8 @@ class Setup:
     strength: float | None = None  # None: the method's own, else 1
     stages: tuple[str, ...] = ("record", "noise", "recovered")  # of STAGES: what is made and measured
     edit_guidance: float | None = None  # None: the method's own for edits, else 5
-    editor: Editor | str = PLAIN_EDIT  # what the edit takes of its source: configured, or its name
-    mask: str = NO_MASK  # of MASKS
+    editor: Editor | str = PLAIN_EDIT  # what the edit takes of its source: configured, its name, or "auto"
+    mask: str = NO_MASK  # see `check_mask`
     negative_prompt: str | None = None
     seed: int = 0
     seeding: Literal["item", "picture"] = "item"  # of `seed` and the item's digest, or as `unsample.invert` seeds
@@ -59,9 +75,9 @@ class Setup:
     play_noised: bool = False  # whether what a method leaves that stops part way is sampled from as if it were noise
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "editor", get_editor(self.editor))
-        if self.mask not in MASKS:
-            raise unknown_name("mask", self.mask, MASKS)
+        if self.editor != AUTO:
+            object.__setattr__(self, "editor", get_editor(self.editor))
+        check_mask(self.mask)
         if isinstance(self.method, str) and self.method not in BASELINES:
             object.__setattr__(self, "method", get_method(self.method))
         if self.seeding not in ("item", "picture"):
@@ -83,7 +99,8 @@ class Setup:
     @property
     def looks_inside(self) -> bool:
         """Whether the edit reads or changes what happens within the network."""
-        return get_editor(self.editor).steer is not None or self.mask.partition(PASTED)[0] not in (NO_MASK, "given")
+        found = self.mask.partition(PASTED)[0] not in (NO_MASK, GIVEN)
+        return found or isinstance(self.editor, str) or self.editor.steer is not None
 
     @property
     def measured(self) -> list[str]:
