@@ -60,6 +60,12 @@ def test_compare_with_a_target_prompt_edits_by_each_method(run: Run, scene: Path
     assert [row["guidance"] for row in fitted.json["images"]][1] == 2
     settings = run("show", "two/compare.png", "--json").json["unsample"]
     assert settings["target_prompt"] == "a blue star"
+    beside = run(*walk, "--editor", "p2p", "--editor-set", "cross_steps=0.5", "-o", "p2p", "--json")
+    rows = {row["method"]: row for row in beside.json["images"]}
+    assert [rows[n]["edit_status"] for n in names.split(",")] == ["ok"] * 3  # direct too: its offsets steer the source
+    assert {rows[n]["edit_guidance"] for n in names.split(",")} == {7.5}  # the editor's own
+    assert {rows[n]["editor"]["settings"]["cross_steps"] for n in names.split(",")} == {0.5}
+    assert run("show", "p2p/compare.png", "--json").json["unsample"]["editor"]["name"] == "p2p"
 
 
 def test_an_edit_that_diverges_leaves_the_comparison(
@@ -91,6 +97,8 @@ def test_compare_refuses_before_any_work(run: Run, scene: Path, tiny_sd: Path, t
         "give --prompt": ("--methods", "null_text"),
         "needs the recorded sampling run": ("--methods", "oracle"),
         "give --target-prompt too": ("--edit-guidance-scale", "3"),
+        "--editor is of edits": ("--editor", "p2p"),
+        "editor p2p compares": ("--methods", "ddim", "--target-prompt", "x", "--editor", "p2p"),
         "--edit-guidance-scale: ": ("--target-prompt", "x", "--edit-guidance-scale", "-1"),
         "--sampling-guidance-scale 3 and --edit-guidance-scale 2 differ": (
             *("--methods", "null_text", *PROMPT, "--sampling-guidance-scale", "3"),

@@ -138,7 +138,7 @@ OUTSIDE |= {"--force", "--class-labels", "--negative-class-labels", "--source-cl
 # Those that the recorder cannot hear, since an earlier call ends the command: tests/cli/test_play.py, test_compare.py.
 BESIDE = {
     "edit": {"--target-prompt", "--prompt", "--editor", "--editor-set"},
-    "compare": {"--target-prompt", "--edit-guidance-scale"},
+    "compare": {"--target-prompt", "--edit-guidance-scale", "--editor", "--editor-set"},
 }
 
 

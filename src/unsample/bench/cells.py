@@ -106,6 +106,7 @@ def base_row(plan: Plan, task: BatchTask, place: int, id: str) -> dict[str, Any]
         "backward",
         "edit_nfe",
         "edit_backward",
+        "edited_at",
         "seconds",
         "peak_memory_mb",
         "stores",

@@ -1,7 +1,7 @@
 """Methods and editors of a plan as they are written: `name[key=value,...]`, or a table of TOML that says the same.
 
-A row's label is that text without `guidance`, `steps` and `items` (of an editor without `guidance`, `mask` and
-`methods`), which stand in columns of their own.
+A row's label is that text without `guidance`, `steps` and `items` (of an editor without `guidance`, `mask`,
+`sampling_guidance` and `methods`), which stand in columns of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ OF_A_METHOD = (
     "strength",
     *CHOOSING,
 )  # keys of a plan that a method may have its own value of
-OF_AN_EDITOR = ("guidance", "mask", "methods")  # keys of an editor in a plan that are none of its settings
+SCALES = ("guidance", "sampling_guidance")
+OF_AN_EDITOR = (*SCALES, "mask", "methods")  # keys of an editor in a plan that are none of its settings
 _OWN = {"method": OF_A_METHOD, "editor": OF_AN_EDITOR}
 _ENTRY = re.compile(r"(\w+)(?:\[(.*)\])?", re.DOTALL)
 _EXAMPLES = {
@@ -68,6 +69,7 @@ class Edited:
     masks: tuple[str, ...] = (NO_MASK,)  # of MASKS
     guidance: tuple[float, ...] = ()  # of the edit; none: that of sampling
     methods: tuple[str, ...] = ()  # names or labels of the methods that it is tried with; none: all
+    sampling: tuple[float, ...] = ()  # guidances of sampling that it is tried with; none: all
 
 
 def methods_of(plan: Plan) -> list[Named]:
@@ -135,13 +137,15 @@ def _edited(text: str, plan: Plan) -> Edited:
     settings = {} if name == AUTO else dict(get_editor(name, parse_settings(name, given)).settings)
     label = _label(name, [part for part, pair in zip(parts, pairs, strict=True) if pair[0] not in OF_AN_EDITOR])
     chosen = {"guidance": own.get("guidance", plan.edit_guidance), "masks": own.get("mask", plan.masks)}
-    return Edited(label, name, settings, methods=own.get("methods", ()), **chosen)
+    return Edited(
+        label, name, settings, methods=own.get("methods", ()), sampling=own.get("sampling_guidance", ()), **chosen
+    )
 
 
 def _listed(key: str, text: str, entry: str) -> tuple[Any, ...]:
     """The values of one of `OF_AN_EDITOR` in brackets: `3`, `[1,3]`, `given`, `[ddim,null_text]`."""
-    if key == "guidance":
-        value = _value(key, text, entry)
+    if key in SCALES:
+        value = _value("guidance", text, entry)
         return tuple(value)
     words = tuple(part.strip() for part in split_outside(_inner(text), ",") if part.strip())
     if key == "mask":
@@ -247,8 +251,8 @@ def text_of(entry: Any, kind: str = "method") -> Any:
 
 def _words(key: str, value: Any) -> str:
     """The value of one of `OF_AN_EDITOR` as it is written in brackets."""
-    if key == "guidance":
-        return _toml(_own(key, value))
+    if key in SCALES:
+        return _toml(_own("guidance", value))
     words = value if isinstance(value, list | tuple) else [value]
     if not words or not all(map(is_text, words)):
         raise BadOption(f"{key} of an editor is a word, or a list of words; got {shown(value)}")

@@ -146,7 +146,8 @@ def parts_of(plan: Plan, unguided: Collection[str] = ()) -> list[Planned]:
 def _edits(editors: Sequence[Edited], named: Named, guidance: float) -> list[tuple[dict[str, Any], Edited]]:
     """How the cells of a method at one guidance of sampling edit: what `Part` says of it, and the editor."""
     found = []
-    for e in (e for e in editors if not e.methods or {named.name, named.label} & {*e.methods}):
+    fit = [e for e in editors if not e.methods or {named.name, named.label} & {*e.methods}]
+    for e in (e for e in fit if not e.sampling or guidance in e.sampling):
         scales = dict.fromkeys(None if w == guidance else w for w in e.guidance or (guidance,))
         found += [({"editor": e.label, "mask": m, "edit_guidance": w}, e) for m, w in product(e.masks, scales)]
     return found

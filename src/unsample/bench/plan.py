@@ -250,6 +250,8 @@ def _checked(values: dict[str, Any]) -> Plan:
 def _check_editors(plan: Plan) -> None:
     if not plan.edit and (said := sorted({"editors", "masks", "edit_guidance"} - {*unsaid(plan)})):
         raise BadOption(f"{' and '.join(said)} of a plan are of edits, and the plan does not edit; say edit = true")
+    from unsample.methods import METHODS
+
     editors, asked = editors_of(plan), [m for m in methods_of(plan) if not m.baseline]
     methods = {name for m in asked for name in (m.label, m.name)}
     labels = [e.label for e in editors]
@@ -257,8 +259,8 @@ def _check_editors(plan: Plan) -> None:
         raise BadOption(
             f"editors must be different; {twice[0]} stands there twice: give it a list of guidance or masks"
         )
-    for unknown in (name for e in editors for name in e.methods if name not in methods):
-        raise unknown_name("method of an editor, of those of the plan", unknown, sorted(methods))
+    for unknown in (name for e in editors for name in e.methods if name not in methods and name not in METHODS):
+        raise unknown_name("method of an editor", unknown, sorted({*methods, *METHODS}))
     tried = {name for e in editors for name in e.methods or methods}
     if left := [m.label for m in asked if not {m.label, m.name} & tried]:
         raise BadOption(f"no editor of the plan is tried with {left[0]}; add one, or leave the method out")

@@ -115,6 +115,7 @@ class Row(PartRow):
     changed: str | None = None  # what kind of edit the item is, where its data set knows
     edit_nfe: Count | None = None  # of the edit, its source's share included; None: there is none
     edit_backward: Count | None = None
+    edited_at: Amount | None = None  # the guidance that the edit had
     nonfinite_at: dict[str, JsonValue] | None = None
     out_of_domain: bool = False  # the model does not know such a picture, or such words
 

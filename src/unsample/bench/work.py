@@ -96,7 +96,7 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
     from unsample.edits.choose import AUTO
     from unsample.methods import get_method
 
-    named = task.named
+    named, chosen = task.named, task.edited.name == AUTO
     return Setup(
         method=named.name if named.baseline else get_method(named.name, dict(named.settings)),
         metrics=tuple(name for name in plan.metrics if name not in plan.set_metrics),
@@ -105,8 +105,8 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
         steps=task.part.steps,
         strength=named.strength,
         stages=task.stages,
-        edit_guidance=task.part.edited_at,
-        editor=AUTO if task.edited.name == AUTO else get_editor(task.edited.name, dict(task.edited.settings)),
+        edit_guidance=None if chosen and not task.edited.guidance else task.part.edited_at,
+        editor=AUTO if chosen else get_editor(task.edited.name, dict(task.edited.settings)),
         mask=task.part.mask,
         seed=plan.seed,
         fit=plan.fit,

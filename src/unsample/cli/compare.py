@@ -17,9 +17,10 @@ from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
 from unsample.cli.options import EDIT, METHODS, EndOptions, Placement, PromptOptions, WalkOptions, argument, opt
 from unsample.datasets.item import Item
+from unsample.edits import Editor
 from unsample.errors import BadOption, Incompatible
 from unsample.experiment.cell import run_cells
-from unsample.experiment.setup import Setup
+from unsample.experiment.setup import PLAIN_EDIT, Setup
 from unsample.media.files import as_csv, atomic_write
 from unsample.preflight import rules
 from unsample.preflight.known import known_model
@@ -78,7 +79,14 @@ def compare(
         opt(EDIT, "TEXT", "What an edit by each method shall show, in figure and table.", default="no edit"),
     ] = None,
     edit_guidance_scale: Annotated[
-        float | None, opt(EDIT, "W", "Guidance of the edits.", default="each method's own for edits, else 5")
+        float | None,
+        opt(EDIT, "W", "Guidance of the edits.", default="the editor's own, else each method's own for edits, else 5"),
+    ] = None,
+    editor: Annotated[
+        str, opt(EDIT, "NAME", "What edits take of their source: 'unsample editors' lists them; auto: by the prompts.")
+    ] = "none",
+    editor_set: Annotated[
+        list[str] | None, opt(EDIT, "KEY=VALUE", options.EDITOR_SET_HELP, default="the editor's own")
     ] = None,
     set: Annotated[
         list[str] | None,
@@ -104,7 +112,7 @@ def compare(
     a column, not across the two. With --target-prompt each method edits too.
     """
     walks = [checks.walk(walk, name, own) for name, own in chosen(methods, set or [], quick).items()]
-    target = EditTarget.checked(target_prompt, edit_guidance_scale)
+    target = EditTarget.checked(target_prompt, edit_guidance_scale, checks.configured_editor(editor, editor_set))
     if target is not None:
         walks = [target.fitted(walk) for walk in walks]
     where = checks.place(place)
@@ -118,6 +126,8 @@ def compare(
     for one in walks:
         job.model.check_method(one.method, job.prompt)
         rules.check_needs_trajectory(one.method, False)
+    if target is not None and isinstance(target.editor, Editor):
+        rules.check_source_prompt(target.editor, [job.prompt])
     check_sizes([job], walk.fit)
     outside.check(outside.of_jobs([job], walk.fit, [target.prompt] if target else []), force)
     files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
@@ -127,23 +137,26 @@ def compare(
 
 @dataclass(frozen=True)
 class EditTarget:
-    """What the edits shall show, and under which guidance; None: the method's own."""
+    """What the edits shall show, under which guidance (None: the editor's or the method's own), by which editor."""
 
     prompt: str
     guidance_scale: float | None
+    editor: Editor | str
 
     @staticmethod
-    def checked(prompt: str | None, scale: float | None) -> EditTarget | None:
+    def checked(prompt: str | None, scale: float | None, editor: Editor | str) -> EditTarget | None:
         """From the options; None where no edit is wanted.
 
         Raises:
-            BadOption: guidance without a prompt, or either of them cannot be.
+            BadOption: guidance or an editor without a prompt, or one of them cannot be.
         """
         checks.guidance("edit_guidance_scale", scale)
         if prompt is not None:
-            return EditTarget(rules.check_text(prompt, "target_prompt") or "", scale)
-        if scale is not None:
-            raise BadOption("--edit-guidance-scale is of edits; give --target-prompt too, or leave it out")
+            return EditTarget(rules.check_text(prompt, "target_prompt") or "", scale, editor)
+        named = isinstance(editor, str) or editor.name != PLAIN_EDIT
+        if scale is not None or named:
+            option = "--edit-guidance-scale" if scale is not None else "--editor"
+            raise BadOption(f"{option} is of edits; give --target-prompt too, or leave it out")
         return None
 
     def fitted(self, walk: Walk) -> Walk:
@@ -268,6 +281,7 @@ def _setup(job: InvertJob, walk: Walk, target: EditTarget | None) -> Setup:
         steps=walk.steps,
         stages=("record", "noise", *(["edit"] if target else [])),
         edit_guidance=target.guidance_scale if target else None,
+        editor=target.editor if target else PLAIN_EDIT,
         negative_prompt=job.negative_prompt,
         seed=walk.seed,
         seeding="picture",
@@ -288,7 +302,7 @@ def _figures(found: Findings, stage: str) -> Fidelity:
 def _edit(found: Findings, walk: Walk, row: dict[str, Any]) -> Image | None:
     """The edit by one method, its columns put into the row; none where the method cannot edit, or diverged."""
     name, scale = walk.method.name, found.edit_guidance
-    if walk.method.refuses_edit:
+    if walk.method.refuses_edit and "edit" not in found.made:
         talk.say(f"{name}: cannot edit: {walk.method.refuses_edit}")
         row["edit_status"] = "refused"
         return None
@@ -298,8 +312,11 @@ def _edit(found: Findings, walk: Walk, row: dict[str, Any]) -> Image | None:
         row["edit_status"] = "refused" if isinstance(found.failures["edit"], Incompatible) else "diverged"
         return None
     figures, nfe = _figures(found, "edit"), found.made["edit"].nfe[0]
+    if chosen := found.made["edit"].meta.get("auto"):
+        talk.note(f"{name}: auto: {chosen}")
     talk.say(f"{name}: edited at guidance {scale:g}, {figures.spoken(' from the source')}, {nfe} nfe")
     row |= {"edit_psnr": _decibels(figures), "edit_nfe": nfe, "edit_status": "ok"}
+    row |= {"editor": found.made["edit"].meta.get("editor")}
     return session.as_pil(found.pictures["edit"])
 
 
@@ -361,9 +378,16 @@ def _write_figure(job: InvertJob, found: Sequence[Compared], target: EditTarget 
             scale = "" if f.row["edit_guidance"] is None else f", guidance {f.row['edit_guidance']:g}"
             panels.append((f"edit{scale}" if f.edit else f"edit{scale}: {f.row['edit_status']}", f.edit or blank))
     figure = sheet([p for _, p in panels], [label for label, _ in panels], columns=4 if target else 3)
-    about = {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]}
-    write_png(figure, path, about | ({"target_prompt": target.prompt} if target else {}))
+    about: dict[str, Any] = {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]}
+    if target is not None:
+        about |= {"target_prompt": target.prompt, "editor": editor_told(target.editor)}
+    write_png(figure, path, about)
     return True
+
+
+def editor_told(editor: Editor | str) -> dict[str, Any] | str:
+    """An editor as a record tells it; auto as a word."""
+    return editor if isinstance(editor, str) else {"name": editor.name, "settings": dict(editor.settings)}
 
 
 def _shown(value: object) -> str:

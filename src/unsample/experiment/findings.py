@@ -107,7 +107,7 @@ class Findings:
         return about | {
             "nfe": self.inversion.nfe[n],
             "backward": self.inversion.backward[n],
-            **self._cost_of_edit(n),
+            **self._of_edit(n),
             "stores": meta["stored"]["what"],
             "stored_ratio": meta["stored"]["size_over_noise"],
             "fitted": meta["stored"]["fitted_to_picture"],
@@ -115,9 +115,11 @@ class Findings:
             "exact_by_construction": method.exact and (undone or not method.reversible),
         }
 
-    def _cost_of_edit(self, n: int) -> dict[str, int]:
+    def _of_edit(self, n: int) -> dict[str, Any]:
         made = self.made.get("edit")
-        return {} if made is None else {"edit_nfe": made.nfe[n], "edit_backward": made.backward[n]}
+        if made is None:
+            return {}
+        return {"edit_nfe": made.nfe[n], "edit_backward": made.backward[n], "edited_at": self.edit_guidance}
 
 
 def every(items: Sequence[Item], name: str) -> list[Any] | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from unsample.edits import Editor
 from unsample.errors import Diverged, Incompatible
 from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded
 from unsample.experiment.setup import GIVEN, NO_MASK, PASTED, STAGES, Setup
@@ -159,12 +160,18 @@ def _play(found: Findings, inversion: Inversion, method: Method) -> None:
         if targets is None:
             found.failures["edit"] = "the data set has no target prompt for every picture of the batch"
         else:
-            scale = found.edit_guidance = edit_guidance(found.model, inversion, setup.edit_guidance)
-            played("edit", lambda: _edited(found, inversion, targets, scale))
+            asked = setup.edit_guidance
+            if isinstance(setup.editor, Editor):  # else it is chosen with the editor
+                own = None if method.edits_as_fitted else setup.editor.edit_guidance_scale
+                asked = edit_guidance(found.model, inversion, own if asked is None else asked)
+            found.edit_guidance = asked
+            played("edit", lambda: _edited(found, inversion, targets, asked))
+            if "edit" in found.made:
+                found.edit_guidance = found.made["edit"].meta["guidance_scale"]
     found.pictures = {stage: made.images.cpu() for stage, made in found.made.items() if stage in setup.stages}
 
 
-def _edited(found: Findings, inversion: Inversion, targets: list[str], guidance: float) -> Images:
+def _edited(found: Findings, inversion: Inversion, targets: list[str], guidance: float | None) -> Images:
     import unsample
 
     setup, model = found.setup, found.model

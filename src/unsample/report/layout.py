@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unsample.bench.ledger import FINISHED
 from unsample.report import words
 from unsample.report.columns import STAGES, Column, leading
 from unsample.report.table import Block, Cell, MethodRow
+
+OUTCOMES = 7  # columns of outcomes, and of the cost of an inversion, before that of an edit
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,13 @@ def outcomes(block: Block) -> Sheet:
         Head("Memory", ["peak, MB"]),
         Head("Stored", ["over the noise"]),
     ]
-    lines = [Line(m.label, _outcome(m), _marks(m), m.baseline) for m in block.everyone]
+    costly = any(m.mean("edit_nfe") is not None for m in block.everyone)
+    telling = _telling(block) if any(m.edits for m in block.everyone) else []
+    heads = [*(head for head, _ in telling), *heads]
+    if costly:
+        at = len(telling) + OUTCOMES
+        heads[at:at] = [Head("Edit evaluations", ["its source’s included"]), Head("Edit backward", ["a picture"])]
+    lines = [_line(m, _outcome(m, costly), telling) for m in block.everyone]
     missing = [f"{m.label}: {words.count(m.missing, 'item')}" for m in block.everyone if m.missing]
     notes = [f"No row yet, the run is not complete: {'; '.join(missing)}."] if missing else []
     notes += [f"{m.label} was stopped: {words.line(m.stopped, 500)}" for m in block.everyone if m.stopped]
@@ -93,8 +101,12 @@ def differences(block: Block) -> Sheet | None:
     ]
     if not ranked or len(block.methods) < 2:
         return None
-    lines = [Line(m.label, [_difference(c, m.cells.get(c.key)) for c in ranked]) for m in block.methods]
-    heads = [Head(f"{c.metric} {c.arrow}", [STAGES.get(c.stage, c.stage), *_unit(c)]) for c in ranked]
+    telling = _telling(block) if any(c.stage == "edit" for c in ranked) else []
+    rows = [_line(m, [_difference(c, m.cells.get(c.key)) for c in ranked], telling) for m in block.methods]
+    lines = [replace(line, marks=()) for line in rows]
+    heads = [head for head, _ in telling] + [
+        Head(f"{c.metric} {c.arrow}", [STAGES.get(c.stage, c.stage), *_unit(c)]) for c in ranked
+    ]
     return Sheet("differences", "Paired differences from the best", heads, lines)
 
 
@@ -102,15 +114,33 @@ def _figures(block: Block, name: str, of: Sequence[Column]) -> Sheet:
     columns = [c for c in of if _measured(c, block)]
     by = leading(columns, "noise" if name == "reconstruction" else name)
     order = [*block.ordered(by), *block.baselines]
-    heads = [_head(c, block) for c in columns]
+    telling = _telling(block) if name == "edit" else []
+    heads = [head for head, _ in telling] + [_head(c, block) for c in columns]
     lines = []
     for method in order:
         if any(c.key in method.cells for c in columns):
             cells = [_cell(c, method.cells.get(c.key), method) for c in columns]
-            lines.append(Line(method.label, cells, _marks(method), method.baseline))
+            lines.append(_line(method, cells, telling))
     ranked = any(c.ranks for c in columns)
     title = "Reconstruction" if name == "reconstruction" else STAGES.get(name, name.capitalize())
     return Sheet(name, title, heads, lines, [*_uneven(block, columns), *_unmeasured(block, of)], ranked)
+
+
+def _telling(block: Block) -> list[tuple[Head, Callable[[MethodRow], str]]]:
+    """Columns that say how was edited, and whether by a mask that was given: that supplies much of what is kept."""
+    found: list[tuple[Head, Callable[[MethodRow], str]]] = [
+        (Head("Editor"), lambda m: m.editor),
+        (Head("Mask", ["given: the item’s own"]), lambda m: m.mask),
+    ]
+    if len({m.edited_at for m in block.methods}) > 1:
+        found.append((Head("Edit w"), lambda m: words.NOTHING if m.edited_at is None else f"{m.edited_at:g}"))
+    return found
+
+
+def _line(m: MethodRow, cells: Sequence[Text], telling: Sequence[tuple[Head, Callable[[MethodRow], str]]]) -> Line:
+    """A row; how was edited stands in columns of its own."""
+    told = [Text(words.NOTHING if m.baseline else words.line(of(m), 200)) for _, of in telling]
+    return Line(m.method, [*told, *cells], _marks(m), m.baseline)
 
 
 def _uneven(block: Block, columns: Sequence[Column]) -> list[str]:
@@ -178,7 +208,7 @@ def _shares(values: object) -> bool:
     return all(v in (0.0, 1.0) for v in values)  # type: ignore[attr-defined]
 
 
-def _outcome(m: MethodRow) -> list[Text]:
+def _outcome(m: MethodRow, costly: bool) -> list[Text]:
     finished, share = m.count(*FINISHED), m.finished
 
     def counted(status: str) -> Text:
@@ -196,6 +226,7 @@ def _outcome(m: MethodRow) -> list[Text]:
         Text(f"{m.missing:,}", bad=m.missing > 0, order=m.missing),
         cost(m.mean("nfe"), words.whole),
         cost(m.mean("backward"), words.whole),
+        *([cost(m.mean(name), words.whole) for name in ("edit_nfe", "edit_backward")] if costly else []),
         cost(m.mean("seconds"), lambda v: words.NOTHING if v is None else f"{v:.3g}"),
         cost(m.most("peak_memory_mb"), lambda v: words.NOTHING if v is None else f"{v:,.0f}"),
         _stored(m),

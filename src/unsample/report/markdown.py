@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from unsample.report import words
 from unsample.report.about import MOST, About, Convention
 from unsample.report.layout import Head, Sheet, Text, differences, sheets
+from unsample.report.published import beside
 from unsample.report.reading import READING
 from unsample.report.table import Block
 
@@ -21,7 +22,7 @@ def markdown(blocks: Sequence[Block], about: About) -> str:
     for block in blocks:
         parts += ["", f"## {_safe(block.title)}"]
         apart = differences(block)
-        for sheet in [*sheets(block), *([apart] if apart else [])]:
+        for sheet in [*sheets(block), *beside(block), *([apart] if apart else [])]:
             parts += ["", f"### {_safe(sheet.title)}", "", *_table(sheet), *(f"\n{_safe(n)}" for n in sheet.notes)]
     parts += ["", "## Failures and broken rows", *_failures(about)]
     parts += ["", "## Conventions", "", *map(_convention, about.conventions)]

@@ -20,6 +20,7 @@ from unsample.report.columns import STAGES, Column, leading
 from unsample.report.gallery import Strip, strips
 from unsample.report.layout import Sheet, differences, sheets
 from unsample.report.plot import NEEDED, Plot, plot
+from unsample.report.published import beside
 from unsample.report.reading import READING
 from unsample.report.table import Block
 
@@ -82,7 +83,7 @@ def _part(block: Block, name: str, folder: Path) -> PagePart:
     return PagePart(
         name,
         block.title,
-        sheets(block),
+        [*sheets(block), *beside(block)],
         differences(block),
         [(text, made) for text, made in drawn if made],
         strips(block, by, folder),

@@ -83,10 +83,12 @@ def points_of(methods: Sequence[MethodRow], column: Column) -> list[Point]:
     found = []
     for method in methods:
         cell, cost = method.cells.get(column.key), method.mean("nfe")
+        more = [method.mean(name) or 0 for name in ("edit_nfe", "edit_backward")] if column.stage == "edit" else [0, 0]
+        cost = None if cost is None else cost + more[0]
         if cell and cell.centre and cost and cost > 0:
             c, lost = cell.centre, len(cell.values.diverged)
             label = _label(method.label) + (f", {lost:,} diverged" if lost else "")
-            found.append(Point(label, cost, c.value, c.low, c.high, method.mean("backward") or 0))
+            found.append(Point(label, cost, c.value, c.low, c.high, (method.mean("backward") or 0) + more[1]))
     return [replace(p, leads=not any(_beats(other, p, column.higher) for other in found)) for p in found]
 
 

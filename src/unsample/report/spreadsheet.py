@@ -27,6 +27,8 @@ OUTCOME: dict[str, Callable[[MethodRow], Any]] = {  # of a method, on each of it
     "drift": lambda m: m.drift or None,
     "nfe": lambda m: m.mean("nfe"),
     "backward": lambda m: m.mean("backward"),
+    "edit_nfe": lambda m: m.mean("edit_nfe"),
+    "edit_backward": lambda m: m.mean("edit_backward"),
     "seconds": lambda m: m.mean("seconds"),
     "peak_memory_mb": lambda m: m.most("peak_memory_mb"),
     "stores": lambda m: m.says("stores"),
@@ -57,7 +59,19 @@ FIGURES: dict[str, Callable[[Column, Cell, int], Any]] = {  # of a column; the l
     "difference_high": lambda column, cell, shared: (cell.gap or NONE).high,
     "n_pairs": lambda column, cell, shared: cell.pairs,
 }
-FIELDS = ("model", "dataset", "steps", "guidance", "method", "baseline", *FIGURES, *OUTCOME)
+FIELDS = (
+    "model",
+    "dataset",
+    "steps",
+    "guidance",
+    "method",
+    "editor",
+    "mask",
+    "edit_guidance",
+    "baseline",
+    *FIGURES,
+    *OUTCOME,
+)
 
 
 def spreadsheet(blocks: list[Block], raw: bool = False) -> str:
@@ -69,7 +83,8 @@ def _lines(blocks: list[Block]) -> Iterator[dict[str, str]]:
     for block in blocks:
         for method in block.everyone:
             about: dict[str, Any] = {k: getattr(block, k) for k in ("model", "dataset", "steps", "guidance")}
-            about |= {"method": method.label, "baseline": method.baseline} | {
+            about |= {"method": method.method, "editor": method.editor, "mask": method.mask}
+            about |= {"edit_guidance": method.edited_at, "baseline": method.baseline} | {
                 k: of(method) for k, of in OUTCOME.items()
             }
             cells = [(c, method.cells[c.key], block.shared[c.key]) for c in block.columns if c.key in method.cells]

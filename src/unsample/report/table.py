@@ -23,6 +23,7 @@ from unsample.report import statistics, words
 from unsample.report.columns import Column, columns
 from unsample.report.statistics import Interval
 
+EDITED_AT = ("edited_at", "edit_guidance", "guidance")  # the guidance of an edit: as it was, else as it was asked for
 Row = Mapping[str, Any]
 Where = tuple[str, str, int, float | None]  # model, data set, steps and guidance of a table
 
@@ -81,6 +82,7 @@ class MethodRow:
     editor: str = PLAIN_EDIT
     mask: str = NO_MASK
     edits: str = ""  # `p2p, mask given, w 3`; nothing of what is as it is without editors
+    edited_at: float | None = None  # the guidance of the edit
 
     @property
     def label(self) -> str:
@@ -246,6 +248,7 @@ def _methods(rows: Sequence[Row], parts: Sequence[Covered]) -> list[MethodRow]:
             "editor": str(how.get("editor", PLAIN_EDIT)),
             "mask": str(how.get("mask", NO_MASK)),
             "edits": edits,
+            "edited_at": next((how[k] for k in EDITED_AT if how.get(k) is not None), None),
         }
         drifts = words.line(_drift(own[0])) if own else ""
         missing = len(items - {row["item"] for row in own})
