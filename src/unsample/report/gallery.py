@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ KINDS = {
     "edit": "edit",
     "truth": "true edit",
 }
+ABOUT = ("source", "truth")  # of an item, whoever edits it
 LARGEST = 224  # pixels of a side; larger ones are shrunk
 LOSSLESS = 128  # pixels of a side up to which nothing is lost
 
@@ -106,6 +107,49 @@ def strips(block: Block, by: Column | None, folder: Path) -> list[Strip]:
     return [
         Strip(m.label, [_pick(place, row, m, by, kinds, factor, album) for place, row in picks]) for m, picks in picked
     ]
+
+
+def by_editor(block: Block, by: Column | None, folder: Path) -> list[Strip]:
+    """Of each method that edits in several ways: source, true edit and all its edits of one item, the median one.
+
+    None where `by` is no column of edits.
+    """
+    if by is None or by.stage != "edit":
+        return []
+    album, ways = Album(folder), dict.fromkeys(m.edits for m in block.methods if by.key in m.cells)
+    found = []
+    for name in dict.fromkeys(m.method for m in block.methods):
+        own = {m.edits: m for m in block.methods if m.method == name and by.key in m.cells}
+        item = _middle([m.cells[by.key] for m in own.values()])
+        if len(own) < 2 or item is None:
+            continue
+        rows = {how: row for how, m in own.items() for row in m.rows if row["item"] == item}
+        first = next(iter(rows.values()))
+        given = [_shown(KINDS[k], f"{KINDS[k]} of item {item}", _paths(first).get(k), first, album) for k in ABOUT]
+        edits = [_by(how, f"{name}, item {item}", rows.get(how), own.get(how), by, album) for how in ways]
+        found.append(Strip(name, [Pick("median", words.line(item, 80), "", [*given, *edits])]))
+    return found
+
+
+def _middle(cells: Sequence[Cell]) -> str | None:
+    """The item whose mean over the cells is the middle one, of those that all of them have."""
+    if not cells:
+        return None
+    items = set.intersection(*({*cell.values.found} for cell in cells))
+    order = sorted(items, key=lambda item: (sum(cell.values.found[item] for cell in cells), item))
+    return order[(len(order) - 1) // 2] if order else None
+
+
+def _by(
+    how: str, whose: str, row: Mapping[str, Any] | None, method: MethodRow | None, by: Column, album: Album
+) -> ShownPicture:
+    title = words.line(how or "none", 80)
+    if row is None or method is None:
+        return ShownPicture(title, title, note="not tried")
+    value = method.cells[by.key].values.found.get(row["item"])
+    told = title if value is None else f"{title}: {by.metric} {words.number(value, by.unit)}"
+    shown = _shown(title, f"edit by {title} of {whose}", _paths(row).get("edit"), row, album)
+    return replace(shown, note=shown.note or told)
 
 
 def _picked(method: MethodRow, cell: Cell, by: Column) -> list[tuple[str, Mapping[str, Any]]]:

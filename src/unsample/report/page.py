@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from unsample.report import words
 from unsample.report.about import MOST, About
 from unsample.report.columns import STAGES, Column, leading
-from unsample.report.gallery import Strip, strips
+from unsample.report.gallery import Strip, by_editor, strips
 from unsample.report.layout import Sheet, differences, sheets
 from unsample.report.plot import NEEDED, Plot, plot
 from unsample.report.published import beside
@@ -38,6 +38,7 @@ class PagePart:
     plots: Sequence[tuple[str, Plot]]
     strips: Sequence[Strip]
     by: str  # the column that picks the pictures
+    editors: Sequence[Strip]  # edits of one item beside each other
 
 
 def page(blocks: Sequence[Block], about: About, folder: Path) -> str:
@@ -88,6 +89,7 @@ def _part(block: Block, name: str, folder: Path) -> PagePart:
         [(text, made) for text, made in drawn if made],
         strips(block, by, folder),
         _called(by) if by else "",
+        by_editor(block, by, folder),
     )
 
 
