@@ -65,7 +65,7 @@ def test_compare_with_a_target_prompt_edits_by_each_method(run: Run, scene: Path
     assert [rows[n]["edit_status"] for n in names.split(",")] == ["ok"] * 3  # direct too: its offsets steer the source
     assert {rows[n]["edit_guidance"] for n in names.split(",")} == {7.5}  # the editor's own
     assert {rows[n]["editor"]["settings"]["cross_steps"] for n in names.split(",")} == {0.5}
-    assert run("show", "p2p/compare.png", "--json").json["unsample"]["editor"]["name"] == "p2p"
+    assert run("show", "p2p/compare.png", "--json").json["unsample"]["editor"] == "p2p"
 
 
 def test_an_edit_that_diverges_leaves_the_comparison(

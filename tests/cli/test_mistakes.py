@@ -79,9 +79,9 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "setting of an editor out of range": (f"{EDITED} p2p --editor-set cross_steps=2", 2, ("cross_steps", "to 1")),
     "setting of an editor without value": (f"{EDITED} p2p --editor-set x", 2, ("--editor-set takes KEY=VALUE",)),
     "setting of auto": (f"{EDITED} auto --editor-set cross_steps=1", 2, ("leave --editor-set out",)),
-    "editor without a source prompt": (f"{EDITED} p2p", 2, ("editor p2p compares", "--source-prompt")),
+    "editor without a source prompt": (f"{EDITED} p2p --force", 2, ("editor p2p compares", "--source-prompt")),
     "editor beside a method that edits by itself": (
-        f"{EDITED} masactrl --method infedit --source-prompt y",
+        f"{EDITED} masactrl --method infedit --source-prompt y --force",
         2,
         ("editor masactrl does not go with infedit",),
     ),

@@ -219,7 +219,7 @@ def test_an_editor_is_asked_for_by_name_and_told_everywhere(run: Run, inverted: 
     (row,) = ended.json["images"]
     assert (row["editor"]["name"], row["editor"]["settings"]["cross_steps"]) == ("p2p", 0.5)
     kept = run("show", "p2p.png", "--json").json["unsample"]
-    assert (kept["editor"], kept["editor_notes"]) == (row["editor"], row["editor_notes"])
+    assert {"name": kept["editor"], "settings": kept["editor_settings"]} == row["editor"]
     assert "p2p" in run("show", "p2p.png").out
     assert not np.array_equal(pixels("p2p.png"), pixels("swap.png"))
     own = run("edit", inverted, "--target-prompt", "x", "--editor", "p2p", "-o", "own.png", "--json")

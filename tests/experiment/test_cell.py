@@ -109,6 +109,27 @@ def test_what_is_shared_depends_on_all_that_was_asked(model: Any) -> None:
     assert told(run_cells(model, swapped, setup("ddim"), shared)) == told(run_cells(model, swapped, setup("ddim")))
 
 
+def test_editors_share_an_inversion_and_nothing_else(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an editor does within the network is no answer to what another one asks of it."""
+    made, invert = [], unsample.invert
+
+    def counted(*asked: Any, **more: Any) -> Any:
+        made.append(more["method"].name)
+        return invert(*asked, **more)
+
+    monkeypatch.setattr(unsample, "invert", counted)
+    batch, shared, changed = pictures(model), Shared(), set()
+    for method in ("ddim", "null_text"):
+        for editor, mask in (("none", "none"), ("masactrl", "none"), ("p2p", "none"), ("none", "attention:dog")):
+            asked = setup(method, guidance=3.0, edit_guidance=3.0, editor=editor, mask=mask)
+            found, count = run_cells(model, batch, asked, shared), len(made)
+            assert told(found) == told(run_cells(model, batch, asked)), (method, editor, mask)
+            del made[count:]
+            changed.add(tuple(found.pictures["edit"].flatten()[:50].tolist()))
+    assert made == ["ddim", "null_text"]
+    assert len(changed) == 8
+
+
 def test_memory_is_bounded(model: Any) -> None:
     batch, shared = pictures(model), Shared(limit_mb=0.02)
     found = run_cells(model, batch, setup("ddim"), shared)

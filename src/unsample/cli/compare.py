@@ -380,14 +380,16 @@ def _write_figure(job: InvertJob, found: Sequence[Compared], target: EditTarget 
     figure = sheet([p for _, p in panels], [label for label, _ in panels], columns=4 if target else 3)
     about: dict[str, Any] = {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]}
     if target is not None:
-        about |= {"target_prompt": target.prompt, "editor": editor_told(target.editor)}
+        about |= {"target_prompt": target.prompt} | editor_told(target.editor)
     write_png(figure, path, about)
     return True
 
 
-def editor_told(editor: Editor | str) -> dict[str, Any] | str:
-    """An editor as a record tells it; auto as a word."""
-    return editor if isinstance(editor, str) else {"name": editor.name, "settings": dict(editor.settings)}
+def editor_told(editor: Editor | str) -> dict[str, Any]:
+    """An editor as the settings of a picture tell it, where there is one; auto as a word."""
+    if isinstance(editor, str):
+        return {"editor": editor}
+    return {} if editor.name == PLAIN_EDIT else {"editor": editor.name, "editor_settings": dict(editor.settings)}
 
 
 def _shown(value: object) -> str:
