@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.bench.coverage import Counts, Covered, listed, outside, total
-from unsample.bench.parts import NOT_APPLICABLE
+from unsample.bench.parts import NOT_APPLICABLE, edits_of
 from unsample.report import words
 from unsample.report.columns import Column
 from unsample.report.table import Block
@@ -154,6 +154,7 @@ def _incomplete(blocks: Sequence[Block], parts: Sequence[Covered]) -> list[str]:
 
 def _failure(row: Mapping[str, Any]) -> Failure:
     where = f"{row['method']} · {row['model']} · guidance {words.setting(row.get('guidance'))}"
+    where += f" · edited by {how}" if (how := edits_of(row)) else ""
     tried = words.count(int(row.get("attempts") or 0), "attempt")
     deaths = int(row.get("deaths") or 0)
     return Failure(
