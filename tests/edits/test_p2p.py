@@ -12,7 +12,9 @@ import unsample
 from unsample.edits import p2p, parse_settings
 from unsample.edits.attention import Heads
 from unsample.edits.base import Asked
+from unsample.edits.beside import Beside
 from unsample.edits.p2p import P2P
+from unsample.edits.words import pieces
 from unsample.errors import BadOption, Incompatible, UnknownName
 
 SOURCE = "a large red circle at the center on a white background"
@@ -84,19 +86,20 @@ def softmaxed(heads: Heads, row: int) -> Tensor:
 
 
 def test_a_cross_layer_answers_what_is_worked_out_by_hand(
-    model: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch
+    model: Any, picture: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`red` (token 3) becomes `redd` (3 to 6): each has a quarter of its map, what follows moves by 3, padding ends."""
     heard = Heard(monkeypatch)
     target = SOURCE.replace("red", "redd")
+    inversion = unsample.invert(model, picture, SOURCE, num_inference_steps=STEPS, guidance_scale=2)
     editor = p2p(cross_steps=0.8, reweight={"circle": 3, "white": -1})
     unsample.edit(model, inversion, target, editor=editor, guidance_scale=3)
     cross = [(step, h, rows, a) for step, h, rows, a in heard.calls if h.layer.cross]
     assert {step for step, *_ in cross} == set(range(STEPS))
     for step, heads, rows, answer in cross[:: len(cross) // 6]:
-        assert rows.conditional.tolist() == [False, True, True]
-        assert rows.edits.tolist() == [True, True, False]
-        own, source = softmaxed(heads, 1), softmaxed(heads, 2)
+        assert rows.conditional.tolist() == [False, False, True, True]
+        assert rows.edits.tolist() == [True, False, True, False]
+        own, source = softmaxed(heads, 2), softmaxed(heads, 3)
         expected = own.clone()
         if step < 0.8 * STEPS:
             for t in range(24):
@@ -111,8 +114,39 @@ def test_a_cross_layer_answers_what_is_worked_out_by_hand(
         expected[:, :, 7] *= 3
         expected[:, :, 13] *= -1
         assert answer is not None
-        torch.testing.assert_close(answer[1].double(), expected @ heads.v[1].double(), rtol=0, atol=1e-5)
-        torch.testing.assert_close(answer[2].double(), source @ heads.v[2].double(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(answer[2].double(), expected @ heads.v[2].double(), rtol=0, atol=1e-5)
+        for row in (0, 1, 3):  # the half without the prompt, and the source
+            alone = softmaxed(heads, row) @ heads.v[row].double()
+            torch.testing.assert_close(answer[row].double(), alone, rtol=0, atol=1e-5)
+
+
+def test_a_new_word_looks_by_itself(model: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(monkeypatch)
+    target = SOURCE.replace("red", "dark red")
+    unsample.edit(model, inversion, target, editor=p2p(cross_steps=1), guidance_scale=1)
+    dark = pieces(model, target, 24).tokens("dark")
+    _, heads, _, answer = next(call for call in heard.calls if call[1].layer.cross)
+    own, source = softmaxed(heads, 0), softmaxed(heads, 1)
+    n = len(dark)
+    expected = torch.cat([source[:, :, :3], own[:, :, 3 : 3 + n], source[:, :, 3:]], -1)
+    expected = torch.cat([expected[:, :, :23], source[:, :, 23 - n :].sum(-1, keepdim=True)], -1)  # the padding's end
+    assert dark == tuple(range(3, 3 + n))
+    assert answer is not None
+    torch.testing.assert_close(answer[0].double(), expected @ heads.v[0].double(), rtol=0, atol=1e-5)
+
+
+def test_blending_takes_the_second_state_along() -> None:
+    """Of two edits of one source; what is not of the shape of x is left alone."""
+    x, y, other = torch.rand(3, 4, 8, 8), torch.rand(3, 4, 8, 8), torch.rand(3, 2)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, :, :4], mask[1, :, :, 2:] = 1, 0.25
+    found, state = Beside([0, 0], mask).blended_rows(x, {"y": y, "other": other})
+    for value, mixed in ((x, found), (y, state["y"])):
+        assert torch.equal(mixed[0, :, :4], value[0, :, :4])
+        assert torch.equal(mixed[0, :, 4:], value[2, :, 4:])
+        torch.testing.assert_close(mixed[1, :, :, 2:], 0.25 * value[1, :, :, 2:] + 0.75 * value[2, :, :, 2:])
+        assert torch.equal(mixed[2], value[2])
+    assert state["other"] is other
 
 
 def test_self_attention_is_the_sources_for_a_share_of_the_steps(
@@ -138,6 +172,17 @@ def test_all_steps_replaced_gives_the_maps_of_the_source(
     unsample.edit(model, inversion, BLUE, editor=p2p(cross_steps=1, self_steps=1))
     assert seen
     assert all(torch.equal(edited, source) for edited, source in seen)
+
+
+def test_the_maps_shown_are_the_mean_of_each_branch_at_16_tokens_a_side(
+    model: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard(monkeypatch)
+    made = unsample.edit(model, inversion, BLUE, editor=p2p(cross_steps=0, self_steps=0), guidance_scale=1)
+    large = [h for _, h, *_ in heard.calls if h.layer.cross and h.q.shape[2] == 256]
+    for row, word in ((0, "blue"), (1, "red")):
+        mean = torch.stack([softmaxed(heads, row)[:, :, 3] for heads in large]).mean((0, 1)).reshape(16, 16)
+        torch.testing.assert_close(made.attention_maps[0][word].double(), mean / mean.max(), rtol=0, atol=1e-5)
 
 
 def test_reweight_1_changes_nothing_and_another_factor_does(model: Any, inversion: Any) -> None:
