@@ -51,3 +51,15 @@ def test_what_is_chosen_can_be_had_and_is_told() -> None:
     assert "not measured here" in choose("a cat", "a dog").told()
     with pytest.raises(BadOption, match="that of the source is not known"):
         choose(None, "a cat")
+
+
+def test_the_method_of_auto_is_recorded_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    import unsample
+    from unsample.cli.checks import configured_method
+    from unsample.datasets import Scenes
+
+    image = Scenes("tune", 1, size=32)[0].image[None]
+    found = unsample.invert("scenes-mixture", image, method="auto", num_inference_steps=2)
+    assert found.meta.method.name == "ddim"
+    assert configured_method("auto", ["eps_at=source"]).settings["eps_at"] == "source"
+    assert "method auto: ddim" in capsys.readouterr().err

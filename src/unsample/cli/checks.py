@@ -78,8 +78,13 @@ def both_labels(given: LabelOptions, count: int) -> Labels:
 
 def configured_method(name: str, settings: list[str] | None) -> Method:
     """The method that `--method` and `--set` describe."""
+    from unsample.cli import talk
+    from unsample.edits.choose import AUTO, METHOD
     from unsample.methods import get_method, parse_settings
 
+    if name == AUTO:
+        talk.say(f"method auto: {METHOD}, which edits as well as any at the lowest price (docs/editing.md)")
+        name = METHOD
     get_method(name)  # refuses a name that is not in the table
     with of("set"):
         return get_method(name, parse_settings(name, _pairs("--set", settings, "num_iters=5")))

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from unsample.edits import Editor, get_editor
-from unsample.edits.choose import AUTO
+from unsample.edits.choose import AUTO, METHOD
 from unsample.edits.masks import MaskAsked
 from unsample.edits.within import THING, within
 from unsample.errors import BadInput, BadOption, UnsampleWarning
@@ -195,7 +195,8 @@ def invert(
         images: a path, a PIL image, a numpy array, a list of them, or a tensor (B, 3, H, W) in [0, 1]. Arrays are
             (H, W), (H, W, 3), (H, W, 4) or batches (B, H, W, C), uint8 or floats from 0 to 1; 8 bits of them are kept.
         prompt: what the pictures show; one, or one a picture.
-        method: a name (`unsample methods` lists them) or a configured method.
+        method: a name (`unsample methods` lists them) or a configured method; "auto" is the one that edits as well as
+            any at the lowest price (docs/editing.md), `ddim`, and is recorded as that.
         num_inference_steps: 1 to what the model was trained with.
         guidance_scale: w >= 0 used while inverting; default: the method's own, else 1.
         sampling_guidance_scale: what a method optimises for and `reconstruct` uses; default: the method's own, else
@@ -231,7 +232,7 @@ def invert(
         [5]
     """
     model = load(model)
-    configured = get_method(method)
+    configured = get_method(METHOD if isinstance(method, str) and method == AUTO else method)
     null = negative_class_labels is not None or getattr(model, "null_class", None) is not None
     guidable = model.guidance != "none" and (model.takes_prompt or negative_prompt_embeds is not None or null)
     w = check_guidance(configured.inverts_at(guidance_scale, guidable))
