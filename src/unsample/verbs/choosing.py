@@ -119,10 +119,11 @@ def _joined(parts: Sequence[tuple[list[int], Images]]) -> Images:
     meta |= {"auto": "; ".join(str(made.meta.auto) for made in images), "editor_notes": None}
     meta |= {"editor": {"name": AUTO, "settings": {}}}
     kept = [made.attention_maps or [{}] * len(made) for made in images]
+    parts: dict[str, Any] = {n: tensor(n) for n in ("images", "latents", "noise", "reconstruction", "mask")}
+    parts |= {n: listed([getattr(made, n) for made in images]) for n in ("status", "nfe", "backward")}
     return replace(
         images[0],
-        **{name: tensor(name) for name in ("images", "latents", "noise", "reconstruction", "mask")},
-        **{name: listed([getattr(made, name) for made in images]) for name in ("status", "nfe", "backward")},
+        **parts,
         trajectory=tensor("trajectory", 1),
         seconds=sum(made.seconds for made in images),
         attention_maps=listed(kept),
