@@ -36,6 +36,10 @@ tables: setup
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/methods.md; \
 	done
+	set -e; for t in editing_tune editing_aims editing_kinds editing_methods; do \
+	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
+	  $(BIN)/unsample report out/tables/$$t --docs docs/editing.md; \
+	done
 
 bench: setup
 	$(BIN)/python -m benchmarks.overhead
