@@ -17,7 +17,10 @@ from unsample.numbers.solvers.coupled import drawn_levels
 from unsample.numbers.solvers.regional import disagreement
 
 STEPS, W_SOURCE, W = 12, 2.0, 3.0
-SCHEDULERS = {"vp": DDIMScheduler(clip_sample=False), "flow": FlowMatchEulerDiscreteScheduler(shift=2.0)}
+SCHEDULERS = {
+    "vp": DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),  # its clean end is below alpha = 1
+    "flow": FlowMatchEulerDiscreteScheduler(shift=2.0),
+}
 ROWS = [
     (infedit(), "vp"),
     (infedit(), "flow"),
@@ -64,11 +67,22 @@ class Asked:
 @EVERY
 def test_an_edit_from_a_prompt_to_itself_is_the_reconstruction(method: Any, kind: str) -> None:
     model, x, inversion = inverted(kind, method)
-    w = 1.0 if method.name == "uni_edit" else inversion.meta.guidance_scale
-    again = unsample.reconstruct(model, inversion)
+    w = W if method.name == "uni_edit" else inversion.meta.guidance_scale  # it asks both prompts under the edit's
+    again = unsample.reconstruct(model, inversion, guidance_scale=w)
     same = unsample.edit(model, inversion, "left", guidance_scale=w)
     assert rms(same.latents - again.latents) < 1e-10
     assert method.name == "uni_edit" or rms(again.latents - x) < 1e-10  # the picture; of uni_edit, what its base gives
+
+
+@EVERY
+def test_a_mask_keeps_the_reconstruction_outside_and_changes_nothing_inside(method: Any, kind: str) -> None:
+    model, _, inversion = inverted(kind, method, guidance_scale=1.0)
+    plain, kept = unsample.edit(model, inversion, "right"), unsample.reconstruct(model, inversion)
+    mask = torch.zeros(1, 1, 8, 8)
+    none = unsample.edit(model, inversion, "right", mask=mask, mask_dilate=0)
+    assert rms(none.latents - kept.latents) < 1e-9
+    every = unsample.edit(model, inversion, "right", mask=mask + 1, mask_dilate=0)
+    assert rms(every.latents - plain.latents) < 1e-9 * rms(plain.latents)
 
 
 @EVERY
@@ -203,8 +217,8 @@ def test_h_edit_is_its_papers_equations_written_in_eps(method: Any) -> None:
             z = z + coefficient(i) * edit
             for n in range(len(z)) if k else ():
                 gradient = torch.autograd.grad((y[n] - base[n]).abs().mean(), y)[0][n]
-                scale = rms(edit[n]) / rms(gradient)
-                z[n] -= method.settings["pull"] * scale * gradient
+                if gradient.any():  # else both prompts agree, bit for bit
+                    z[n] -= method.settings["pull"] * rms(edit[n]) / rms(gradient) * gradient
     made = unsample.edit(model, inversion, "right", guidance_scale=W)
     assert rms(made.latents - z) < 1e-8 * rms(z)
     again = unsample.reconstruct(model, inversion, guidance_scale=7.5)  # under the maps' own guidance all the same

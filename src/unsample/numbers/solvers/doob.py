@@ -38,7 +38,7 @@ def implicit(iterations: int, pull: float) -> Step:
 
     Args:
         iterations: how often f is asked and gone along in a step.
-        pull: from the second one on, how far each number is drawn back to the base, in root mean squares of f.
+        pull: how far each number is drawn back to the base, where the first one starts, in root mean squares of f.
     """
 
     def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
@@ -46,11 +46,9 @@ def implicit(iterations: int, pull: float) -> Step:
             x = x + _share(grid, i + 1, i) * _score(predict, x, i)
         base, _ = played(predict.base, x, grid, i, j, state)
         share, y = _share(grid, i, j), base
-        for k in range(iterations):
+        for _ in range(iterations):
             f = _score(predict, y, j)
-            y, back = y + share * f, y - base
-            if k > 0 and pull > 0:
-                y = y - pull * f.square().mean((1, 2, 3), keepdim=True).sqrt() * back.sign()
+            y = y + share * f - pull * f.square().mean((1, 2, 3), keepdim=True).sqrt() * (y - base).sign()
         return y, state
 
     return step
