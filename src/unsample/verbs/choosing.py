@@ -107,7 +107,9 @@ def _joined(parts: Sequence[tuple[list[int], Images]]) -> Images:
             return None
         if name == "mask":
             own = [m if m is not None else torch.ones_like(i.images[:, :1]) for m, i in zip(own, images, strict=True)]
-        return None if any(one is None for one in own) else torch.cat(own, rows).index_select(rows, torch.tensor(order))
+        if any(one is None for one in own):
+            return None
+        return torch.cat(own, rows).index_select(rows, torch.tensor(order, device=own[0].device))
 
     def listed(own: Sequence[Any]) -> list[Any]:
         flat = [value for values in own for value in values]
@@ -119,11 +121,11 @@ def _joined(parts: Sequence[tuple[list[int], Images]]) -> Images:
     meta |= {"auto": "; ".join(str(made.meta.auto) for made in images), "editor_notes": None}
     meta |= {"editor": {"name": AUTO, "settings": {}}}
     kept = [made.attention_maps or [{}] * len(made) for made in images]
-    parts: dict[str, Any] = {n: tensor(n) for n in ("images", "latents", "noise", "reconstruction", "mask")}
-    parts |= {n: listed([getattr(made, n) for made in images]) for n in ("status", "nfe", "backward")}
+    each: dict[str, Any] = {n: tensor(n) for n in ("images", "latents", "noise", "reconstruction", "mask")}
+    each |= {n: listed([getattr(made, n) for made in images]) for n in ("status", "nfe", "backward")}
     return replace(
         images[0],
-        **parts,
+        **each,
         trajectory=tensor("trajectory", 1),
         seconds=sum(made.seconds for made in images),
         attention_maps=listed(kept),
