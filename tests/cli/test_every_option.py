@@ -136,8 +136,9 @@ OUTSIDE = {"--output", "--overwrite", "--json", "--debug", "--grid", "--trajecto
 # Of --force tests/test_domain.py tells, and of those that need a model with classes tests/cli/test_class_labels.py.
 OUTSIDE |= {"--force", "--class-labels", "--negative-class-labels", "--source-class-labels"}
 # Those that the recorder cannot hear, since an earlier call ends the command: tests/cli/test_play.py, test_compare.py.
+MASKS = {"--mask", "--mask-feather", "--mask-dilate", "--paste"}  # tests/cli/test_edit_masks.py
 BESIDE = {
-    "edit": {"--target-prompt", "--prompt", "--editor", "--editor-set"},
+    "edit": {"--target-prompt", "--prompt", "--editor", "--editor-set", *MASKS},
     "compare": {"--target-prompt", "--edit-guidance-scale", "--editor", "--editor-set"},
 }
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unsample.cli import checks, options, outside, places, record, session, subject, talk
+from unsample.cli import checks, edit_files, masking, options, outside, places, record, session, subject, talk
 from unsample.cli.flat import But, command
 from unsample.cli.invert import inverted, skew_of
-from unsample.cli.options import EditOptions, EndOptions, Placement, WalkOptions
+from unsample.cli.options import EditOptions, EndOptions, MaskOptions, Placement, WalkOptions
 from unsample.cli.subject import SubjectFiles
 from unsample.edits import Editor
-from unsample.errors import BadInput, BadOption, Diverged
-from unsample.media.fitting import at_source_size
+from unsample.edits.masks import MaskAsked
+from unsample.errors import BadOption, Diverged
 from unsample.preflight import rules
 from unsample.preflight.known import known_model
 from unsample.preflight.walk import Labels
@@ -49,6 +48,7 @@ def edit(
     input: options.EditInput,
     *,
     to: EditOptions,
+    masks: MaskOptions,
     model: options.EitherModel = None,
     allow_other_model: options.AllowOther = False,
     place: Placement,
@@ -80,6 +80,8 @@ def edit(
         allow_other_model,
         labels,
         editor,
+        masking.asked(masks),
+        masks.paste,
     )
     rules.check_text(source_prompt, "source_prompt")
     where = checks.place(place)
@@ -106,9 +108,12 @@ def edit(
     elif edited.job is not None:
         outside.check(outside.of_jobs([edited.job], walk.fit, said), end.force)
     if isinstance(editor, Editor):
-        rules.check_edits(edited.method, editor)
+        editor = masking.steered(editor, wanted.masked)
+        rules.check_edits(edited.method, editor, wanted.masked is not None)
         rules.check_source_prompt(editor, edited.prompts)
-    places.check_outputs(wanted.files(), end.overwrite, [input])
+        rules.check_paste(masks.paste, editor, wanted.masked is not None)
+    masking.check_words(wanted.masked, edited.prompts, targets)
+    places.check_outputs(wanted.files(), end.overwrite, [input, *masking.files(masks, wanted.masked)])
     return _run(edited, wanted, where, end.json)
 
 
@@ -125,6 +130,13 @@ class EditSpec:
     allow_other_model: bool
     labels: Labels
     editor: Editor | str = "none"  # configured, or auto
+    masked: MaskAsked | None = None
+    paste: bool = False
+
+    @property
+    def finds_mask(self) -> bool:
+        """Whether a mask may be found, which is then written."""
+        return self.editor == "auto" if self.masked is None else self.masked.how != "given"
 
     @property
     def sheet(self) -> bool:
@@ -148,12 +160,8 @@ class EditSpec:
         """All that may be written; a sheet is alone."""
         if self.sheet:
             return [self.output]
-        return [*self.edits, *map(scaled, self.edits), *([self.figure] if self.grid else [])]
-
-
-def scaled(edit: Path) -> Path:
-    """The file of an edit at the source's size."""
-    return edit.with_name(f"{edit.stem}-source-size.png")
+        masks = map(edit_files.masked, self.edits if self.finds_mask else ())
+        return [*self.edits, *map(edit_files.scaled, self.edits), *masks, *([self.figure] if self.grid else [])]
 
 
 @dataclass(frozen=True)
@@ -226,11 +234,16 @@ def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: boo
         if all(e.made is None for e in edits):
             raise Diverged(f"{subject.path}: every edit diverged, at {edits[0].row['diverged_at']}; try other guidance")
         if wanted.sheet:
-            written = [_write_sheet(inversion, subject, wanted, edits)]
+            written = [edit_files.write_sheet(inversion, subject, wanted, edits)]
         else:
-            written = [file for e in edits if e.image is not None for file in _write_edit(inversion, subject, e)]
+            written = [
+                file
+                for e in edits
+                if e.image is not None
+                for file in edit_files.write_edit(inversion, subject, wanted, e)
+            ]
             if wanted.grid:
-                written.append(_write_grid(model, inversion, subject, wanted, edits))
+                written.append(edit_files.write_grid(model, inversion, subject, wanted, edits))
     talk.say(f"wrote {', '.join(str(f) for f in written)}")
     session.warn_out_of_domain(model, [(subject.path, e.figures) for e in edits[:1] if e.figures])
     return record.ended(as_json, [model.id] * len(edits), subject.method.name, [e.row for e in edits])
@@ -274,6 +287,8 @@ def _edit(
             inversion,
             prompt,
             editor=wanted.editor,
+            mask=wanted.masked,
+            paste=wanted.paste,
             guidance_scale=asked,
             guidance_schedule=wanted.schedule,
             negative_prompt=wanted.negative_prompt,
@@ -284,6 +299,7 @@ def _edit(
         said = f"the edit{to} at guidance {scale:g} diverged at {error.lost_at[0]}; nothing was written for it"
         talk.error(f"{subject.path}: {said}")
         return EditJob(prompt, file, scale, record.lost("edit", error, 0, **about))
+    about |= masking.row(made)
     figures, cost = session.measured(model, inversion, made.images), record.cost(made, 0)
     scale, chosen = made.meta["guidance_scale"], made.meta.get("auto")
     about |= {"guidance_scale": scale, "editor": made.meta.get("editor"), "editor_notes": made.meta.get("editor_notes")}
@@ -297,78 +313,3 @@ def _edit(
     about |= {"picture": file, "figures": figures, "status": inversion.status[0], "inversion_nfe": inversion.nfe[0]}
     row = record.row("edit", **about, **cost, outside=record.outside_of(made.meta, 0), notes=record.noted(inversion))
     return EditJob(prompt, file, scale, row, made, session.as_pil(made.images), figures)
-
-
-def _write_edit(inversion: Inversion, subject: SubjectFiles, edit: EditJob) -> list[Path]:
-    """An edit at the model's size, and at the source's where that is another."""
-    from unsample.media.pictures import write_png
-
-    assert edit.made is not None
-    assert edit.image is not None
-    about, larger = edit.made.settings(0) | {"input": subject.path}, None
-    if inversion.source is not None:  # refuses a size that cannot be, before anything is written
-        larger = at_source_size(edit.image, inversion.meta["source_sizes"][0], inversion.meta.get("fit"))
-    write_png(edit.image, edit.file, about)
-    edit.row["edit_source_size"] = None if larger is None else str(scaled(edit.file))
-    if larger is None:
-        return [edit.file]
-    write_png(larger, scaled(edit.file), about | {"size": larger.size})
-    return [edit.file, scaled(edit.file)]
-
-
-def _write_grid(
-    model: Model, inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]
-) -> Path:
-    """The figure, a row for each edit that did not diverge."""
-    from unsample.media.figures import edit_figure
-    from unsample.media.pictures import write_png
-
-    again = session.as_pil(api.reconstruct(model, inversion, allow_other_model=wanted.allow_other_model).images)
-    kept = [(e, e.image) for e in edits if e.image is not None]
-    labels = [f"edit: {e.prompt}" if len(wanted.prompts) > 1 else "edit" for e, _ in kept]
-    figure = edit_figure(source_picture(inversion, subject), again, *(image for _, image in kept), labels=labels)
-    about = _together([e for e, _ in kept], subject, "source, reconstruction, edit, difference")
-    write_png(figure, wanted.figure, about)
-    for e, _ in kept:
-        e.row["figure"] = str(wanted.figure)
-    return wanted.figure
-
-
-def _write_sheet(inversion: Inversion, subject: SubjectFiles, wanted: EditSpec, edits: Sequence[EditJob]) -> Path:
-    """A row a prompt: the source, and the edit at each guidance scale."""
-    from PIL import Image
-
-    from unsample.media.figures import sheet
-    from unsample.media.pictures import write_png
-
-    kept = [e for e in edits if e.image is not None]
-    blank = Image.new("RGB", kept[0].image.size if kept[0].image else (1, 1), "white")
-    several = len(wanted.prompts) > 1
-    shown: list[tuple[str, Image.Image]] = []
-    for k, e in enumerate(edits):
-        first = k % len(wanted.scales) == 0
-        if first and inversion.source is not None:
-            shown.append(("source", source_picture(inversion, subject)))
-        to = f": {e.prompt}" if first and several else ""
-        shown.append((f"guidance {e.scale:g}{to}" if e.image else f"guidance {e.scale:g}: diverged", e.image or blank))
-    figure = sheet([image for _, image in shown], [label for label, _ in shown], len(shown) // len(wanted.prompts))
-    write_png(figure, wanted.output, _together(kept, subject, None) | {"guidance_scales": [e.scale for e in kept]})
-    return wanted.output
-
-
-def _together(edits: Sequence[EditJob], subject: SubjectFiles, figure: str | None) -> dict[str, Any]:
-    """The settings of a figure of several edits: what they share, all the prompts, and what it shows."""
-    assert edits[0].made is not None
-    prompts = list(dict.fromkeys(e.prompt for e in edits))
-    own = {"size", *(["prompt"] if len(prompts) > 1 else []), *([] if figure else ["guidance_scale"])}
-    about = {k: v for k, v in edits[0].made.settings(0).items() if k not in own} | {"input": subject.path}
-    return about | ({"prompts": prompts} if len(prompts) > 1 else {}) | ({"figure": figure} if figure else {})
-
-
-def source_picture(inversion: Inversion, subject: SubjectFiles) -> Image:
-    """The source as the model saw it."""
-    from PIL import Image
-
-    if inversion.source is None:
-        raise BadInput(f"{subject.path} holds no source picture (it was made from latents); leave --grid out")
-    return Image.fromarray(inversion.source[0].numpy())

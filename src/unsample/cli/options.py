@@ -268,6 +268,39 @@ class EditOptions:
 
 
 @dataclass(frozen=True)
+class MaskOptions:
+    """Where an edit may change the picture."""
+
+    mask: Annotated[
+        str | None,
+        opt(
+            EDIT,
+            "FILE|auto|attention|thing",
+            "Where the picture may change, elsewhere it is its reconstruction: a picture, white where it is edited; "
+            "auto, where the two prompts disagree (auto:0.7 noises the picture further for it than 0.5); attention, of "
+            "the words that change; of others, attention:'large red circle'; thing, of the phrase of what changes, on "
+            "the way, for moves too. A found one is written as STEM-mask.png.",
+            default="none",
+        ),
+    ] = None
+    mask_feather: Annotated[
+        float,
+        opt(EDIT, "PIXELS", "Standard deviation of the mask's soft edge, in pixels as the model sees them."),
+    ] = 0.0
+    mask_dilate: Annotated[
+        int,
+        opt(
+            EDIT,
+            "N",
+            "Cells of the latents by which the mask grows first; with 0 the old picture often shines through.",
+        ),
+    ] = 1
+    paste: Annotated[
+        bool, opt(EDIT, None, "Put the picture's own pixels outside the mask, with a soft edge.", "--paste")
+    ] = False
+
+
+@dataclass(frozen=True)
 class PlayOptions:
     """How an inversion is reconstructed."""
 
@@ -304,7 +337,8 @@ Grid = Annotated[
     opt(
         OUTPUT,
         None,
-        "Write a figure too, STEM-grid.png: source, reconstruction, edit, difference; a row a target prompt.",
+        "Write a figure too, STEM-grid.png: source, reconstruction, mask, edit, difference, and maps of the changed "
+        "words where attention was used; a row a target prompt.",
         "--grid",
     ),
 ]

@@ -82,8 +82,10 @@ def _cut(difference: Tensor) -> Tensor:
     return ((clipped > THRESHOLD * largest) & (largest > 0)).to(difference)
 
 
-def attended_by(pair: Pair, prompts: Sequence[tuple[str, str]], words: Sequence[str]) -> tuple[Tensor, list[Any]]:
-    """Where words have their attention, (T, 1, h, w) of 0 and 1, and of each edit which words.
+def attended_by(
+    pair: Pair, prompts: Sequence[tuple[str, str]], words: Sequence[str]
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Where words have their attention, (T, 1, h, w) of 0 and 1, and of each edit the maps (h, w) of its words.
 
     Cross-attention, averaged over heads, noises and the layers of at most 16 tokens a side, of each word alone (of
     several in one, "large red star", their mean), rescaled to [0, 1], cut at 0.3, and joined: of the words asked for in
@@ -115,15 +117,20 @@ def attended_by(pair: Pair, prompts: Sequence[tuple[str, str]], words: Sequence[
         for x in pair.noised():
             pair.target.conditional(x[list(pair.source_of)], pair.point)
     own, new = kept.mean(), moved.mean()
-    rows = []
+    rows: list[Tensor] = []
+    told: list[dict[str, Tensor]] = []
     for k, (s, (source, target), (gone, added)) in enumerate(zip(pair.source_of, prompts, named, strict=True)):
-        maps = [_of_word(model, source, word, own[s]) for word in gone]
-        maps += [_of_word(model, target, word, new[k]) for word in added]
+        each = [(word, _of_word(model, source, word, own[s])) for word in gone]
+        each += [(word, _of_word(model, target, word, new[k])) for word in added]
+        told.append({})
+        for word, one in each:
+            told[-1][word] = torch.maximum(told[-1][word], one) if word in told[-1] else one
+        maps = list(told[-1].values())
         rows.append(torch.stack(maps).amax(0) if maps else own.new_zeros(own.shape[2:]))
     found = torch.stack(rows)[:, None]
     _check(found)
     found = interpolate(found, size=shape[2:], mode="bilinear") if found.shape[2:] != shape[2:] else found
-    return (found > ATTENDED).to(sources), [list(dict.fromkeys([*gone, *added])) for gone, added in named]
+    return (found > ATTENDED).to(sources), [{word: one.cpu() for word, one in maps.items()} for maps in told]
 
 
 def _named(source: str, target: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -145,14 +152,12 @@ def _of_word(model: Any, prompt: str, word: str, maps: Tensor) -> Tensor:
     return (one - one.amin()) / (one.amax() - one.amin()).clamp_min(1e-12)
 
 
-def check_words(model: Any, prompts: Sequence[tuple[str | None, str | None]], words: Sequence[str]) -> None:
-    """The model attends to words, both prompts are there, and the words in one of them.
+def check_words(prompts: Sequence[tuple[str | None, str | None]], words: Sequence[str]) -> None:
+    """Both prompts of each edit are there, its source's and its own, and the words in one of them.
 
     Raises:
-        BadOption: a prompt is not known. UnknownName: no such word. Incompatible: a model without such attention.
+        BadOption: a prompt is not known. UnknownName: no such word.
     """
-    tokenizer_of(model, given("mask", "attention"))
-    layers_of(model, given("mask", "attention"), cross=True)
     for source, target in prompts:
         if not source or not target:
             raise BadOption(
@@ -160,6 +165,16 @@ def check_words(model: Any, prompts: Sequence[tuple[str | None, str | None]], wo
                 f"not known; give it (the source's as the prompt of its inversion), or use {given('mask', 'auto')}"
             )
         _named(source, target, words)
+
+
+def check_attends(model: Any) -> None:
+    """The model attends to words.
+
+    Raises:
+        Incompatible: it does not.
+    """
+    tokenizer_of(model, given("mask", "attention"))
+    layers_of(model, given("mask", "attention"), cross=True)
 
 
 def _check(found: Tensor) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from unsample.media.masks import Mask
 
-How = Literal["given", "auto", "attention"]
-AUTO, ATTENTION = "auto", "attention"
+How = Literal["given", "auto", "attention", "thing"]
+AUTO, ATTENTION, THING = "auto", "attention", "thing"
 STRENGTH = 0.5
 PASTE_CELLS = 0.25  # of a cell: the least standard deviation of the edge that source pixels are pasted with
 REACH = 3  # standard deviations after which a feather has ended
@@ -47,14 +47,17 @@ class MaskAsked:
         """What is asked; None: no mask.
 
         Args:
-            mask: None; "auto" or "auto:STRENGTH"; "attention" or "attention:WORD[,WORD...]"; else the path of a
-                picture, a PIL picture, an array or tensor (H, W), (B, H, W) or (B, 1, H, W), or a list of them.
+            mask: None; "auto" or "auto:STRENGTH"; "attention" or "attention:WORD[,WORD...]"; "thing"; else the path of
+                a picture, a PIL picture, an array or tensor (H, W), (B, H, W) or (B, 1, H, W), or a list of them. What
+                this has given before is kept, with its own feather and dilation.
             feather: of its edge.
             dilate: by how many cells it grows.
 
         Raises:
             BadOption: a feather or dilation that cannot be, or one of no mask. BadInput: what is no mask.
         """
+        if isinstance(mask, MaskAsked):
+            return mask
         if not is_real(feather) or not 0 <= feather < math.inf:
             raise BadOption(
                 f"{argument('mask_feather')} must be a finite number of pixels, at least 0; got {feather!r}"
@@ -70,6 +73,8 @@ class MaskAsked:
         how, _, rest = mask.partition(":") if isinstance(mask, str) else ("", "", "")
         if how == AUTO:
             return MaskAsked("auto", strength=_strength(mask, rest), **about)
+        if isinstance(mask, str) and mask == THING:
+            return MaskAsked("thing", **about)
         if how == ATTENTION:
             return MaskAsked("attention", words=_words(mask, rest), **about)
         return MaskAsked("given", tuple(_read(mask)), **about)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.35  # of the rescaled attention
 AFTER = 0.2  # of the steps: before, maps are vague and nothing is blended
-THING = "thing"
 NAME = "mask thing"
 
 

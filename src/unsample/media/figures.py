@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
@@ -21,6 +21,7 @@ MAX_LINES = 3  # of a label
 
 _SMOOTH = Image.Resampling.LANCZOS
 _INK = (32, 34, 38)
+_KEPT = (150, 152, 156)  # what a mask keeps fades to: seen on white pictures and on black ones
 _EDGE = (205, 208, 213)
 _HEAT = ((4, 4, 16), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))  # dark to bright
 
@@ -28,11 +29,13 @@ Pictures = Sequence[Image.Image]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def sheet(images: Pictures, labels: Sequence[str], columns: int | None = None, scale: int | None = None) -> Image.Image:
+def sheet(
+    images: Sequence[Image.Image | None], labels: Sequence[str], columns: int | None = None, scale: int | None = None
+) -> Image.Image:
     """Pictures in rows with a label under each, on white.
 
     Args:
-        images: of any sizes and modes; at least one.
+        images: of any sizes and modes; at least one; None leaves its place empty.
         labels: one per picture; long ones are wrapped, then cut with an ellipsis; "" leaves the place empty.
         columns: pictures per row; by default one row up to five, then nearly a square.
         scale: whole factor of enlargement; by default pictures come to about 192 pixels a side, none is shrunk.
@@ -45,7 +48,7 @@ def sheet(images: Pictures, labels: Sequence[str], columns: int | None = None, s
     columns = min(len(images), _columns(len(images)) if columns is None else columns)
     if columns < 1:
         raise BadOption(f"a sheet needs at least one column; got {columns}")
-    panels = _enlarged(images, scale)
+    panels = _enlarged([image or Image.new("RGB", (1, 1)) for image in images], scale)
     width = max(NARROWEST, *(panel.width for panel in panels))
     height = max(panel.height for panel in panels)
     font = ImageFont.load_default(max(13, round(width / 14)))
@@ -59,31 +62,59 @@ def sheet(images: Pictures, labels: Sequence[str], columns: int | None = None, s
     top = gap
     for row, caption in zip(rows, captions, strict=True):
         for column, n in enumerate(row):
-            _place(canvas, panels[n], (gap + column * (width + gap), top, width, height))
+            if images[n] is not None:
+                _place(canvas, panels[n], (gap + column * (width + gap), top, width, height))
             _write(canvas, texts[n], font, (gap + column * (width + gap) + width / 2, top + height + line // 3))
         top += height + (caption and caption + line // 3) + gap
     return canvas
 
 
 def edit_figure(
-    source: Image.Image, reconstruction: Image.Image, *edits: Image.Image, labels: Sequence[str] = ("edit",)
+    source: Image.Image,
+    reconstruction: Image.Image,
+    *edits: Image.Image,
+    labels: Sequence[str] = ("edit",),
+    masks: Sequence[Image.Image | None] = (),
+    maps: Sequence[Mapping[str, Image.Image]] = (),
 ) -> Image.Image:
-    """Four panels at the edit's size, a row an edit: source, reconstruction, edit, and where and how much it differs.
+    """Panels at the edit's size, a row an edit: source, reconstruction, mask, edit, difference, and maps of words.
+
+    The mask stands where any edit has one: the source, faded to grey where it is kept. A map is drawn over the source.
 
     Args:
         source, reconstruction: of any size.
         edits: of one size; at least one.
         labels: one an edit.
+        masks: one an edit, greyscale of any size, white where it is edited; or none at all.
+        maps: one an edit, greyscale of any size, by their words; or none at all.
     """
     first = [image.convert("RGB") for image in (source, reconstruction)]
     first = [image if image.size == edits[0].size else image.resize(edits[0].size, _SMOOTH) for image in first]
-    panels, texts = [], []
-    for edit, label in zip(edits, labels, strict=True):
+    masked, most = any(mask is not None for mask in masks), max(map(len, maps), default=0)
+    shown: list[tuple[Image.Image | None, str]] = []
+    for k, (edit, label) in enumerate(zip(edits, labels, strict=True)):
+        row: list[tuple[Image.Image | None, str]] = [(first[0], "source"), (first[1], "reconstruction")]
+        if masked:
+            own = masks[k]
+            row.append((None, "") if own is None else (_faded(first[0], own), "mask"))
         heat, factor = difference(first[0], edit.convert("RGB"))
-        panels += [*first, edit, heat]
-        texts += ["source", "reconstruction", label]
-        texts.append("difference (none)" if factor is None else f"difference (x{factor})")
-    return sheet(panels, texts, columns=4)
+        row += [(edit, label), (heat, "difference (none)" if factor is None else f"difference (x{factor})")]
+        row += [(_warm(first[0], image), f"attention: {word}") for word, image in (maps[k] if maps else {}).items()]
+        shown += row + [(None, "")] * (4 + masked + most - len(row))
+    return sheet([image for image, _ in shown], [label for _, label in shown], columns=4 + masked + most)
+
+
+def _faded(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture where a mask is white, and faded to grey where it is black."""
+    alpha = mask.convert("L").resize(picture.size, Image.Resampling.BILINEAR)
+    grey = Image.new("RGB", picture.size, _KEPT)
+    return Image.composite(picture, Image.blend(picture.convert("L").convert("RGB"), grey, 0.75), alpha)
+
+
+def _warm(picture: Image.Image, values: Image.Image) -> Image.Image:
+    """Values (greyscale) as heat over a picture in grey."""
+    heat = _heat(values.convert("L").resize(picture.size, Image.Resampling.BILINEAR))
+    return Image.blend(picture.convert("L").convert("RGB"), heat, 0.7)
 
 
 def strip(images: Pictures) -> Image.Image:
@@ -148,9 +179,14 @@ def difference(before: Image.Image, after: Image.Image, factor: int | None = Non
     largest = int(grey.getextrema()[1])  # type: ignore[arg-type]
     if factor is None and largest:
         factor = 2 ** int(math.log2(255 / largest))
-    heat = grey.point([min(255, level * (factor or 1)) for level in range(256)])
+    return _heat(grey.point([min(255, level * (factor or 1)) for level in range(256)])), factor
+
+
+def _heat(grey: Image.Image) -> Image.Image:
+    """Greyscale in the colours of heat."""
+    heat = grey.copy()
     heat.putpalette([value for colour in _ramp(_HEAT) for value in colour])
-    return heat.convert("RGB"), factor
+    return heat.convert("RGB")
 
 
 def _ramp(stops: Sequence[tuple[int, int, int]]) -> list[tuple[int, ...]]:

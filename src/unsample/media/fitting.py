@@ -10,7 +10,7 @@ from unsample.errors import BadInput
 from unsample.media.formats import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
 
     from unsample.media.pictures import Fit, Size
 
@@ -61,7 +61,7 @@ def skew(source: Size, seen: Size) -> str:
     return f"seen at {seen[0]}x{seen[1]}: aspect ratio {before:.3g} became {after:.3g}"
 
 
-def at_source_size(picture: Image, size: object, fit: str | None) -> Image | None:
+def at_source_size(picture: Image, size: object, fit: str | None, by: Resampling | None = None) -> Image | None:
     """What a model made, at the size of the source that was fitted for it; None where that is its own size.
 
     What `fit="pad"` added is cut off again; after "crop" it is the central square of the source.
@@ -69,6 +69,7 @@ def at_source_size(picture: Image, size: object, fit: str | None) -> Image | Non
     Args:
         size: width and height of the source, as a file may claim them.
         fit: how the source was fitted.
+        by: default: Lanczos.
 
     Raises:
         BadInput: a size that cannot be.
@@ -83,7 +84,7 @@ def at_source_size(picture: Image, size: object, fit: str | None) -> Image | Non
         width = height = min(width, height)
     if fit == "pad":
         picture = _without_padding(picture, width, height)
-    return None if (width, height) == picture.size else picture.resize((width, height), Resampling.LANCZOS)
+    return None if (width, height) == picture.size else picture.resize((width, height), by or Resampling.LANCZOS)
 
 
 def _without_padding(picture: Image, width: int, height: int) -> Image:

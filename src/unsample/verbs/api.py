@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.edits import Editor, get_editor
 from unsample.edits.choose import AUTO, METHOD
 from unsample.edits.masks import MaskAsked
-from unsample.edits.within import THING, within
+from unsample.edits.within import within
 from unsample.errors import BadInput, BadOption, UnsampleWarning
 from unsample.methods import Method, get_method
 from unsample.models.guidance import Schedule, check_guidance, guidance_scales, schedule_name
@@ -31,7 +31,7 @@ from unsample.verbs.inputs import (
     shape_of,
 )
 from unsample.verbs.interpolating import between, check_ends
-from unsample.verbs.masking import check_paste, with_source_pixels
+from unsample.verbs.masking import check_paste, with_record, with_source_pixels
 from unsample.verbs.outcome import say_sampler, statuses
 from unsample.verbs.playing import (
     check_model,
@@ -392,8 +392,9 @@ def edit(
         more = {n: v for n, v in locals().items() if n not in ("inversion", "prompt", "editor", "more")}
         return edit_by_choice(edit, opened(inversion), prompt, **more)
     chosen, silent = get_editor(editor), prompt is None and prompt_embeds is None and class_labels is None
-    if isinstance(mask, str) and mask == THING:
-        chosen, mask, mask_feather, mask_dilate = within(chosen, mask_dilate, mask_feather), None, 0.0, 1
+    masked = asked_mask = MaskAsked.of(mask, mask_feather, mask_dilate)
+    if masked is not None and masked.how == "thing":
+        chosen, masked = within(chosen, masked.dilate, masked.feather), None
     if silent and chosen.needs_prompt:
         raise BadOption("edit needs what the picture shall show: prompt, prompt_embeds or class_labels")
     source = opened(inversion)
@@ -401,7 +402,6 @@ def edit(
     prompts = Prompts(
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, class_labels, negative_class_labels
     )
-    masked = MaskAsked.of(mask, mask_feather, mask_dilate)
     rules.check_paste(paste, chosen, masked is not None)
     several = len(source) == 1 < prompts.count()
     inversion = source.repeated(prompts.count()) if several else source
@@ -423,6 +423,7 @@ def edit(
             texts = zip(inversion.meta.prompt, prompts.texts(len(inversion)), strict=True)
             chosen.check(model, [(own or "", target or "") for own, target in texts])
         made = edit_beside(model, source, prompts, guidance, chosen, masked, allow_other_model, watching)
+    made = with_record(made, asked_mask)
     made = with_source_pixels(made, inversion) if paste else made
     kept = inversion.meta.out_of_domain or [[]] * len(inversion)
     both = [list(dict.fromkeys([*a, *b])) for a, b in zip(kept, outside, strict=True)]

@@ -94,7 +94,7 @@ def edit_beside(
         made,
         meta=meta,
         reconstruction=run.beside[list(beside.source_of)],
-        attention_maps=list(steering.maps()),
+        attention_maps=list(steering.maps() or (found.maps if found else ())),
         mask=_shown(found, steering.mask(), made),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Masks:
-    """Of T edits: `state` (T, 1, h, w) and `shown` (T, 1, H, W) in [0, 1], and a record each."""
+    """Of T edits: `state` (T, 1, h, w) and `shown` (T, 1, H, W) in [0, 1], a record each, and maps of words."""
 
     state: Tensor
     shown: Tensor
     records: list[dict[str, Any]]
+    maps: Sequence[Mapping[str, Tensor]] = ()
 
 
 def check_mask(
@@ -53,7 +54,8 @@ def check_mask(
         masks.one_each(asked.given, len(source_of))
     if asked.how == "attention":
         sources = [inversion.meta.prompt[s] for s in source_of]
-        finding.check_words(model, list(zip(sources, targets, strict=True)), asked.words)
+        finding.check_attends(model)
+        finding.check_words(list(zip(sources, targets, strict=True)), asked.words)
 
 
 def masks_of(asked: MaskAsked, run: Run, inversion: Inversion, source_of: Sequence[int]) -> Masks:
@@ -98,18 +100,20 @@ def of_found(asked: MaskAsked, run: Run, inversion: Inversion, source_of: Sequen
     latents = _latents(model, inversion)
     content = latents if inversion.source is None else inversion.source
     pair = finding.Pair(source, target, source_of, latents, content, asked.strength)
+    maps: list[dict[str, Tensor]]
     note = f"from {finding.NOISES} noises at timestep {run.grid.timesteps[pair.point]:g}"
     if asked.how == "auto":
-        mask, words = finding.differing(pair), [None] * len(source_of)
+        mask, maps = finding.differing(pair), []
     else:
         targets = run.prompts.texts(len(source_of))
         prompts = [(inversion.meta.prompt[s] or "", t or "") for s, t in zip(source_of, targets, strict=True)]
-        mask, words = finding.attended_by(pair, prompts, asked.words)
+        mask, maps = finding.attended_by(pair, prompts, asked.words)
     for k, s in enumerate(source_of):
         run.cost.nfe[k] += source.cost.nfe[s]
     width, height = seen_size(model, inversion)
-    records = [{"notes": [note]} | ({"words": w} if w else {}) for w in words]
-    return _finished(asked, interpolate(mask, (height, width), mode="nearest"), inversion, records)
+    words = [{"words": list(m)} for m in maps] or [{}] * len(source_of)
+    records = [{"notes": [note]} | own for own in words]
+    return replace(_finished(asked, interpolate(mask, (height, width), mode="nearest"), inversion, records), maps=maps)
 
 
 def _latents(model: Model, inversion: Inversion) -> Tensor:
@@ -159,6 +163,24 @@ def check_paste(inversion: Inversion) -> None:
         )
 
 
+def alpha_of(made: Images) -> tuple[Tensor, float]:
+    """How much of an edit is shown over the source's own pixels, (T, 1, H, W), and its edge's deviation in pixels."""
+    assert made.mask is not None
+    feather = next((r.feather for r in made.meta.mask or () if r is not None), 0.0)
+    return masks.paste_alpha(made.mask.double(), feather, (made.latents.shape[2], made.latents.shape[3]))
+
+
+def with_record(made: Images, asked: MaskAsked | None) -> Images:
+    """An edit whose editor made its mask, with what is recorded of that; others as they are."""
+    if made.mask is None or made.meta.mask is not None:
+        return made
+    about: dict[str, Any] = {"how": "editor", "feather": 0.0, "dilate": 0}
+    if asked is not None:
+        about = {"how": asked.how, "feather": asked.feather, "dilate": asked.dilate}
+    records = [about | {"share": min(share, 1.0)} for share in made.mask.flatten(1).mean(1).tolist()]
+    return replace(made, meta=type(made.meta).model_validate(made.meta | {"mask": records}))
+
+
 def with_source_pixels(made: Images, inversion: Inversion) -> Images:
     """An edit with the source's own pixels outside its mask, and the record of it.
 
@@ -171,10 +193,7 @@ def with_source_pixels(made: Images, inversion: Inversion) -> Images:
             f"{argument('paste')} keeps the source's pixels outside a mask, and this edit has none; give "
             f"{argument('mask')}"
         )
-    records = made.meta.mask or [None] * len(made)
-    feather = next((r.feather for r in records if r is not None), 0.0)
-    state = (made.latents.shape[2], made.latents.shape[3])
-    alpha, edge = masks.paste_alpha(made.mask.double(), feather, state)
+    alpha, edge = alpha_of(made)
     source = (inversion.source.permute(0, 3, 1, 2).to(made.images) / 255).to(made.images)
     pictures = masks.pasted(made.images, source, alpha.to(made.images))
     meta = made.meta.model_copy(update={"paste": edge})

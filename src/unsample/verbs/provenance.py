@@ -182,7 +182,7 @@ class Health(_Part):
 class MaskRecord(_Part):
     """Where an edit was let change its picture (`unsample.edits.masks`)."""
 
-    how: Literal["given", "auto", "attention"]
+    how: Literal["given", "auto", "attention", "thing", "editor"]  # "editor": its own
     feather: Amount  # pixels of the picture as the model sees it
     dilate: Count  # cells of the state
     share: Unit  # of the picture
