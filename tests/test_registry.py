@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -220,3 +221,12 @@ def test_the_command_line_knows_a_package_too_in_worker_processes(package: Path,
     assert sum(statuses.values()) == 4
     told = unsample_("report", "run", "-o", "page.html")
     assert told.returncode == 0, told.stderr
+
+
+def test_the_page_on_extending_is_true() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in (b for b in blocks if not b.startswith("# a file of its own")):
+        exec(block, names)
+    names["test_mine"]()
