@@ -89,6 +89,7 @@ def test_an_edit_goes_down_the_squares_as_finite_differences_say(model: Any) -> 
     assert slope == pytest.approx((up - down) / (2 * h), rel=1e-5)
     assert squares(model, moved[:1], moved[1:], t) < squares(model, points[:1], points[1:], t)
     assert torch.equal(moved[1:], points[1:])  # the source stays where it is
+    assert steering.taken is None  # outside of it no layer is ours
 
 
 def test_without_the_gradient_step_it_is_the_prompt_swap(model: Any) -> None:
@@ -114,6 +115,7 @@ def test_sentences_move_the_prompt_along_the_difference_of_their_means(model: An
     asked = unsample.edit(model, inversion, prompt_embeds=moved, guidance_scale=2)
     torch.testing.assert_close(made.latents, asked.latents, rtol=0, atol=1e-6)
     assert made.meta.prompt == [SOURCE]
+    torch.testing.assert_close(made.reconstruction, unsample.reconstruct(model, inversion).images, rtol=0, atol=1e-6)
     same = pix2pix_zero(xa_guidance=0, source_sentences=old, target_sentences=old)
     again = unsample.edit(model, inversion, editor=same, guidance_scale=1)
     torch.testing.assert_close(again.latents, unsample.reconstruct(model, inversion).latents, rtol=0, atol=1e-6)
