@@ -118,16 +118,15 @@ def test_editors_share_an_inversion_and_nothing_else(model: Any, monkeypatch: py
         return invert(*asked, **more)
 
     monkeypatch.setattr(unsample, "invert", counted)
-    batch, shared, changed = pictures(model), Shared(), set()
+    batch, shared = pictures(model), Shared()
+    weaker = unsample.edits.p2p(cross_steps=0.0, self_steps=0.0)  # asks the very same at the first step
     for method in ("ddim", "null_text"):
-        for editor, mask in (("none", "none"), ("masactrl", "none"), ("p2p", "none"), ("none", "attention:dog")):
-            asked = setup(method, guidance=3.0, edit_guidance=3.0, editor=editor, mask=mask)
+        for editor, mask in (("none", "none"), ("p2p", "none"), (weaker, "none"), ("none", "attention:dog")):
+            asked = setup(method, guidance=3.0, edit_guidance=3.0, editor=editor, mask=mask, stages=("edit",))
             found, count = run_cells(model, batch, asked, shared), len(made)
             assert told(found) == told(run_cells(model, batch, asked)), (method, editor, mask)
             del made[count:]
-            changed.add(tuple(found.pictures["edit"].flatten()[:50].tolist()))
     assert made == ["ddim", "null_text"]
-    assert len(changed) == 8
 
 
 def test_memory_is_bounded(model: Any) -> None:
