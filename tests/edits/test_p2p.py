@@ -285,7 +285,7 @@ def test_words_that_are_not_there_are_refused_before_any_work(
 
 def test_it_needs_the_sources_prompt_and_a_model_that_attends_to_words(model: Any, picture: Any) -> None:
     found = unsample.invert(model, picture, num_inference_steps=2)
-    with pytest.raises(BadOption, match="--source-prompt"):
+    with pytest.raises(BadOption, match="compares the prompt of the edit with the source.*source_prompt"):
         unsample.edit(model, found, BLUE, editor="p2p")
     flow = unsample.load("scenes-flow")
     found = unsample.invert(flow, picture, SOURCE, num_inference_steps=2)

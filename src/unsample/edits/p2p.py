@@ -13,9 +13,10 @@ places, here they move along, as the alignment of the paper says; and their `rew
 paper's equation does not.
 
 Memory: a map is made for the length of one cross-attention layer and given up. For Stable Diffusion at 512 x 512 in
-float32 the largest is 8 heads x 4096 tokens x 77 x 4 bytes = 10 MB a row; three of them stand at once for an edit, its
-source and their mixture, so 30 MB for an edit. Self-attention maps are never made. Kept over the steps is one mean of
-16 x 16 x 77 x 4 bytes = 79 KB of an edit, and of its source, from which the figure and `blend` read their words.
+float32 the largest is 8 heads x 4096 tokens x 77 x 4 bytes = 10 MB a row; four of them stand at once (the edit's, its
+source's, that aligned, and what is taken of both), so 40 MB for an edit. Self-attention maps are never made. Kept over
+the steps is one mean of 16 x 16 x 77 x 4 bytes = 79 KB of an edit, and of its source, from which the figure and `blend`
+read their words.
 """
 
 from __future__ import annotations
