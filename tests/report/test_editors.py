@@ -87,6 +87,7 @@ def test_published_figures_stand_beside_those_of_a_run_on_that_data_set(tmp_path
     ours = [line for line in sheet.lines if any("n = " in m for t in line.cells for m in t.more)]
     assert [[t.main for t in line.cells] for line in ours] == [["p2p", "none", "28.00"], ["p2p", "given", "30.00"]]
     assert ours[0].cells[2].more == ["published 17.87", "n = 3"]  # a mean of decibels, as the authors took it
+    assert ours[1].cells[2].more == ["n = 3"]  # nothing was published of edits within a given mask
     assert len(sheet.lines) == len(ours) + 9  # published, and not run here
     assert "1 picture whose mask covers everything" in " ".join(sheet.notes)
     assert beside(block(rows())) == []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from unsample.experiment.setup import NO_MASK
 from unsample.metrics.table import METRICS
 from unsample.report import words
 from unsample.report.layout import Head, Line, Sheet, Text
@@ -58,13 +59,14 @@ def _sheet(table: Published, block: Block) -> Sheet:
         published = table.rows.get(pair)
         if published is None:
             continue
-        seen.add(pair)
-        cells = [_cell(method, m, published[table.metrics.index(m)]) for m in metrics]
+        alike = method.mask == NO_MASK  # the published edits had none
+        seen |= {pair} if alike else set()
+        cells = [_cell(method, m, published[table.metrics.index(m)] if alike else None) for m in metrics]
         lines.append(Line(method.method, [Text(words.line(method.editor, 200)), Text(method.mask), *cells]))
     for pair, values in table.rows.items():
         if pair not in seen:
             cells = [_cell(None, m, values[table.metrics.index(m)]) for m in metrics]
-            lines.append(Line(pair[0], [Text(pair[1]), Text("none"), *cells]))
+            lines.append(Line(pair[0], [Text(pair[1]), Text(NO_MASK), *cells]))
     return Sheet("published", table.title, heads, lines, [table.source, *_notes(block, metrics)])
 
 
@@ -72,10 +74,11 @@ def _arrow(metric: str) -> str:
     return {"higher": "↑", "lower": "↓"}.get(METRICS[metric].better, "")
 
 
-def _cell(method: MethodRow | None, metric: str, published: float) -> Text:
+def _cell(method: MethodRow | None, metric: str, published: float | None) -> Text:
     unit, found = METRICS[metric].unit, _values(method, metric) if method else []
     mean = math.fsum(found) / len(found) if found else None
-    more = [f"published {words.number(published, unit)}", *([f"n = {len(found):,}"] if method else [])]
+    more = [] if published is None else [f"published {words.number(published, unit)}"]
+    more += [f"n = {len(found):,}"] if method else []
     return Text(words.number(mean, unit), more, order=mean)
 
 
