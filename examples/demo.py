@@ -26,6 +26,7 @@ from unsample.metrics.edits import edit_gain
 OUT = Path("out/demo")
 SCENE, COUNT, STEPS, GUIDANCE, EDIT_GUIDANCE = 56, 64, 50, 7.5, 1.5
 LOST, LEAST_GAIN = 21.0, 0.9
+AUTO_EDITS = {"colour": "blue", "place": "left"}  # beside the scene's own edit, by editor="auto"
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -98,17 +99,29 @@ def main() -> None:
         "(1: the true edit, 0: nothing done)"
     )
 
+    changes = {name: scene.replace(**{name: value}) for name, value in AUTO_EDITS.items()}
+    chosen, near_by = {}, {}
+    for name, other in changes.items():
+        made = unsample.edit(model, inversions["ddim"], other.caption, editor="auto")
+        made.save(OUT / f"{name}.png")
+        true = render([other]).images
+        chosen[name], near_by[name] = made.images, psnr(made.images, true)
+        own = float(edit_gain(made.images, true, source).total)
+        print(f"{made.meta['auto']}: {near_by[name]:.1f} dB to the true edit, gain {own:.2f}")
+
     stds = {method: inv.health[0]["std"] for method, inv in inversions.items()}
-    back, lost, held = played["fixed_point"][0], played["ddim"][1], played["negative_prompt"][1]
+    lost, held = played["ddim"][1], played["negative_prompt"][1]
     panels = [
         ("source", pil(source[0])),
+        (f"edit: {target.background} background, {near:.1f} dB", pil(edited.images[0])),
+        *((f"edit: {AUTO_EDITS[name]}, {near_by[name]:.1f} dB", pil(images[0])) for name, images in chosen.items()),
+        ("true edits:", pil(source[0])),
+        (f"{target.background} background", pil(truth[0])),
+        *((AUTO_EDITS[name], pil(render([other]).images[0])) for name, other in changes.items()),
         (f"ddim: noise of std {stds['ddim']:.2f}", noise(inversions["ddim"])),
-        (f"ddim: {lost[1]:.1f} dB at guidance {GUIDANCE:g}", pil(lost[0][0])),
-        (f"fixed_point: the edit, {near:.1f} dB", pil(edited.images[0])),
-        (f"fixed_point: back at {back[1]:.1f} dB", pil(back[0][0])),
         (f"fixed_point: noise of std {stds['fixed_point']:.2f}", noise(inversions["fixed_point"])),
+        (f"ddim: {lost[1]:.1f} dB at guidance {GUIDANCE:g}", pil(lost[0][0])),
         (f"negative_prompt: {held[1]:.1f} dB at {GUIDANCE:g}", pil(held[0][0])),
-        ("the true edit", pil(truth[0])),
     ]
     figure = sheet([image for _, image in panels], [label for label, _ in panels], columns=4, scale=4)
     figure.save(OUT / "figure.png")
