@@ -204,6 +204,20 @@ def _level(name: str, network: Any) -> int:
     return deepest - at if block == "up_blocks" else at
 
 
+def check_together(rows: Asked, count: int, name: str) -> None:
+    """A layer is asked about all rows of a call at once, so that an edit sees its source.
+
+    Raises:
+        Incompatible: it was asked about `count` of them.
+    """
+    if count != len(rows.pictures):
+        raise Incompatible(
+            f"the network was asked about {len(rows.pictures)} pictures and its layer {name} about {count}: prompts of "
+            "unequal length are asked apart, and an edit cannot see its source then; give prompts of as many tokens, "
+            "or use editor none"
+        )
+
+
 def _forward(layer: Layer, before: Callable[..., Tensor], control: Control) -> Callable[..., Tensor]:
     """A layer's forward, with the control in front of the one that was there."""
 
@@ -215,12 +229,7 @@ def _forward(layer: Layer, before: Callable[..., Tensor], control: Control) -> C
     ) -> Tensor:
         rows, answer = control.rows, None
         if rows is not None and control.reads(layer):
-            if len(hidden_states) != len(rows.pictures):
-                raise Incompatible(
-                    f"the network was asked about {len(rows.pictures)} pictures and its layer {layer.name} about "
-                    f"{len(hidden_states)}: prompts of unequal length are asked apart, and an edit cannot see its "
-                    "source then; give prompts of as many tokens, or use editor none"
-                )
+            check_together(rows, len(hidden_states), layer.name)
             given, heads = _projected(layer, hidden_states, encoder_hidden_states, attention_mask, more.get("temb"))
             answer = control.attend(heads, rows)
             if answer is not None:

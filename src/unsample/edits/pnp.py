@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from unsample.edits.attention import AttentionSteering, Heads, Layer
+from unsample.edits.attention import AttentionSteering, Heads, Layer, check_together
 from unsample.edits.base import Asked, Branches, Editor
 from unsample.edits.layers import Decoder, decoder_of, steps_of
 from unsample.methods.settings import Setting, configured
@@ -82,6 +82,7 @@ class Injected(AttentionSteering):
         """The residual branch (R, C, h, w), an edit's that of its source."""
         if self.rows is None or self.step >= self.feature_steps:
             return None
+        check_together(self.rows, len(branch), self.decoder.place)
         return branch[self.rows.partner]
 
     def reads(self, layer: Layer) -> bool:
