@@ -109,7 +109,7 @@ Told = Callable[[Callable[[int], str]], str]
 class UnsampleWarning(UserWarning):
     """A warning of the verbs, as a value: its `kind`, the `pictures` of the call that it speaks of, and its text.
 
-    `kind` is "diverged", "nonfinite", "not_converged", "noise", "constant", "drift", "model", "sampler" or
+    `kind` is "diverged", "nonfinite", "not_converged", "noise", "constant", "drift", "model", "mask", "sampler" or
     "out_of_domain".
     """
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import unsample
 from tests.problems import PROMPTS, mixture, normal
-from unsample.edits import Editor
+from unsample.edits import Editor, finding
 from unsample.edits.base import Steering
 from unsample.edits.masks import MaskAsked, at_state, feathered, fitted, softened
 from unsample.errors import BadInput, BadOption, Incompatible, UnknownName, UnsampleError, UnsampleWarning
@@ -231,6 +231,7 @@ def test_pasted_pixels_are_the_sources_outside_of_the_feather() -> None:
     assert torch.equal(made.images[..., :4], plain.images[..., :4])
     assert not torch.equal(plain.images[..., 6:], source[..., 6:])
     edge = made.images[..., 5]
+    assert not torch.equal(edge, source[..., 5])  # a soft edge
     assert bool((edge >= torch.minimum(source, plain.images)[..., 5]).all())
     assert bool((edge <= torch.maximum(source, plain.images)[..., 5]).all())
 
@@ -281,6 +282,12 @@ def test_auto_is_the_formula_of_diffedit() -> None:
         assert torch.equal(alone.mask[0], made.mask[k])  # type: ignore[index]
         assert alone.nfe[0] == made.nfe[k] == unsample.edit(model, inversion[k], targets[k], mask=HALF).nfe[0] + 20
     assert made.meta["mask_given"] is False
+
+
+@pytest.mark.parametrize(("level", "edited"), [(8.0, 1), (9.0, 6)])
+def test_an_outlier_counts_as_three_times_the_mean(level: float, edited: int) -> None:
+    found = torch.tensor([40.0, *[level] * 5, *[1.0] * 10]).reshape(1, 1, 4, 4)  # the mean is 5.6 and 5.9
+    assert float(finding._cut(found).sum()) == edited
 
 
 @quiet
