@@ -115,7 +115,7 @@ def main() -> None:
         ("source", pil(source[0])),
         (f"edit: {target.background} background, {near:.1f} dB", pil(edited.images[0])),
         *((f"edit: {AUTO_EDITS[name]}, {near_by[name]:.1f} dB", pil(images[0])) for name, images in chosen.items()),
-        ("true edits:", pil(source[0])),
+        ("source again; true edits:", pil(source[0])),
         (f"{target.background} background", pil(truth[0])),
         *((AUTO_EDITS[name], pil(render([other]).images[0])) for name, other in changes.items()),
         (f"ddim: noise of std {stds['ddim']:.2f}", noise(inversions["ddim"])),

@@ -1,9 +1,8 @@
 """`python examples/editing_page.py`: the figure of docs/editing.md, each editor on each kind of edit.
 
-
 The scenes are the first of `report` in which each kind of edit comes up (`scenes:6,edit=...`), not the ones that look
-best. Inverted by ddim at guidance 1, edited at 1.5 in 50 steps; under each edit stands its gain: 1 is the true edit, 0
-did nothing. Takes about two minutes on one core. `--start N` begins at another scene.
+best. Inverted by ddim at guidance 1, for ledits by edit_friendly, edited at 1.5 in 50 steps; under each edit stands its
+gain: 1 is the true edit, 0 did nothing. Takes about three minutes on one core. `--start N` begins at another scene.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ EDITS: dict[str, dict[str, Any]] = {
     "p2p": {"editor": "p2p"},
     "masactrl": {"editor": "masactrl"},
     "pnp": {"editor": "pnp"},
+    "pix2pix_zero": {"editor": unsample.edits.pix2pix_zero(xa_guidance=0.4)},
+    "ledits": {"editor": unsample.edits.ledits(threshold=0.75)},
     "within the thing": {"editor": "none", "mask": "thing", "paste": True},
     "auto": {"editor": "auto"},
 }
@@ -56,11 +57,15 @@ def figure(start: int, told: Callable[[str], object] = print) -> Image.Image:
     model = unsample.load("scenes-sd")
     items = list(open_dataset(f"scenes:{len(KINDS)},start={start},edit={'+'.join(KINDS)}"))
     source, truth = (torch.stack([getattr(item, name) for item in items]) for name in ("image", "truth"))
-    inversion = unsample.invert(
-        model, source, [item.prompt for item in items], num_inference_steps=STEPS, progress=False
-    )
+    prompts: dict[str, Any] = {"prompt": [item.prompt for item in items], "sampling_guidance_scale": 1.0}
+    inversions = {
+        method: unsample.invert(model, source, method=method, num_inference_steps=STEPS, progress=False, **prompts)
+        for method in ("ddim", "edit_friendly")
+    }
     columns = {"source": source, "true edit": truth}
-    columns |= {name: made(model, inversion, items, **asked) for name, asked in EDITS.items()}
+    for name, asked in EDITS.items():
+        inversion = inversions["edit_friendly" if name == "ledits" else "ddim"]
+        columns[name] = made(model, inversion, items, **asked)
     gains = {name: edit_gain(columns[name], truth, source).total.tolist() for name in EDITS}
     panels, labels = [], []
     for k, item in enumerate(items):
