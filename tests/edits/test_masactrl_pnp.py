@@ -255,7 +255,7 @@ def test_what_cannot_be_honoured_is_refused(model: Any, latents: Any) -> None:
     with pytest.raises(BadOption, match="'center' names nothing in the edit's prompt .*left"):
         unsample.edit(model, inversion, TARGETS[0], editor=masactrl(mask_words="center"))
     bare = inverted(model, latents, prompt=None)
-    with pytest.raises(BadOption, match="this inversion has none"):
+    with pytest.raises(BadOption, match="the source has none"):
         unsample.edit(model, bare, TARGETS[0], editor=masactrl(mask_words="circle"))
     with pytest.raises(BadOption, match="feature_steps must be a finite number from 0 to 1"):
         pnp(feature_steps=1.5)
