@@ -10,11 +10,11 @@ from unsample.cli.options import MaskOptions
 from unsample.edits import Editor
 from unsample.edits.masks import MaskAsked
 from unsample.media.fitting import at_source_size
-from unsample.media.pictures import Fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from unsample.media.pictures import Fit
     from unsample.verbs.results import Images
 
 
