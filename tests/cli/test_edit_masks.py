@@ -33,6 +33,7 @@ def test_a_given_mask_keeps_the_rest_and_is_told_everywhere(run: Run, inverted: 
     assert row["mask"]["share"] == 0.5
     assert (row["mask_given"], row["paste"], row["mask_picture"]) == (True, None, None)
     assert row["mask"]["notes"] == ["resized from 32x32 to the picture's 16x16"]
+    assert ended.err.count("note: the mask: resized from 32x32 to the picture's 16x16") == 1
     assert sorted(f for f in os.listdir() if f.startswith("half")) == ["half-grid.png", "half.png"]
     kept = run("show", "half.png", "--json").json["unsample"]
     assert (kept["mask"], kept["mask_given"]) == (row["mask"], True)

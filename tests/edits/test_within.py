@@ -88,6 +88,8 @@ def test_auto_is_the_edit_that_it_says_and_what_is_given_stays(moved: tuple[Any,
     assert made.meta["auto"] == choice.told()
     assert choice.told().startswith("the place changes")
     other = unsample.edit(model, inversion, item.target_prompt, editor="auto", guidance_scale=1)
+    assert "guidance 1, mask thing" in other.meta["auto"]  # what was taken, not what would have been
+    assert "not measured" in other.meta["auto"]
     assert other.meta["guidance_scale"] == 1
 
 

@@ -231,6 +231,8 @@ def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: boo
         inversion = _inversion(model, subject, wanted)
         pairs = [(p, f, w) for p, f in zip(wanted.prompts, wanted.edits, strict=True) for w in wanted.scales]
         edits = [_edit(model, inversion, subject, wanted, *pair) for pair in pairs]
+        for note in next((masking.fitted(e.made, wanted.masked) for e in edits if e.made), []):
+            talk.note(f"the mask: {note}")
         if all(e.made is None for e in edits):
             raise Diverged(f"{subject.path}: every edit diverged, at {edits[0].row['diverged_at']}; try other guidance")
         if wanted.sheet:

@@ -51,6 +51,15 @@ def row(made: Images) -> dict[str, Any]:
     return {"mask": each[0], "mask_given": made.meta["mask_given"], "paste": made.meta.get("paste")}
 
 
+def fitted(made: Images, found: MaskAsked | None) -> list[str]:
+    """What was done to a given mask to fit the picture, which its file alone does not say."""
+    each = made.meta.get("mask")
+    if not each or found is None or found.how != "given":
+        return []
+    known = {note for mask in found.given for note in mask.notes}
+    return [note for note in each[0]["notes"] if note not in known]
+
+
 def check_words(found: MaskAsked | None, sources: Sequence[str | None], targets: Sequence[str | None]) -> None:
     """The words of a mask stand in the prompts, as far as these are known."""
     from unsample.edits.finding import check_words

@@ -79,16 +79,24 @@ def _edited(
     guidance_scale: float | None,
     more: Mapping[str, Any],
 ) -> Images:
+    paste = paste or (mask is None and choice.paste and inversion.source is not None)
+    given = {"mask": mask, "guidance_scale": guidance_scale}
+    taken = replace(choice, paste=paste, **{name: value for name, value in given.items() if value is not None})
     made = edit(
         inversion=inversion,
         prompt=prompt,
         editor=get_editor(choice.editor, dict(choice.settings)),
-        mask=choice.mask if mask is None else mask,
-        paste=paste or (mask is None and choice.paste and inversion.source is not None),
-        guidance_scale=choice.guidance_scale if guidance_scale is None else guidance_scale,
+        mask=taken.mask,
+        paste=paste,
+        guidance_scale=taken.guidance_scale,
         **more,
     )
-    return replace(made, meta=made.meta.model_copy(update={"auto": choice.told()}))
+    told = replace(
+        taken,
+        mask=taken.mask if mask is None or isinstance(mask, str) else getattr(mask, "how", "given"),
+        measured=choice.measured and mask is None and guidance_scale is None,
+    ).told()
+    return replace(made, meta=made.meta.model_copy(update={"auto": told}))
 
 
 def _joined(parts: Sequence[tuple[list[int], Images]]) -> Images:
