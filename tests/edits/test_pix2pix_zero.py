@@ -179,7 +179,7 @@ def test_wrong_use_is_refused_by_name(model: Any, tmp_path: Any) -> None:
             pix2pix_zero(source_sentences=["a cat"], target_sentences=wrong)  # type: ignore[arg-type]
     with pytest.raises(BadOption, match="edit needs what the picture shall show"):
         unsample.edit(model, inverted(model), editor="pix2pix_zero")
-    with pytest.raises(BadOption, match="this inversion has none"):
+    with pytest.raises(BadOption, match="the source has none"):
         unsample.edit(model, inverted(model, None), TARGET, editor="pix2pix_zero")
     plain = mixture()
     with pytest.raises(Incompatible, match="editor pix2pix_zero"):

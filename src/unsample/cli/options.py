@@ -275,7 +275,7 @@ class MaskOptions:
         str | None,
         opt(
             EDIT,
-            "FILE|auto|attention|thing",
+            "FILE|NAME",
             "Where the picture may change, elsewhere it is its reconstruction: a picture, white where it is edited; "
             "auto, where the two prompts disagree (auto:0.7 noises the picture further for it than 0.5); attention, of "
             "the words that change; of others, attention:'large red circle'; thing, of the phrase of what changes, on "

@@ -162,7 +162,7 @@ def test_every_method_around_another_takes_it_and_keeps_nothing_of_it(name: str)
     made = unsample.sample(model, list(PROMPTS), noise=noise, num_inference_steps=T, keep_trajectory=True)
     method = get_method(name, {"preset": "quick", "base": {"name": "fixed_point", "settings": BASE}})
     given = {"trajectory": made.trajectory} if method.needs_trajectory else {}
-    walk = {"num_inference_steps": T, "guidance_scale": 2, "sampling_guidance_scale": 2}
+    walk = {"num_inference_steps": T, "guidance_scale": 2, "sampling_guidance_scale": 2, "strength": 1.0}
     inversion = unsample.invert(model, latents=made.latents, prompt=list(PROMPTS), method=method, **walk, **given)
     pairs = Walked(T, 2, 2, gaussian_grid(model, T).timesteps[1:])
     assert max(inversion.nfe) <= method.passes(pairs)
