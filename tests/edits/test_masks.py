@@ -93,7 +93,7 @@ def test_prompts_share_a_source_and_each_has_its_mask() -> None:
         alone = unsample.edit(model, inversion, PROMPTS[k], mask=[both[k]])
         torch.testing.assert_close(made.latents[k], alone.latents[0], rtol=0, atol=1e-8)
         assert made.meta["mask"][k] == alone.meta["mask"][0]
-    with pytest.raises(BadOption, match=r"2 masks for 1 pictures"):
+    with pytest.raises(BadOption, match=r"2 masks, and there are 1 edits"):
         unsample.edit(model, inversion, "right", mask=[HALF, HALF])
 
 

@@ -232,5 +232,5 @@ def one_each(masks: Sequence[Any], count: int) -> list[Any]:
         BadOption: neither one nor as many as there are edits.
     """
     if len(masks) not in (1, count):
-        raise BadOption(f"{argument('mask')} holds {len(masks)} masks for {count} pictures; give 1 or {count}")
+        raise BadOption(f"{argument('mask')} holds {len(masks)} masks, and there are {count} edits; give 1 or one each")
     return list(masks) * count if len(masks) == 1 else list(masks)

@@ -186,7 +186,7 @@ def parse_setting(factory: Callable[..., Any], name: str, text: str) -> Any:
             known[name].check(factory.__name__, text)
         example, kind = known[name].default, getattr(hint, "__name__", str(hint))
         example = 5 if example is None else example
-        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example --set {name}={example}") from error
+        raise BadOption(f"setting {name}={text!r} is not of type {kind}; for example {name}={example}") from error
     return None
 
 
@@ -208,7 +208,7 @@ def _numbers(text: str, declared: Declared) -> dict[str, float]:
             found[""] = math.nan
         if not word.strip() or "" in found:
             raise BadOption(
-                f"setting {declared.name}: {part!r} is no word with a number; for example --set {declared.name}=red=3,"
+                f"setting {declared.name}: {part!r} is no word with a number; for example {declared.name}=red=3,"
                 "blue=0.5"
             )
     return found
