@@ -212,6 +212,24 @@ def test_a_grid_is_a_figure_beside_the_edit(run: Run, inverted: str) -> None:
     assert any(found)  # the source is the first panel, with hard pixel edges
 
 
+def test_an_editor_that_cannot_be_is_refused_before_the_inversion(run: Run, inverted: str) -> None:
+    walk = (
+        "scene.png",
+        "-m",
+        "tiny-sd",
+        "--steps",
+        2,
+        "--source-prompt",
+        "a red circle",
+        "--target-prompt",
+        "a blue circle",
+    )
+    ended = run("edit", *walk, "--editor", "p2p", "--editor-set", "reweight=green=2", "-o", "p2p.png")
+    assert ended.code == 2
+    assert "green" in ended.err
+    assert "inverted" not in ended.err
+
+
 def test_an_editor_is_asked_for_by_name_and_told_everywhere(run: Run, inverted: str) -> None:
     arguments = ("edit", inverted, "--target-prompt", "a blue circle", "--guidance-scale", 3)
     assert run(*arguments, "-o", "swap.png").code == 0

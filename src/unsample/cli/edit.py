@@ -227,6 +227,7 @@ def _given(context: typer.Context) -> frozenset[str]:
 
 def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: bool) -> int:
     model = session.load(subject.model, where)
+    _check_editor(model, subject, wanted)
     with talk.naming([subject.path]):
         inversion = _inversion(model, subject, wanted)
         pairs = [(p, f, w) for p, f in zip(wanted.prompts, wanted.edits, strict=True) for w in wanted.scales]
@@ -249,6 +250,16 @@ def _run(subject: SubjectFiles, wanted: EditSpec, where: Placement, as_json: boo
     talk.say(f"wrote {', '.join(str(f) for f in written)}")
     session.warn_out_of_domain(model, [(subject.path, e.figures) for e in edits[:1] if e.figures])
     return record.ended(as_json, [model.id] * len(edits), subject.method.name, [e.row for e in edits])
+
+
+def _check_editor(model: Model, subject: SubjectFiles, wanted: EditSpec) -> None:
+    """The editor goes with the model and the prompts; asked before the inversion, which may be long."""
+    if not isinstance(wanted.editor, Editor) or wanted.labels.classes is not None:
+        return
+    editor = masking.steered(wanted.editor, wanted.masked)
+    if editor.check is not None:
+        for own in subject.prompts:
+            editor.check(model, [(own or "", (own if target is None else target) or "") for target in wanted.prompts])
 
 
 def _inversion(model: Model, subject: SubjectFiles, wanted: EditSpec) -> Inversion:
