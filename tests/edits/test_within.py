@@ -105,5 +105,9 @@ def test_edits_of_several_kinds_are_each_as_they_are_alone(moved: tuple[Any, Any
     assert made.meta["auto"].count("changes") == 2
     assert (len(made), len(made.nfe), len(made.reconstruction)) == (3, 3, 3)
     made.settings(1)
+    ground = item.prompt.replace("background", "blue background")
+    mixed = unsample.edit(model, inversion, [ground, colour], editor="auto", guidance_scale=1)
+    assert [mask is None for mask in mixed.meta["mask"]] == [True, False]  # a changed background has no mask
+    assert mixed.meta["paste"] is None
     with pytest.raises(BadOption, match="of several kinds"):
         unsample.edit(model, inversion, prompts, editor="auto", mask=[item.mask[0]] * 3)

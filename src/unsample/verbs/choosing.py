@@ -124,10 +124,13 @@ def _joined(parts: Sequence[tuple[list[int], Images]]) -> Images:
         return [flat[k] for k in order]
 
     several = {name: [getattr(made.meta, name) for made in images] for name in per_picture(SamplingProvenance)}
+    if any(several["mask"]):
+        several["mask"] = [own or [None] * len(made) for own, made in zip(several["mask"], images, strict=True)]
     meta: dict[str, Any] = {name: listed(own) for name, own in several.items() if all(v is not None for v in own)}
     meta |= {name: None for name in several if name not in meta}
     meta |= {"auto": "; ".join(str(made.meta.auto) for made in images), "editor_notes": None}
-    meta |= {"editor": {"name": AUTO, "settings": {}}}
+    pasted = {made.meta.paste for made in images}
+    meta |= {"editor": {"name": AUTO, "settings": {}}, "paste": pasted.pop() if len(pasted) == 1 else None}
     kept = [made.attention_maps or [{}] * len(made) for made in images]
     each: dict[str, Any] = {n: tensor(n) for n in ("images", "latents", "noise", "reconstruction", "mask")}
     each |= {n: listed([getattr(made, n) for made in images]) for n in ("status", "nfe", "backward")}
