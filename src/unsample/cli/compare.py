@@ -376,7 +376,9 @@ def _write_figure(job: InvertJob, found: Sequence[Compared], target: EditTarget 
         ]
         if target is not None:
             scale = "" if f.row["edit_guidance"] is None else f", guidance {f.row['edit_guidance']:g}"
-            panels.append((f"edit{scale}" if f.edit else f"edit{scale}: {f.row['edit_status']}", f.edit or blank))
+            by = (f.row.get("editor") or {}).get("name", PLAIN_EDIT)
+            label = f"edit{'' if by == PLAIN_EDIT else f' by {by}'}{scale}"
+            panels.append((label if f.edit else f"{label}: {f.row['edit_status']}", f.edit or blank))
     figure = sheet([p for _, p in panels], [label for label, _ in panels], columns=4 if target else 3)
     about: dict[str, Any] = {"verb": "compare", "input": job.source.path, "methods": [f.row["method"] for f in found]}
     if target is not None:
