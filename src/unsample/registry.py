@@ -84,7 +84,7 @@ class Table(Mapping[str, Row]):
             BadOption: no such name, a built-in one, or one that another function has.
         """
         if not isinstance(name, str) or not name.isidentifier():
-            raise BadOption(f"a {self.kind} is named as a function is, with letters, digits and _; got {name!r}")
+            raise BadOption(f"names of {self.kind}s are those of functions, of letters, digits and _; got {name!r}")
         if name in self.built_in or name in self.reserved:
             raise BadOption(f"the {self.kind} {name} is built in and stays; give yours another name")
         if name in self.registered and not _same(self._makers[name], maker):
@@ -137,7 +137,7 @@ class Table(Mapping[str, Row]):
         tries: list[Callable[[], None]] = [load_plugins]
         for name in self._points():
             if name in self.built_in:
-                warnings.warn(_Warning(f"a package has a {self.kind} {name}; the built-in one stays"), stacklevel=2)
+                warnings.warn(_Warning(f"a package brings {self.kind} {name}; the built-in one stays"), stacklevel=2)
             elif name not in self.registered:
                 tries.append(lambda name=name: self._load(name))  # type: ignore[misc]
         for load in tries:

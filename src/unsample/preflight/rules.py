@@ -154,7 +154,8 @@ def check_source_prompt(editor: Editor, prompts: Sequence[str | None]) -> None:
     if editor.needs_source_prompt and not all(prompts):
         raise BadOption(
             f"editor {editor.name} compares the prompt of the edit with the source's, and the source has none; say "
-            f"what the picture shows when it is inverted: {argument('source_prompt')}"
+            f"what the picture shows when it is inverted: {argument('source_prompt')}; for a model that takes no "
+            "prompt there are none, masactrl and pnp"
         )
 
 
