@@ -36,7 +36,9 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def latents(model: Any) -> Any:
-    return unsample.sample(model, [SOURCE, TARGETS[1]], num_inference_steps=STEPS, guidance_scale=3, generator=0).latents
+    return unsample.sample(
+        model, [SOURCE, TARGETS[1]], num_inference_steps=STEPS, guidance_scale=3, generator=0
+    ).latents
 
 
 def inverted(model: Any, latents: Any, method: str = "ddim", prompt: Any = SOURCE, **more: Any) -> Any:
