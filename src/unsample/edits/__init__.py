@@ -14,8 +14,8 @@ from unsample.edits.p2p import p2p
 from unsample.edits.pix2pix_zero import pix2pix_zero
 from unsample.edits.pnp import pnp
 from unsample.edits.registering import register
-from unsample.errors import BadOption, unknown_name
-from unsample.methods.settings import Setting, configured, parse_setting, setting_defaults, unknown_setting
+from unsample.errors import BadOption
+from unsample.methods.settings import Setting, configured, parse_setting, with_settings
 from unsample.registry import Table
 
 BUILT_IN: dict[str, EditorFacts] = {
@@ -100,16 +100,8 @@ def get_editor(editor: str | Editor, settings: dict[str, Any] | None = None) -> 
         raise BadOption(f"editor must be a name or a configured editor such as edits.p2p(); got {editor!r}")
     if editor not in EDITORS:
         raise EDITORS.unknown(editor)
-    facts, given = EDITORS[editor], dict(settings or {})
-    preset = given.pop("preset", None)
-    if preset is not None:
-        if preset not in facts.presets:
-            raise unknown_name(f"preset of {editor}", preset, facts.presets)
-        given = {**facts.presets[preset], **given}
-    for name in given:
-        if name not in setting_defaults(facts.factory):
-            raise unknown_setting(facts.factory, name)
-    return facts.factory(**given)
+    made: Editor = with_settings(EDITORS[editor].factory, EDITORS[editor].presets, settings)
+    return made
 
 
 def parse_settings(editor: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

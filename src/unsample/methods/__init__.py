@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from unsample.errors import BadOption, unknown_name
+from unsample.errors import BadOption
 from unsample.methods.aidi import aidi_a, aidi_e
 from unsample.methods.base import STEPS, Kept, Method, MethodFacts, Task, Walked
 from unsample.methods.bdia import bdia
@@ -48,7 +48,7 @@ from unsample.methods.settings import (
     declarations,
     parse_setting,
     setting_defaults,
-    unknown_setting,
+    with_settings,
 )
 from unsample.methods.sim_inversion import sim_inversion
 from unsample.methods.uni_edit import uni_edit
@@ -463,16 +463,8 @@ def get_method(method: str | Method, settings: dict[str, Any] | None = None) -> 
         raise BadOption(f"method must be a name or a configured method such as methods.ddim(); got {method!r}")
     if method not in METHODS:
         raise METHODS.unknown(method)
-    facts, given = METHODS[method], dict(settings or {})
-    preset = given.pop("preset", None)
-    if preset is not None:
-        if preset not in facts.named_settings():
-            raise unknown_name(f"preset of {method}", preset, facts.named_settings())
-        given = {**facts.named_settings()[preset], **given}
-    for name in given:
-        if name not in setting_defaults(facts.factory):
-            raise unknown_setting(facts.factory, name)
-    return facts.factory(**given)
+    made: Method = with_settings(METHODS[method].factory, METHODS[method].named_settings(), settings)
+    return made
 
 
 def parse_settings(method: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
@@ -149,6 +149,26 @@ def declarations(factory: Callable[..., Any]) -> tuple[Declared, ...]:
 def setting_defaults(factory: Callable[..., Any]) -> dict[str, Any]:
     """Names and defaults of a method's settings."""
     return {d.name: d.default for d in declarations(factory)}
+
+
+def with_settings(
+    factory: Callable[..., Any], presets: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any] | None
+) -> Any:
+    """What a factory makes of settings; `preset` among them names a set that the others go over.
+
+    Raises:
+        UnknownName: no such setting or preset.
+    """
+    given = dict(settings or {})
+    preset = given.pop("preset", None)
+    if preset is not None:
+        if preset not in presets:
+            raise unknown_name(f"preset of {factory.__name__}", preset, presets)
+        given = {**presets[preset], **given}
+    for name in given:
+        if name not in setting_defaults(factory):
+            raise unknown_setting(factory, name)
+    return factory(**given)
 
 
 def unknown_setting(factory: Callable[..., Any], name: str) -> UnknownName:
