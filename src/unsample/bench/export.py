@@ -11,7 +11,7 @@ from unsample.bench.ledger import RunData
 from unsample.errors import BadInput, BadOption
 from unsample.media.files import as_csv, atomic_write
 
-NESTED = ("settings", "editor_settings", "artefacts")
+NESTED = ("settings", "editor_settings", "artefacts", "probed")
 
 
 def flat_rows(run: RunData) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of rows and keys; a change of numbers at the same settings makes it another one
 SHIPPED = ("quick", "zeng", "easyinv", "editing", "pie_bench")
+OF_EDITS = ("editors", "masks", "edit_guidance")
 RENAMED = {"model": "models", "method": "methods", "metric": "metrics", "editor": "editors", "mask": "masks"}
 RENAMED |= {"clip": "clip_model"}  # in format 1
 _KINDS: dict[type, Callable[[object], bool]] = {  # what a value of a field's type is
@@ -58,6 +59,9 @@ class Plan:
     quick: bool = False  # every method's quick preset
     fit: Fit = "crop"  # of pictures from files; scenes have the model's size
     clip_model: str = "scenes-clip"  # of the CLIP metrics
+    keep_trajectory: bool = False  # of sampling and inversion, for a probe
+    probe: str = ""  # a study that looks further at each cell (`unsample.studies`); its findings are a column of rows
+    probe_settings: dict[str, Any] = field(default_factory=dict)
     docs: dict[str, Any] = field(default_factory=dict)  # of a report's tables; changes no result
 
     def fingerprint(self) -> str:
@@ -85,7 +89,8 @@ class Plan:
 
 def unsaid(plan: Plan) -> list[str]:
     """The later keys that say nothing in a plan, which is what it was before there were such keys."""
-    return [key for key in ("editors", "masks", "edit_guidance") if getattr(plan, key) == getattr(Plan, key)]
+    unprobed = () if plan.probe else ("keep_trajectory", "probe", "probe_settings")
+    return [key for key in OF_EDITS if getattr(plan, key) == getattr(Plan, key)] + [*unprobed]
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -230,6 +235,8 @@ def _checked(values: dict[str, Any]) -> Plan:
         raise BadOption(
             f"methods must be different; {twice[0]} stands there twice: give it a list of guidance or steps"
         )
+    if plan.probe:
+        _check_probe(plan)
     _check_editors(plan)
     _check_trajectories(plan)
     _check_metrics(plan)
@@ -247,8 +254,15 @@ def _checked(values: dict[str, Any]) -> Plan:
     return plan
 
 
+def _check_probe(plan: Plan) -> None:
+    from unsample.studies import get_study
+
+    if get_study(plan.probe).probe is None:
+        raise BadOption(f"the study {plan.probe} looks at nothing but metrics; leave probe out")
+
+
 def _check_editors(plan: Plan) -> None:
-    if not plan.edit and (said := sorted({"editors", "masks", "edit_guidance"} - {*unsaid(plan)})):
+    if not plan.edit and (said := sorted({*OF_EDITS} - {*unsaid(plan)})):
         raise BadOption(f"{' and '.join(said)} of a plan are of edits, and the plan does not edit; say edit = true")
     from unsample.methods import METHODS
 

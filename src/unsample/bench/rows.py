@@ -117,10 +117,17 @@ class Row(PartRow):
     edit_backward: Count | None = None
     edited_at: Amount | None = None  # the guidance that the edit had
     nonfinite_at: dict[str, JsonValue] | None = None
+    probed: dict[str, JsonValue] = {}  # what the probe of a study found
     out_of_domain: bool = False  # the model does not know such a picture, or such words
 
 
-OPEN = ("settings", "editor_settings", "nonfinite_at", "values")  # columns of which a part may be JSON of any kind
+OPEN = (
+    "settings",
+    "editor_settings",
+    "nonfinite_at",
+    "values",
+    "probed",
+)  # columns of which a part may be JSON of any kind
 
 
 class PlanKeys(_Open):

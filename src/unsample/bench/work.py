@@ -111,6 +111,9 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
         seed=plan.seed,
         fit=plan.fit,
         clip_model=plan.clip_model,
+        keep_trajectory=plan.keep_trajectory,
+        probe=plan.probe,
+        probe_settings=plan.probe_settings,
     )
 
 
@@ -162,6 +165,10 @@ def _key(worker: Worker, task: BatchTask, item: str) -> str:
         "metrics": list(plan.metrics),
         "format": FORMAT,
     }
+    if plan.probe:
+        what["probe"] = [plan.probe, plan.probe_settings]
+    if "[" in part.model:  # a change of its scheduler, which is no part of the weights' hash
+        what["model_name"] = part.model
     if part.edits:
         what["edit"] = [task.edited.name, dict(task.edited.settings), part.mask, part.edited_at]
     return digest(what)

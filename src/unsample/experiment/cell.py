@@ -43,4 +43,17 @@ def run_cells(
     found = make(asked, items, setup, shared, progress)
     found.seconds = time.perf_counter() - begin + (shared.owed - owed if shared else 0.0)
     found.values = score(found)
+    if setup.probe:
+        found.probed = _probed(found)
     return found
+
+
+def _probed(found: Findings) -> Sequence[dict[str, Any]]:
+    """What a study's probe finds, plain JSON a picture; nothing where there is no inversion."""
+    from unsample.studies import get_study
+
+    probe = get_study(found.setup.probe).probe
+    assert probe is not None
+    if found.inversion is None and not isinstance(found.setup.method, str):
+        return [{}] * len(found.items)
+    return probe(found, found.setup.probe_settings)

@@ -48,7 +48,9 @@ class Findings:
     true_noise: Tensor | None = None
     start: Tensor | None = None  # the latents whose noise is known: where the inversion began
     between: Tensor | None = None  # latents from halfway between the true noise and the estimate
+    sampled: Images | None = None  # the run that made the pictures, where the model made them
     values: Entries = field(default_factory=dict)
+    probed: Sequence[dict[str, Any]] = ()  # of each picture, what the probe of a study found: plain JSON
     seconds: float = 0.0  # of all but the metrics, for all items, with what shared work took when it was done
 
     @cached_property
@@ -99,6 +101,7 @@ class Findings:
 
     def _row(self, n: int) -> dict[str, Any]:
         about = {"status": self.status[n], "nonfinite_at": self.nonfinite_at[n] if self.nonfinite_at else None}
+        about |= {"probed": dict(self.probed[n])} if self.probed else {}
         if self.inversion is None:
             return about
         meta, method = self.inversion.meta, self.setup.method

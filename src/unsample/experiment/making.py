@@ -30,7 +30,7 @@ def make(model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None,
         source = fitted(model, [item.image for item in items], setup.fit)
     found = Findings(model, items, setup, source, shared, progress, status=["ok"] * len(items))
     if sampled is not None:
-        found.true_noise, found.start = sampled.noise, sampled.latents
+        found.true_noise, found.start, found.sampled = sampled.noise, sampled.latents, sampled
     truths = every(items, "truth") if setup.edit else None
     found.truth = None if truths is None else fitted(model, truths, setup.fit)
     if isinstance(setup.method, str):
@@ -69,7 +69,7 @@ def _sampled(model: Any, items: Sequence[Item], setup: Setup, progress: bool | N
     """The pictures of a data set that the model makes itself, each from its item's seed."""
     import unsample
 
-    keep = not isinstance(setup.method, str) and setup.method.needs_trajectory
+    keep = setup.keep_trajectory or (not isinstance(setup.method, str) and setup.method.needs_trajectory)
     return unsample.sample(
         model,
         _texts(model, items),
@@ -102,6 +102,7 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
             sampling_guidance_scale=setup.guidance,
             guidance_schedule=setup.guidance_schedule,
             generator=_generators(found),
+            keep_trajectory=setup.keep_trajectory,
             progress=found.progress,
             **given,
         )
@@ -111,7 +112,15 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
     # What is fitted may be fitted under the guidance of sampling; without a prompt some guidance is refused.
     apart = method.fit is None and not method.guidance_bound and (found.model.takes_prompt or setup.guidance == 1)
     guided = setup.guidance != 1 if apart else (setup.guidance, setup.guidance_schedule)  # a failure is told of halves
-    asked = [found.model.weights_sha256(), method, setup.seed, setup.seeding, [item.digest() for item in items]]
+    asked = [
+        found.model.weights_sha256(),
+        found.model.id,
+        setup.keep_trajectory,
+        method,
+        setup.seed,
+        setup.seeding,
+        [item.digest() for item in items],
+    ]
     asked += [given[name] for name in given if name != "images"]  # which are the items'
     asked += [[item.id for item in items]] if isinstance(given.get("images"), list) else []
     inversion = found.shared.once(key_of("invert", guided, *asked, *given), invert)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.edits import Editor, get_editor
 from unsample.edits.choose import AUTO
@@ -73,6 +74,9 @@ class Setup:
     fit: Fit = "crop"  # of pictures that are no tensors
     clip_model: str = "scenes-clip"  # of the CLIP metrics
     play_noised: bool = False  # whether what a method leaves that stops part way is sampled from as if it were noise
+    keep_trajectory: bool = False  # of sampling and of inversion: `Findings.sampled`, `Findings.inversion`
+    probe: str = ""  # a study (`unsample.studies`) that looks further at what was found: `Findings.probed`
+    probe_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.editor != AUTO:

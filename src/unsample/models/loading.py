@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, WeightsMissing
 from unsample.models.families import VAES, folder_without_index, not_a_folder
+from unsample.models.minis import mini
 from unsample.models.pipelines import adapted, read
 from unsample.models.placing import DTYPES, Placing, check_placing, place
 from unsample.models.single_file import read_single_file, single_file
+from unsample.models.variants import parted, varied
 from unsample.numbers.grid import FLOW, PREDICTION_TYPES, prediction_type_of
 from unsample.wording import argument
 
@@ -78,9 +80,13 @@ def find_model(name: str) -> Path | None:
 
     Raises:
         WeightsMissing: a name that is neither, or a folder without `model_index.json`.
+        BadOption: a change of its scheduler that cannot be (`variants.parted`).
     """
+    name, _ = parted(name)
     if name in BUNDLED:
         return BUNDLED_FOLDER / name
+    if (small := mini(name)) is not None:
+        return small
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
@@ -119,7 +125,8 @@ def load(
     Args:
         model: a bundled name (`unsample models` lists them), a diffusers pipeline folder, a hub id, a single file of
             weights (`.safetensors`, `.ckpt`), or a loaded diffusers pipeline (used as it is; the other arguments then
-            must be left alone).
+            must be left alone). Behind a name, changes to its scheduler: `scenes-sd[timestep_spacing=trailing]`,
+            `[set_alpha_to_one=true]`.
         device: "cpu", "cuda", ...; default: the first accelerator, else the CPU.
         dtype: of the network and the text encoders: "float32" (default), "float64", "bfloat16", "float16" or a
             torch dtype. The VAE stays in float32.
@@ -153,10 +160,18 @@ def load(
             raise BadOption("a loaded model is used as it is; set device, dtype and the like on it, or give its name")
         return adapted(model, Path(str(getattr(model, "name_or_path", None) or type(model).__name__)).name)
     asked = replace(asked, device=resolve_device(device), dtype=resolve_dtype(dtype))
-    single = single_file(str(model))
+    base, changes = parted(str(model))
+    if changes:
+        return varied(_named(base, asked, config, local_files_only), str(model), changes)
+    return _named(base, asked, config, local_files_only)
+
+
+def _named(model: str, asked: Placing, config: str | Path | None, local_files_only: bool) -> Model:
+    """The model of a name without changes."""
+    single = single_file(model)
     if config is not None and single is None:
         raise BadOption(f"{argument('config')} is for a single file of weights, and {model} is none; leave it out")
-    if str(model) == MIXTURE:
+    if model == MIXTURE:
         from unsample.models.gaussian import scenes_mixture
 
         if not asked.default:
@@ -168,9 +183,9 @@ def load(
     with without_bars("diffusers", "transformers"):
         if single is not None:
             return place(*read_single_file(single, config, asked))
-        folder = locate(str(model), local_files_only)
-        given_by_name = str(model) in BUNDLED or not Path(model).expanduser().is_dir()
-        return place(*read(folder, str(model) if given_by_name else folder.name, asked))
+        folder = locate(model, local_files_only)
+        given_by_name = model in BUNDLED or not Path(model).expanduser().is_dir()
+        return place(*read(folder, model if given_by_name else folder.name, asked))
 
 
 def locate(name: str, local_files_only: bool = False) -> Path:
@@ -179,6 +194,7 @@ def locate(name: str, local_files_only: bool = False) -> Path:
     Raises:
         WeightsMissing: nowhere, or a bundled one that is not what its manifest says.
     """
+    name, _ = parted(name)
     folder = find_model(name) or _download(name, local_files_only)
     if name in BUNDLED and name != MIXTURE:
         check_manifest(folder)

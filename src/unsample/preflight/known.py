@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unsample.errors import Incompatible, WeightsMissing
+from unsample.errors import BadOption, Incompatible, WeightsMissing
 from unsample.models.loading import BUNDLED, MIXTURE, find_model
+from unsample.models.minis import mini
+from unsample.models.variants import parted
 from unsample.numbers.grid import check_steps
 from unsample.preflight import rules
 from unsample.wording import argument, of
@@ -85,6 +87,9 @@ def known_model(name: str) -> KnownModel:
     Raises:
         WeightsMissing: no such model, or it is not here and may not be fetched.
     """
+    base, changes = parted(name)
+    if changes:
+        return replace(known_model(base), name=name)
     if name == MIXTURE:
         return KnownModel(name, None, takes_prompt=True, num_train_timesteps=1000, only_size=(32, 32), flow=False)
     if not name:
@@ -123,9 +128,9 @@ def named_by_file(name: object, folders: bool = False) -> KnownModel | None:
         return None
     try:
         beside = folders and not re.search(r"[/\\:]", name) and name not in ("", ".", "..", "~") and Path(name).is_dir()
-        if name in BUNDLED or beside or (cached(name) and not os.path.lexists(name)):
+        if parted(name)[0] in BUNDLED or mini(name) or beside or (cached(name) and not os.path.lexists(name)):
             return replace(known_model(name), from_file=True)
-    except (WeightsMissing, OSError, ValueError):
+    except (WeightsMissing, BadOption, OSError, ValueError):
         pass
     return None
 

@@ -1,0 +1,32 @@
+"""The studies: experiments of papers, and ours, each a question with a verdict whose claims were fixed before the run.
+
+A study is a file of this package (`STUDY = Study(...)`, see `base`) and a file of claims (`claims/NAME.toml`). Its long
+work is plans of the benchmark (`running`), its rows and figure follow from their cells, and what holds is computed from
+the rows alone (`verdicts`).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from unsample.errors import unknown_name
+
+if TYPE_CHECKING:
+    from unsample.studies.base import Study
+
+NAMES: tuple[str, ...] = (  # in the order of the site: by paper
+    "zeng_table1",
+)
+
+
+def get_study(name: str) -> Study:
+    """A study by its name. No torch.
+
+    Raises:
+        UnknownName: no such study.
+    """
+    if name not in NAMES:
+        raise unknown_name("study", name, NAMES)
+    study: Study = import_module(f"unsample.studies.{name}").STUDY
+    return study

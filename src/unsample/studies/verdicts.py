@@ -1,0 +1,298 @@
+"""Verdicts, computed from rows and claims alone: never written by hand.
+
+On one model the effect has a 95 % interval over units: of means, differences, ratios and shares by the jackknife and
+Student's t (of ratios on the logarithm), of medians by the seeded percentile bootstrap. The claim's p-value is that of
+the effect lying on the other side of `least`, and the p-values of a study's claims on one model are corrected by Holm's
+method. So a verdict is `holds`, `does not hold` (the effect lies clearly on the other side, or is clearly too small),
+`too few samples` (the interval reaches over the limit), or `not comparable`, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from unsample.models.minis import COUNT, PREFIX
+from unsample.studies.claimed import Claim
+
+Answer = Literal["holds", "does not hold", "too few samples", "not comparable"]
+HOLDS: Final = "holds"
+FAILS: Final = "does not hold"
+FEW: Final = "too few samples"
+NOT: Final = "not comparable"
+LEVEL, ENOUGH = 0.05, 10  # of minis whose sign must agree
+RESAMPLES = 2000
+WITHOUT_SCIPY = "scipy is not installed: pip install 'unsample[studies]'"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A claim on one model: effect, its 95 % interval, p-values (`p` as it is, `holm` corrected), and the verdict."""
+
+    model: str
+    answer: Answer
+    n: int = 0
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    holm: float | None = None
+    sign: int = 0  # of the effect against none, 1 on the claim's side
+    reason: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        numbers = {k: getattr(self, k) for k in ("effect", "low", "high", "p", "holm")}
+        finite = {k: None if v is None or not math.isfinite(v) else v for k, v in numbers.items()}
+        return {"model": self.model, "verdict": self.answer, "n": self.n, **finite, "sign": self.sign} | (
+            {"reason": self.reason} if self.reason else {}
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, what was found of it on each model, and what follows."""
+
+    claim: Claim
+    answer: Answer
+    found: tuple[Found, ...]
+    reason: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        about: dict[str, Any] = {
+            "claim": self.claim.name,
+            "says": self.claim.says,
+            "verdict": self.answer,
+            "reason": self.reason,
+        }
+        about |= {"effect": self.claim.effect, "direction": self.claim.direction, "least": self.claim.least}
+        return about | {"published": self.claim.published, "models": [each.plain() for each in self.found]}
+
+
+def judge(claims: Sequence[Claim], rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    """The verdicts of a study's claims, in their order.
+
+    Args:
+        claims: of `claimed.claims_of`.
+        rows: finished rows; `model` and `unit` are columns of them.
+    """
+    models = list(dict.fromkeys(str(row["model"]) for row in rows))
+    by_model = {model: [row for row in rows if row["model"] == model] for model in models}
+    table = {m: _corrected([_on(c, m, by_model[m]) for c in claims if not c.models or m in c.models]) for m in models}
+    found: dict[str, list[Found]] = {claim.name: [] for claim in claims}
+    for model in models:
+        about = [claim for claim in claims if not claim.models or model in claim.models]
+        for claim, (_, each) in zip(about, table[model], strict=True):
+            found[claim.name].append(each)
+    return [_verdict(claim, found[claim.name]) for claim in claims]
+
+
+def _verdict(claim: Claim, found: list[Found]) -> Verdict:
+    if not found or all(each.answer == NOT for each in found):
+        reason = found[0].reason if found else "no model that it is about was run"
+        return Verdict(claim, NOT, tuple(found), reason)
+    judged = [each for each in found if each.answer != NOT]
+    answer, reason = _of_nature(judged) if claim.nature else _of_all(judged)
+    return Verdict(claim, answer, tuple(found), reason)
+
+
+def _of_all(found: Sequence[Found]) -> tuple[Answer, str]:
+    """Of a claim about the models that ran: it holds on each."""
+    against = [each.model for each in found if each.answer == FAILS]
+    few = [each.model for each in found if each.answer == FEW]
+    if against:
+        more = "" if len(found) == 1 else f"on {len(against)} of {len(found)} models ({', '.join(against)})"
+        return FAILS, more
+    return (FEW, "" if len(found) == 1 else f"on {', '.join(few)}") if few else (HOLDS, "")
+
+
+def _of_nature(found: Sequence[Found]) -> tuple[Answer, str]:
+    """Of a claim about inversion itself: the signs agree on 10 of the 12 minis, and on every larger model."""
+    small, large = ([e for e in found if e.model.startswith(PREFIX) is is_small] for is_small in (True, False))
+    agree, larger = sum(e.sign > 0 for e in small), sum(e.sign > 0 for e in large)
+    said = f"the sign agrees on {agree} of {len(small)} minis and {larger} of {len(large)} larger models"
+    if len(small) < COUNT or len(large) < 2:
+        return FEW, f"{said}; it takes {COUNT} and at least 2"
+    if agree >= ENOUGH and larger == len(large):
+        return HOLDS, said
+    clearly = [e for e in found if e.sign < 0 and e.answer == FAILS]
+    return (FAILS, said) if clearly else (FEW, f"{said}, none of them clearly")
+
+
+def _corrected(pairs: list[tuple[Claim, Found]]) -> list[tuple[Claim, Found]]:
+    """Holm's correction over the claims of one model, and the verdicts that follow."""
+    ranked = sorted((k for k, (_, each) in enumerate(pairs) if each.p is not None), key=lambda k: pairs[k][1].p or 0.0)
+    holm, highest = {}, 0.0
+    for rank, k in enumerate(ranked):
+        highest = max(highest, min(1.0, (len(ranked) - rank) * (pairs[k][1].p or 0.0)))
+        holm[k] = highest
+    return [(claim, _answered(claim, replace(each, holm=holm.get(k)))) for k, (claim, each) in enumerate(pairs)]
+
+
+def _answered(claim: Claim, found: Found) -> Found:
+    if found.holm is None or found.effect is None:
+        return found
+    answer: Answer = FEW
+    if found.holm <= LEVEL:
+        answer = HOLDS if _beyond(claim, found.effect) else FAILS
+    return replace(found, answer=answer)
+
+
+def _beyond(claim: Claim, effect: float) -> bool:
+    low, high = _limits(claim)
+    return low < effect < high
+
+
+def _limits(claim: Claim) -> tuple[float, float]:
+    """Where an effect must lie for the claim to hold."""
+    if claim.direction == "above":
+        return claim.least, math.inf
+    if claim.direction == "below":
+        return -math.inf, claim.least
+    if claim.effect in ("ratio", "median_ratio"):
+        return min(claim.least, 1 / claim.least), max(claim.least, 1 / claim.least)
+    return claim.null - claim.least, claim.null + claim.least
+
+
+def _on(claim: Claim, model: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Claim, Found]:
+    """The effect on one model, before any correction."""
+    pairs, reason = _pairs(claim, rows)
+    if not pairs:
+        return claim, Found(model, NOT, reason=reason)
+    statistic, logarithmic = _statistic(claim)
+    effect = statistic(pairs)
+    if not math.isfinite(effect):
+        return claim, Found(model, NOT, n=len(pairs), reason="the effect is no finite number")
+    side = {"above": 1, "below": -1}.get(claim.direction, 0)
+    sign = int(math.copysign(1, effect - claim.null)) * side if side and effect != claim.null else 0
+    sign = sign if side else (1 if _beyond(claim, effect) else -1)
+    found = Found(model, FEW, len(pairs), effect, effect, effect, sign=sign)
+    if claim.exact:
+        return claim, replace(found, p=0.0)
+    if len(pairs) < max(claim.n, 2):
+        return claim, replace(found, low=None, high=None, reason=f"{len(pairs)} units; it takes {claim.n}")
+    try:
+        low, high, p = _interval(claim, pairs, statistic, logarithmic)
+    except ImportError:
+        return claim, Found(model, NOT, len(pairs), effect, reason=WITHOUT_SCIPY)
+    return claim, replace(found, low=low, high=high, p=p)
+
+
+def _pairs(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[float, float]], str]:
+    """A and B of each unit; or why there is none."""
+    first = _column(claim, rows, claim.of)
+    if not first:
+        return [], f"no row has {claim.value} for {_said(claim.of)}"
+    if claim.against is None:
+        other = math.nan if claim.against_value is None else claim.against_value
+        return [(a, other) for a in first.values()], ""
+    second = _column(claim, rows, claim.against)
+    both = [(a, second[unit]) for unit, a in first.items() if unit in second]
+    return both, "" if both else f"no row has {claim.value} for {_said(claim.against)}"
+
+
+def _column(claim: Claim, rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any]) -> dict[Any, float]:
+    """The mean of the value for each unit."""
+    found: dict[Any, list[float]] = {}
+    for row in rows:
+        given = row.get(claim.value)
+        if given is not None and all(row.get(key) == wanted for key, wanted in where.items()):
+            found.setdefault(row["unit"], []).append(float(given))
+    return {unit: math.fsum(values) / len(values) for unit, values in found.items()}
+
+
+def _said(where: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in where.items()) or "any"
+
+
+Statistic = Callable[[Sequence[tuple[float, float]]], float]
+
+
+def _statistic(claim: Claim) -> tuple[Statistic, bool]:
+    """The effect of pairs, and whether its interval is taken on the logarithm."""
+    mean, median = _mean, _median
+    kinds: dict[str, tuple[Statistic, bool]] = {
+        "value": (lambda pairs: mean([a for a, _ in pairs]), False),
+        "difference": (lambda pairs: mean([a - b for a, b in pairs]), False),
+        "ratio": (lambda pairs: _over(mean([a for a, _ in pairs]), mean([b for _, b in pairs])), True),
+        "share": (lambda pairs: mean([float(a > (0.5 if math.isnan(b) else b)) for a, b in pairs]), False),
+        "median": (lambda pairs: median([a for a, _ in pairs]), False),
+        "median_ratio": (lambda pairs: _over(median([a for a, _ in pairs]), median([b for _, b in pairs])), True),
+    }
+    return kinds[claim.effect]
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def _interval(
+    claim: Claim, pairs: Sequence[tuple[float, float]], statistic: Statistic, logarithmic: bool
+) -> tuple[float, float, float]:
+    """Low and high end, and the p-value of the effect lying on the other side of a limit."""
+    if claim.effect.startswith("median"):
+        return _of_medians(claim, pairs)
+    if claim.effect == "share":
+        return _of_share(claim, pairs, statistic)
+    into: Callable[[float], float] = math.log if logarithmic and statistic(pairs) > 0 else float
+    back: Callable[[float], float] = math.exp if into is math.log else float
+    effect, ends = into(statistic(pairs)), [_into(into, end) for end in _limits(claim)]
+    from scipy import stats
+
+    n = len(pairs)
+    without = [into(statistic([*pairs[:k], *pairs[k + 1 :]])) for k in range(n)]
+    center = _mean(without)
+    error = math.sqrt((n - 1) / n * math.fsum((each - center) ** 2 for each in without))
+    width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
+    near = [end for end in ends if math.isfinite(end)]
+    p = max((_tail(stats, effect - end, error, n) for end in near), default=0.0)
+    if claim.direction == "within" and not ends[0] < effect < ends[1]:
+        p = min(_tail(stats, effect - end, error, n) for end in near)
+    return back(effect - width), back(effect + width), p
+
+
+def _into(into: Callable[[float], float], end: float) -> float:
+    if not math.isfinite(end):
+        return end
+    return into(end) if into is not math.log or end > 0 else -math.inf
+
+
+def _tail(stats: Any, distance: float, error: float, n: int) -> float:
+    """Two-sided, as the 95 % interval is."""
+    if error == 0:
+        return 1.0 if distance == 0 else 0.0
+    return float(2 * stats.t.sf(abs(distance) / error, n - 1))
+
+
+def _of_medians(claim: Claim, pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """By the percentile bootstrap over units."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    drawn = np.median(np.array(pairs)[generator.integers(0, len(pairs), (RESAMPLES, len(pairs)))], axis=1)
+    effects = drawn[:, 0] if claim.effect == "median" else drawn[:, 0] / drawn[:, 1]
+    low, high = (float(np.quantile(effects, q)) for q in (LEVEL / 2, 1 - LEVEL / 2))
+    tails = [min(float(np.mean(effects <= end)), float(np.mean(effects >= end))) for end in _limits(claim)]
+    return low, high, min(1.0, 2 * max(*tails, 1 / RESAMPLES))
+
+
+def _of_share(claim: Claim, pairs: Sequence[tuple[float, float]], statistic: Statistic) -> tuple[float, float, float]:
+    """By the binomial distribution, with Wilson's interval."""
+    from scipy import stats
+
+    wins, n = round(statistic(pairs) * len(pairs)), len(pairs)
+    tests = [stats.binomtest(wins, n, end) for end in _limits(claim) if 0 <= end <= 1]
+    around = stats.binomtest(wins, n).proportion_ci(1 - LEVEL, method="wilson")
+    return float(around.low), float(around.high), float(max((t.pvalue for t in tests), default=0.0))
