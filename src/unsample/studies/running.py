@@ -1,8 +1,9 @@
 """A study run: its plans by the benchmark, its rows of their cells, its verdicts of the rows; written in one folder.
 
-    DIR/rows.csv, rows.json, verdicts.json, study.json, figure.png, figure.svg, index.html, run-0/, run-1/ ...
+    DIR/rows.csv, rows.json, verdicts.json, study.json, figure.png, figure.svg, index.html, run-0/, run-0-minis/ ...
 
-`run-K` are runs of the benchmark: killed at any point, the same call goes on with what is not done.
+`run-K` are runs of the benchmark: killed at any point, the same call goes on with what is not done. The small networks
+have runs of their own, so that all else stands when they are trained anew.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsample.models.minis import PREFIX
 from unsample.studies import get_study
 from unsample.studies.base import Asked, Row, Study
 from unsample.studies.claimed import claims_of
@@ -65,17 +68,23 @@ def asked_of(
     )
 
 
-def plans_of(study: Study, asked: Asked) -> list[Plan]:
-    """Its plans, checked."""
+def plans_of(study: Study, asked: Asked) -> dict[str, Plan]:
+    """Its plans, checked, by the name of their folder."""
     from unsample.bench.plan import make_plan
 
-    return [make_plan(given) for given in study.plans(asked)]
+    found: dict[str, Plan] = {}
+    for k, given in enumerate(study.plans(asked)):
+        models = [str(model) for model in given["models"]]
+        parts = {f"run-{k}": [m for m in models if not m.startswith(PREFIX)]}
+        parts[f"run-{k}-minis"] = [m for m in models if m.startswith(PREFIX)]
+        found |= {place: make_plan({**given, "models": some}) for place, some in parts.items() if some}
+    return found
 
 
 def run_study(
-    name: str, asked: Asked, folder: Path, how: How, observe: Callable[[int, Summary], None] = lambda k, s: None
+    name: str, asked: Asked, folder: Path, how: How, observe: Callable[[str, Summary], None] = lambda run, summary: None
 ) -> StudyResult:
-    """Run what is not done of a study's plans and conclude; `observe` is called after every batch of plan k.
+    """Run what is not done of a study's plans and conclude; `observe` is called after every batch, with the run's name.
 
     Raises:
         what `unsample.bench.run.run_plan` raises.
@@ -85,14 +94,11 @@ def run_study(
 
     study = get_study(name)
     cells: list[Mapping[str, Any]] = []
-    for k, plan in enumerate(plans_of(study, asked)):
-        place = folder / f"run-{k}"
-
-        def told(summary: Summary, k: int = k) -> None:
-            observe(k, summary)
-
-        run_plan(plan, place, how, told)
-        cells += [row | {"plan": k} for row in read_run(place).rows]
+    for run, plan in plans_of(study, asked).items():
+        run_plan(plan, folder / run, how, partial(observe, run))
+        cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
+    place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}
+    cells.sort(key=lambda cell: (cell["plan"], place[cell["model"]]))
     rows = [_plain(row) for row in study.rows(cells, asked)]
     about = {"study": name, "num_samples": asked.num_samples, "steps": asked.steps, "seed": asked.seed}
     about |= {"quick": asked.quick}
