@@ -47,8 +47,8 @@ GREY = 1.001 / 255  # the channels of a grey picture differ by no more than roun
 
 
 def drawn(model: str) -> str | None:
-    """Which of the drawn-scenes models a name is, the path of its folder too; None for any other."""
-    name = PurePath(model).name
+    """Which of the drawn-scenes models a name is, the path of its folder too, its scheduler changed or not; or None."""
+    name = PurePath(re.sub(r"\[[^\[\]]*\]$", "", model)).name
     return name if name in DRAWN else None
 
 
@@ -81,7 +81,7 @@ def reasons_of_picture(model: str, image: Image, fit: Any, metadata: Mapping[str
     if reduced > MOST_REDUCED and not _enlarged(image, *DRAWN[name], fit):
         size = "{}x{}".format(*image.size)
         return [f"the picture of {size} is scaled down by {reduced:.1f}, more than {MOST_REDUCED:.0f}"]
-    if isinstance(made_by := (metadata or {}).get("model"), str) and made_by in DRAWN:
+    if isinstance(made_by := (metadata or {}).get("model"), str) and drawn(made_by):
         return []
     misfit = misfit_of(image)
     return [f"the picture is not like a scene: {misfit}"] if misfit else []

@@ -6,6 +6,7 @@ The weights are the model's own, and so is their hash: a scheduler is no part of
 from __future__ import annotations
 
 import copy
+import os
 import re
 from typing import Any
 
@@ -19,13 +20,13 @@ VALUES: dict[str, dict[str, Any]] = {  # of a diffusers scheduler's config
 
 
 def parted(name: str) -> tuple[str, dict[str, Any]]:
-    """A name and what is changed: `("scenes-sd", {"timestep_spacing": "trailing"})`.
+    """A name and what is changed: `("scenes-sd", {"timestep_spacing": "trailing"})`; no change of a path that exists.
 
     Raises:
         UnknownName, BadOption: a change that cannot be.
     """
     found = re.fullmatch(r"([^\[\]]+)\[([^\[\]]*)\]", name)
-    if found is None:
+    if found is None or os.path.lexists(name):  # a folder may be called so
         return name, {}
     changes: dict[str, Any] = {}
     for part in found[2].split(","):

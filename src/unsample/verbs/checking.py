@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from unsample.errors import BadOption, UnsampleWarning
 from unsample.methods import get_method
 from unsample.metrics.pixels import psnr
+from unsample.models.domain import drawn
 from unsample.models.families import family_of
 from unsample.models.guidance import check_guidance
-from unsample.models.loading import BUNDLED, load
+from unsample.models.loading import load
 from unsample.models.reference import Asked, Ran, Reference, reference_of
 from unsample.verbs.api import invert, reconstruct, sample
 
@@ -189,7 +190,7 @@ def _prompt(model: Model, prompt: str | None) -> str | None:
         if prompt is not None:
             raise BadOption(f"{model.id} takes no prompt; leave it out")
         return None
-    return (SCENE if model.id in BUNDLED else PROMPT) if prompt is None else prompt
+    return (SCENE if drawn(model.id) else PROMPT) if prompt is None else prompt
 
 
 def _label(model: Model, label: int | None) -> int | None:

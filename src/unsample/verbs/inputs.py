@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput, BadOption, OutOfDomainWarning
 from unsample.models.base import Model
-from unsample.models.domain import DRAWN, reasons_of_picture, reasons_of_prompts, spoken
+from unsample.models.domain import drawn, reasons_of_picture, reasons_of_prompts, spoken
 from unsample.numbers.draws import content_seeds, draw_noise
 from unsample.numeric import is_whole
 from unsample.preflight import rules
@@ -132,7 +132,7 @@ def _from_tensor(model: Model, images: Tensor) -> GivenImages:
 def _outside(model: Model, image: Tensor) -> list[str]:
     from unsample.metrics.pixels import as_pil
 
-    return reasons_of_picture(model.id, as_pil(image[None])[0], "aspect") if model.id in DRAWN else []
+    return reasons_of_picture(model.id, as_pil(image[None])[0], "aspect") if drawn(model.id) else []
 
 
 def outside_domain(model: Model, prompts: Prompts, count: int, pictures: GivenImages | None = None) -> list[list[str]]:
