@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "zeng_table1",
     "taba_step_error",
+    "taba_replacement",
     "easyinv_table1",
 )
 
