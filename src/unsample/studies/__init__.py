@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "zeng_table1",
+    "taba_correlation",
+    "taba_variance",
     "taba_step_error",
     "taba_replacement",
     "easyinv_table1",
