@@ -48,10 +48,11 @@ class Workplace:
 
 
 class InProcess:
-    """One worker: this process."""
+    """One worker: this process, which may have models of its own."""
 
-    def __init__(self, place: Workplace) -> None:
+    def __init__(self, place: Workplace, loaded: Mapping[str, Any] | None = None) -> None:
         self._worker, self._task = place.worker(), None
+        self._worker.lend(loaded or {})
 
     _task: BatchTask | None
 

@@ -12,7 +12,7 @@ from unsample.bench.plan import Plan, generated, no_run
 from unsample.errors import Incompatible
 from unsample.experiment.setup import BASELINES, NO_MASK, PLAIN_EDIT
 from unsample.preflight import rules
-from unsample.preflight.known import KnownModel, known_model
+from unsample.preflight.known import KnownModel, known_model, known_of
 
 if TYPE_CHECKING:
     from unsample.methods import Method
@@ -160,8 +160,12 @@ class Examined(NamedTuple):
     unguided: frozenset[str]  # models that take no prompt
 
 
-def examine(plan: Plan) -> Examined:
+def examine(plan: Plan, loaded: Mapping[str, Any] | None = None) -> Examined:
     """What of a plan cannot be; a method or a model that is left with nothing is refused.
+
+    Args:
+        plan: the plan.
+        loaded: models of it that are in memory, by name.
 
     Raises:
         Incompatible: with the reason. BadOption: more steps than a model was trained with.
@@ -169,7 +173,8 @@ def examine(plan: Plan) -> Examined:
     """
     from unsample.methods import get_method
 
-    known = {name: known_model(name) for name in plan.models}
+    lent = loaded or {}
+    known = {name: known_of(lent[name]) if name in lent else known_model(name) for name in plan.models}
     for model, steps in product(known.values(), dict.fromkeys(n for m in methods_of(plan) for n in m.steps)):
         model.check(steps)
     unguided = frozenset(name for name, model in known.items() if model.takes_prompt is False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,7 +103,7 @@ class Summary:
 
 def run_plan(
     plan: Plan, folder: Path, how: How, observe: Callable[[Summary], None] = lambda summary: None,
-    engine: Callable[[Workplace], Engine] | None = None,
+    engine: Callable[[Workplace], Engine] | None = None, loaded: Mapping[str, Any] | None = None,
 ) -> Summary:  # fmt: skip
     """Run what is not done yet.
 
@@ -113,6 +113,7 @@ def run_plan(
         how: engine, workers, batch size.
         observe: called after every batch.
         engine: in place of the one that `how` names.
+        loaded: models of the plan that are in memory, by name; they are worked with in this process.
 
     Raises:
         BadInput: the folder holds another plan, another process writes it, the data cannot be opened, or the disk is
@@ -126,7 +127,7 @@ def run_plan(
     opened = {spec: open_dataset(spec) for spec in plan.stages}
     items = {spec: list(data.ids) for spec, data in opened.items()}
     broken = {(spec, item): reason for spec, data in opened.items() for item, reason in data.broken}
-    examined = examine(plan)
+    examined = examine(plan, loaded)
     tasks = chosen(plan, how, items, examined)
     if os.path.lexists(folder / PLAN) and os.path.lexists(folder / FILE):
         there, run = _check_plan(plan, folder), read_run(folder)
@@ -135,8 +136,9 @@ def run_plan(
         if not waiting and same and not sets.lacking(plan, run):  # nothing to write: the folder may be read-only
             return summary
     for name in plan.models:
-        locate(name)
-    examined = examine(plan)  # of a model that was fetched just now more is known
+        if name not in (loaded or {}):
+            locate(name)
+    examined = examine(plan, loaded)  # of a model that was fetched just now more is known
     tasks = chosen(plan, how, items, examined)
     check_writable_folder(folder)
     with Ledger(folder) as ledger:
@@ -147,7 +149,7 @@ def run_plan(
         if waiting:
             place = Workplace(plan, folder, how.artefacts, how.device, how.threads_each, how.running)
             driver = _Driver(plan, ledger, how, summary, observe, waiting, ended)
-            driver.drive(engine(place) if engine else _engine(place, how))
+            driver.drive(engine(place) if engine else _engine(place, how, loaded))
         sets.finish(plan, ledger)
     return summary
 
@@ -299,7 +301,9 @@ def _sized(task: BatchTask) -> tuple[str, str]:
     return task.method, task.part.editor
 
 
-def _engine(place: Workplace, how: How) -> Engine:
+def _engine(place: Workplace, how: How, loaded: Mapping[str, Any] | None) -> Engine:
+    if loaded:
+        return InProcess(place, loaded)
     if how.engine == "ray":
         from unsample.bench.ray_engine import RayActors
 

@@ -46,6 +46,10 @@ class Worker:
     _models: dict[str, Any] = field(default_factory=dict)
     _data: dict[tuple[str, int], Dataset] = field(default_factory=dict)
 
+    def lend(self, models: Mapping[str, Any]) -> None:
+        """Models that are in memory already, by name."""
+        self._models |= models
+
     def model(self, name: str) -> Any:
         """A loaded model.
 

@@ -23,6 +23,7 @@ from unsample.cli import (
     report,
     sample,
     show,
+    study,
 )
 from unsample.cli.options import examples
 from unsample.registry import use_plugins
@@ -50,6 +51,7 @@ for verb in (
     datasets,
     bench,
     report,
+    study,
     methods,
     models,
     plan,

@@ -15,6 +15,7 @@ from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
 from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, examples
+from unsample.cli.progress import Progress
 from unsample.errors import BadOption
 from unsample.media.files import check_writable_folder
 from unsample.wording import CommandLine, worded
@@ -32,7 +33,6 @@ Engine = Literal["local", "ray"]
 Artefacts = Literal["pictures", "all", "none"]
 MOST = 20  # parts of a plan that are named on the terminal
 GO_ON = "the same command goes on"
-QUIET = 10.0  # seconds between lines of progress where there is no terminal
 
 
 def add_to(app: typer.Typer) -> None:
@@ -447,7 +447,8 @@ def _run(plan: Plan, folder: Path, how: How, as_json: bool) -> int:
     from unsample.bench.run import run_plan
 
     begin = time.perf_counter()
-    with _Progress() as progress:
+    progress = _Progress("cells")
+    with progress:
         try:
             summary = run_plan(plan, folder, how, progress.show)
         except BaseException:  # Ctrl-C, a full disk
@@ -476,34 +477,12 @@ def _run(plan: Plan, folder: Path, how: How, as_json: bool) -> int:
     return 1 if summary.failed or summary.stopped else 0
 
 
-class _Progress:
-    """A bar on a terminal, else a line now and then: rate, time left, failures."""
+class _Progress(Progress):
+    """Of cells; the last summary is kept."""
 
-    def __enter__(self) -> _Progress:
-        self._bar: Any = None
-        self.last: Summary | None = None
-        self._begin = self._said = time.perf_counter()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    last: Summary | None = None
 
     def show(self, summary: Summary) -> None:
         """After a batch."""
         self.last = summary
-        failed = f"{summary.failed} failed" if summary.failed else "none failed"
-        if sys.stderr is not None and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            if self._bar is None:
-                self._bar = tqdm(total=summary.cells, desc="cells", initial=summary.found)
-            self._bar.n = summary.done
-            self._bar.set_postfix_str(failed)
-            return
-        now = time.perf_counter()
-        if now - self._said >= QUIET:
-            self._said = now
-            rate = sum(summary.statuses.values()) / (now - self._begin)
-            left = (summary.cells - summary.done) / rate if rate else 0.0
-            talk.say(f"{summary.done:,} of {summary.cells:,} cells, {rate:.2f} a second, {left:.0f} s left, {failed}")
+        self.at(summary.done, summary.cells, summary.found, summary.failed)

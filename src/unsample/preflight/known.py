@@ -20,6 +20,7 @@ from unsample.wording import argument, of
 
 if TYPE_CHECKING:
     from unsample.methods import Method
+    from unsample.models.base import Model
 
 DEFAULT_MODEL = "scenes-sd"
 
@@ -114,6 +115,16 @@ def known_model(name: str) -> KnownModel:
             f"model {name!r} is not in the local cache, and HF_HUB_OFFLINE forbids fetching it; give a diffusers folder"
         )
     return KnownModel(name)
+
+
+def known_of(model: Model) -> KnownModel:
+    """A model in memory, told as one that is not loaded."""
+    from unsample.numbers.grid import FLOW, prediction_type_of
+
+    scheduler = getattr(model, "scheduler", None)
+    steps = getattr(scheduler, "config", {}).get("num_train_timesteps")
+    flow = None if scheduler is None else prediction_type_of(scheduler) == FLOW
+    return KnownModel(model.id, None, model.takes_prompt, steps if isinstance(steps, int) else None, flow=flow)
 
 
 def named_by_file(name: object, folders: bool = False) -> KnownModel | None:

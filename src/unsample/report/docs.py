@@ -86,6 +86,15 @@ def write_section(document: Path, name: str, text: str) -> None:
     _write(document, _with_section(before, text, after))
 
 
+def check_section(document: Path, name: str) -> None:
+    """Refuse a document that has no place for a table.
+
+    Raises:
+        BadInput: it has no such markers, or cannot be read.
+    """
+    _section(_read(document), name, document)
+
+
 def table_of(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     head, *body = (f"| {' | '.join(line)} |" for line in (titles, *rows))

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
@@ -23,6 +24,9 @@ from unsample.report.plot import NEEDED, Plot, plot
 from unsample.report.published import beside
 from unsample.report.reading import READING
 from unsample.report.table import Block
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HERE = Path(__file__).parent
 
@@ -49,31 +53,36 @@ def page(blocks: Sequence[Block], about: About, folder: Path) -> str:
         about: what stands around them.
         folder: the run's, where its pictures lie.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from unsample import __version__
 
     style, script = (Markup((HERE / name).read_text("utf-8")) for name in ("page.css", "page.js"))
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        finalize=_seen,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = _breakable
-    return environment.get_template("page.html.jinja").render(
+    templates = environment(HERE)
+    templates.filters["breakable"] = _breakable
+    return templates.get_template("page.html.jinja").render(
         about=about,
         parts=[_part(block, f"part-{k}", folder) for k, block in enumerate(blocks, 1)],
         reading=READING,
-        policy=_policy(style, script),
+        policy=policy(style, script),
         style=style,
         script=script,
         version=__version__,
         count=words.count,
         most=MOST,
         needed=f"No figure: {NEEDED}.",
+    )
+
+
+def environment(folder: Path) -> Environment:
+    """Of the templates of a folder: all that they put out is escaped, and without control characters."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        finalize=_seen,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -107,11 +116,14 @@ def _called(column: Column) -> str:
     return f"{column.metric}, {STAGES.get(column.stage, column.stage).lower()}"
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str = "") -> str:
+    """The content security policy of a page with one style and at most one script of its own."""
+
     def allowed(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
+    scripts = allowed(script) if script else "'none'"
     return (
-        f"default-src 'none'; img-src data:; style-src {allowed(style)}; script-src {allowed(script)}; "
+        f"default-src 'none'; img-src data:; style-src {allowed(style)}; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"
     )

@@ -9,13 +9,17 @@ have runs of their own, so that all else stands when they are trained anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.minis import PREFIX
+from unsample.models.variants import parted
 from unsample.studies import get_study
 from unsample.studies.base import Asked, Row, Study
 from unsample.studies.claimed import claims_of
@@ -24,6 +28,9 @@ from unsample.studies.verdicts import Verdict, judge
 if TYPE_CHECKING:
     from unsample.bench.plan import Plan
     from unsample.bench.run import How, Summary
+
+FILES = ("rows.csv", "rows.json", "verdicts.json", "study.json")
+BATCH, MINUTE = 16, 60.0  # pictures at once; seconds of work, above which processes are started
 
 
 @dataclass(frozen=True)
@@ -53,16 +60,19 @@ def asked_of(
     """
     from unsample.errors import BadOption
     from unsample.numbers.grid import check_steps
+    from unsample.wording import argument, of
 
     count = study.num_samples if num_samples is None else num_samples
     if count < 1:
-        raise BadOption(f"num_samples must be at least 1; got {count}")
+        raise BadOption(f"{argument('num_samples')} must be at least 1; got {count}")
     if seed < 0:
-        raise BadOption(f"seed must be at least 0; got {seed}")
+        raise BadOption(f"{argument('seed')} must be at least 0; got {seed}")
+    with of("steps"):
+        walked = check_steps(study.steps if steps is None else steps)
     return Asked(
         models=tuple(models) or study.default_models,
         num_samples=count,
-        steps=check_steps(study.steps if steps is None else steps) or study.steps,
+        steps=walked,
         seed=seed,
         quick=quick,
     )
@@ -81,29 +91,152 @@ def plans_of(study: Study, asked: Asked) -> dict[str, Plan]:
     return found
 
 
-def run_study(
-    name: str, asked: Asked, folder: Path, how: How, observe: Callable[[str, Summary], None] = lambda run, summary: None
-) -> StudyResult:
-    """Run what is not done of a study's plans and conclude; `observe` is called after every batch, with the run's name.
+def check_study(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = None) -> None:
+    """Refuse what cannot be, before any work.
 
     Raises:
-        what `unsample.bench.run.run_plan` raises.
+        Incompatible: a model that lacks what the study needs. BadOption: steps that a model does not take.
+        WeightsMissing: no such model.
+    """
+    from unsample.bench.parts import examine
+    from unsample.studies.needing import check_needs
+
+    check_needs(study, asked, loaded)
+    for plan in plans_of(study, asked).values():
+        examine(plan, loaded)
+
+
+def run_study(
+    name: str,
+    asked: Asked,
+    folder: Path,
+    how: How,
+    observe: Callable[[str, Summary], None] = lambda run, summary: None,
+    loaded: Mapping[str, Any] | None = None,
+) -> StudyResult:
+    """Run what is not done of a study's plans and conclude.
+
+    Args:
+        name: of the study.
+        asked: models, pictures, steps.
+        folder: of its runs; what is there already is gone on with.
+        how: engine, device; 0 workers: as many as suit the work (`fitting`).
+        observe: called after every batch, with the run's name.
+        loaded: models in memory, by name.
+
+    Raises:
+        what `unsample.bench.run.run_plan` raises. BadInput: the folder holds rows of other weights.
     """
     from unsample.bench.ledger import read_run
     from unsample.bench.run import run_plan, versions
 
     study = get_study(name)
     cells: list[Mapping[str, Any]] = []
-    for run, plan in plans_of(study, asked).items():
-        run_plan(plan, folder / run, how, partial(observe, run))
-        cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
+    plans = plans_of(study, asked)
+    weights = hashes({model for plan in plans.values() for model in plan.models}, loaded)
+    _check_weights(folder, weights)
+    begin = time.perf_counter()
+    with _threads_kept():
+        for run, plan in plans.items():
+            run_plan(plan, folder / run, fitting(plan, how, loaded), partial(observe, run), loaded=loaded)
+            cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
     place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}
     cells.sort(key=lambda cell: (cell["plan"], place[cell["model"]]))
     rows = [_plain(row) for row in study.rows(cells, asked)]
     about = {"study": name, "num_samples": asked.num_samples, "steps": asked.steps, "seed": asked.seed}
-    about |= {"quick": asked.quick}
-    about |= {"models": list(asked.models), "versions": versions(), "command": list(how.command)}
+    about |= {"quick": asked.quick, "models": list(asked.models), "weights_sha256": weights}
+    about |= {"cells": len(cells), "failed_cells": sum(cell["status"] == "failed" for cell in cells)}
+    about |= {"versions": versions(), "command": list(how.command) or command_of(name, asked)}
+    about |= {"seconds": round(time.perf_counter() - begin, 1)}
     return StudyResult(name, asked, rows, judge(claims_of(name), rows), about)
+
+
+def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None) -> How:
+    """How a plan is run where `how` leaves it open (0 workers): results are the same to the bit.
+
+    With the models that we bundle, and the small ones, a worker a core where it is more than a minute's work, each with
+    one thread; with any other model this process alone. Theirs are batches of 16, of others as many as memory takes.
+    """
+    from unsample.models.loading import BUNDLED
+    from unsample.studies.passes import work_of_plan
+
+    ours = not loaded and all(parted(m)[0] in BUNDLED or m.startswith(PREFIX) for m in plan.models)
+    size = how.batch_size or (BATCH if ours else 0)
+    if how.workers or not ours or how.device not in (None, "cpu"):
+        return replace(how, workers=how.workers or 1, threads=how.threads or (1 if ours else None), batch_size=size)
+    many = work_of_plan(plan).seconds > MINUTE and not _accelerated(how)
+    return replace(how, workers=_cores() if many else 1, threads=how.threads or 1, batch_size=size)
+
+
+def _accelerated(how: How) -> bool:
+    """Whether models go to an accelerator by themselves."""
+    import torch
+
+    return how.device is None and torch.cuda.is_available()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """What a worker in this process sets of torch's threads holds for the study alone."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def command_of(name: str, asked: Asked) -> list[str]:
+    """The command that makes the same rows."""
+    command = ["unsample", "study", name, "--model", ",".join(asked.models)]
+    command += ["--num-samples", str(asked.num_samples), "--steps", str(asked.steps), "--seed", str(asked.seed)]
+    return command + (["--quick"] if asked.quick else [])
+
+
+def hashes(models: Iterable[str], loaded: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The SHA-256 of each model's weights, by its name."""
+    from unsample.preflight.known import known_model
+
+    found = {}
+    for name in sorted(models):
+        if loaded and name in loaded:
+            found[name] = str(loaded[name].weights_sha256())
+            continue
+        folder = known_model(name).folder
+        files = sorted(folder.rglob("*.safetensors")) if folder and folder.is_dir() else [folder] if folder else []
+        found[name] = _sha256(parted(name)[0], tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+    return found
+
+
+@cache
+def _sha256(name: str, files: tuple[object, ...]) -> str:
+    """Of a model as its `files` are: a scheduler is no part of it, so variants of one model share it."""
+    import unsample
+
+    return str(unsample.load(name, device="cpu").weights_sha256())
+
+
+def _check_weights(folder: Path, weights: Mapping[str, str]) -> None:
+    """Refuse to go on with rows of other weights under the same name.
+
+    Raises:
+        BadInput: which model.
+    """
+    from unsample.errors import BadInput
+    from unsample.models.families import read_json
+
+    there = read_json(folder / FILES[3]).get("weights_sha256")
+    for name, sha256 in (there if isinstance(there, dict) else {}).items():
+        if weights.get(name, sha256) != sha256:
+            raise BadInput(
+                f"{str(folder)!r} holds rows of {name} with other weights than it has now; "
+                "choose another -o, or remove that folder"
+            )
 
 
 def write_rows(found: StudyResult, folder: Path) -> list[Path]:
@@ -112,15 +245,15 @@ def write_rows(found: StudyResult, folder: Path) -> list[Path]:
 
     check_writable_folder(folder)
     columns = list(dict.fromkeys(key for row in found.rows for key in row))
-    texts = {
-        "rows.csv": as_csv(columns, [{key: row.get(key) for key in columns} for row in found.rows], False),
-        "rows.json": _json(found.rows),
-        "verdicts.json": _json([verdict.plain() for verdict in found.verdicts]),
-        "study.json": _json(found.about),
-    }
-    for name, text in texts.items():
+    texts = (
+        as_csv(columns, [{key: row.get(key) for key in columns} for row in found.rows], False),
+        _json(found.rows),
+        _json([verdict.plain() for verdict in found.verdicts]),
+        _json(found.about),
+    )
+    for name, text in zip(FILES, texts, strict=True):
         atomic_write(folder / name, _writing(text))
-    return [folder / name for name in texts]
+    return [folder / name for name in FILES]
 
 
 def _writing(text: str) -> Callable[[Path], Any]:

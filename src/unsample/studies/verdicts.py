@@ -142,11 +142,11 @@ def _answered(claim: Claim, found: Found) -> Found:
 
 
 def _beyond(claim: Claim, effect: float) -> bool:
-    low, high = _limits(claim)
+    low, high = limits_of(claim)
     return low < effect < high
 
 
-def _limits(claim: Claim) -> tuple[float, float]:
+def limits_of(claim: Claim) -> tuple[float, float]:
     """Where an effect must lie for the claim to hold."""
     if claim.direction == "above":
         return claim.least, math.inf
@@ -248,7 +248,7 @@ def _interval(
         return _of_share(claim, pairs, statistic)
     into: Callable[[float], float] = math.log if logarithmic and statistic(pairs) > 0 else float
     back: Callable[[float], float] = math.exp if into is math.log else float
-    effect, ends = into(statistic(pairs)), [_into(into, end) for end in _limits(claim)]
+    effect, ends = into(statistic(pairs)), [_into(into, end) for end in limits_of(claim)]
     from scipy import stats
 
     n = len(pairs)
@@ -284,7 +284,7 @@ def _of_medians(claim: Claim, pairs: Sequence[tuple[float, float]]) -> tuple[flo
     drawn = np.median(np.array(pairs)[generator.integers(0, len(pairs), (RESAMPLES, len(pairs)))], axis=1)
     effects = drawn[:, 0] if claim.effect == "median" else drawn[:, 0] / drawn[:, 1]
     low, high = (float(np.quantile(effects, q)) for q in (LEVEL / 2, 1 - LEVEL / 2))
-    tails = [min(float(np.mean(effects <= end)), float(np.mean(effects >= end))) for end in _limits(claim)]
+    tails = [min(float(np.mean(effects <= end)), float(np.mean(effects >= end))) for end in limits_of(claim)]
     return low, high, min(1.0, 2 * max(*tails, 1 / RESAMPLES))
 
 
@@ -293,6 +293,6 @@ def _of_share(claim: Claim, pairs: Sequence[tuple[float, float]], statistic: Sta
     from scipy import stats
 
     wins, n = round(statistic(pairs) * len(pairs)), len(pairs)
-    tests = [stats.binomtest(wins, n, end) for end in _limits(claim) if 0 <= end <= 1]
+    tests = [stats.binomtest(wins, n, end) for end in limits_of(claim) if 0 <= end <= 1]
     around = stats.binomtest(wins, n).proportion_ci(1 - LEVEL, method="wilson")
     return float(around.low), float(around.high), float(max((t.pvalue for t in tests), default=0.0))

@@ -1,0 +1,362 @@
+"""`unsample study`: the experiments of four papers, and ours, each by one command; claims are fixed before the run."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from unsample.cli import checks, options, talk
+from unsample.cli.methods import table
+from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, examples
+from unsample.cli.progress import Progress
+from unsample.errors import BadOption, unknown_name
+
+if TYPE_CHECKING:
+    from unsample.bench.run import How, Summary
+    from unsample.studies.base import Asked, Study
+    from unsample.studies.passes import Work
+    from unsample.studies.running import StudyResult
+    from unsample.studies.verdicts import Verdict
+
+RUNNING = "Running"
+ALL = "all"
+Engine = Literal["local", "ray"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """The verb and its examples."""
+    shown = ("unsample study zeng_table1 --model scenes-mixture", "unsample study all -o site")
+    app.command("study", epilog=examples(*shown))(study)
+
+
+def study(
+    name: Annotated[
+        str | None,
+        Argument(metavar="[NAME|all]", help="A study, or all of them.", show_default="the studies are listed"),
+    ] = None,
+    document: Annotated[
+        str | None,
+        Argument(metavar="[FILE.md]", help="With --docs: the document.", show_default="docs/studies.md"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        Option(
+            "--model", "-m", metavar="NAME[,NAME...]", help="Models: bundled, folders or hub ids.",
+            rich_help_panel=MODEL, show_default="the study's own",
+        ),
+    ] = None,
+    device: options.Device = None,
+    num_samples: Annotated[
+        int | None,
+        Option(metavar="N", help="Pictures of each model.", rich_help_panel=INVERSION, show_default="the study's own"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        Option(
+            *options.STEPS, metavar="N", help="Steps each way.", rich_help_panel=INVERSION,
+            show_default="the study's own",
+        ),
+    ] = None,
+    seed: Annotated[int, Option(metavar="N", help="Another seed has other pictures.", rich_help_panel=INVERSION)] = 0,
+    quick: Annotated[
+        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
+    ] = False,
+    only: Annotated[
+        str | None,
+        Option(
+            metavar="NAME[,NAME...]", help="Of all, these studies.", rich_help_panel=RUNNING, show_default="every one"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Option(
+            metavar="N", help="Processes, or Ray actors.", rich_help_panel=RUNNING,
+            show_default="one a core for more than a minute's work with bundled models, else 1",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        Option(
+            metavar="N", help="CPU threads of each worker.", rich_help_panel=RUNNING,
+            show_default="1 with bundled models, else cores / workers",
+        ),
+    ] = None,
+    engine: Annotated[
+        Engine, Option(metavar="NAME", help="local, or ray (pip install 'unsample\\[ray]').", rich_help_panel=RUNNING)
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        Option(metavar="HOST:PORT", help="Of a Ray cluster.", rich_help_panel=RUNNING, show_default="one of its own"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        Option(
+            *options.OUT, metavar="DIR", help="Folder to write to; one that holds a part of it is gone on with.",
+            rich_help_panel=OUTPUT, show_default="studies/NAME, of all studies",
+        ),
+    ] = None,
+    docs: Annotated[
+        bool,
+        Option("--docs", help="Of all: put verdicts and main figures into a document too.", rich_help_panel=OUTPUT),
+    ] = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:  # fmt: skip
+    """List the studies; run one, or all of them.
+
+    Each asks one question of a paper, or of ours, on pictures of a model: it writes
+    rows, verdicts on claims that were fixed before the run, a figure, and one page
+    that stands alone. A study that was stopped goes on when the same command is
+    given again. Exit code 1: some cells failed, or of all studies one did.
+    """
+    asked = {"--model": model, "--num-samples": num_samples, "--steps": steps, "--only": only, "--workers": workers}
+    asked |= {
+        "--threads": threads,
+        "-o": output,
+        "--docs": docs or None,
+        "--device": device,
+        "--ray-address": ray_address,
+    }
+    given = [option for option, value in asked.items() if value is not None]
+    if name is None:
+        if given or quick or seed or engine != "local":
+            raise BadOption(f"name a study, or all; {(given or ['an option'])[0]} alone says nothing")
+        return listed(json)
+    if name != ALL and (only is not None or docs):
+        raise BadOption(f"{'--docs' if docs else '--only'} belongs to 'unsample study all'; got {name!r}")
+    if document is not None and not docs:
+        raise BadOption(f"one study, or all; {document!r} stands for a document, which is written with --docs alone")
+    how = _how(workers, threads, engine, ray_address, device)
+    names = _named(name, only)
+    numbers = _Numbers(_models(model), num_samples, steps, seed, quick)
+    if name == ALL:
+        from unsample.cli.study_all import run_all
+        from unsample.studies.docs import DOCUMENT
+
+        return run_all(
+            names, numbers.asked, how, Path(output or "studies"), document or DOCUMENT if docs else None, json
+        )
+    return _one(name, numbers, how, Path(output or Path("studies") / name), json)
+
+
+class _Numbers:
+    """What was asked on the command line of each study."""
+
+    def __init__(
+        self, models: Sequence[str], num_samples: int | None, steps: int | None, seed: int, quick: bool
+    ) -> None:
+        self._given = models, num_samples, steps, seed, quick
+
+    def asked(self, study: Study) -> Asked:
+        """Of one study, with its own defaults."""
+        from unsample.studies.running import asked_of
+
+        return asked_of(study, *self._given)
+
+
+def _how(workers: int | None, threads: int | None, engine: str, ray_address: str | None, device: str | None) -> How:
+    from unsample.bench.run import How
+
+    for part in (device or "").split(","):
+        checks.device(part or None)
+    for option, number in (("--workers", workers), ("--threads", threads)):
+        if number is not None:
+            checks.at_least(option, number, highest=1024)
+    if engine == "ray":
+        from unsample.bench.ray_engine import import_ray
+
+        import_ray()
+    return How(
+        engine=engine, workers=workers or 0, threads=threads, artefacts="none", device=device, ray_address=ray_address,
+        command=["unsample", *sys.argv[1:]],
+    )  # fmt: skip
+
+
+def _models(text: str | None) -> list[str]:
+    from unsample.bench.entries import split_outside
+
+    return [part.strip() for part in split_outside(text or "", ",") if part.strip()]
+
+
+def _named(name: str, only: str | None) -> list[str]:
+    """The studies that are meant.
+
+    Raises:
+        UnknownName: none of them.
+    """
+    from unsample.studies import NAMES
+
+    wanted = [part.strip() for part in (only or "").split(",") if part.strip()] if name == ALL else [name]
+    for each in wanted:
+        if each not in NAMES:
+            raise unknown_name("study", each, [*NAMES, ALL] if name != ALL else NAMES)
+    return [each for each in NAMES if each in wanted or not wanted]
+
+
+# ---------------------------------------------------------------- the list
+
+
+def listed(json: bool) -> int:
+    """Every study, by paper."""
+    from unsample.studies import NAMES, get_study
+
+    rows = [_row(get_study(name)) for name in NAMES]
+    if json:
+        talk.document({"studies": [{k: v for k, v in row.items() if k != "calls"} for row in rows]})
+        return 0
+    for paper in dict.fromkeys(row["paper"] for row in rows):
+        of_paper = [row for row in rows if row["paper"] == paper]
+        lines = [(r["name"], r["shows"], _several(r["models"]), r["calls"], _minutes(r["minutes"])) for r in of_paper]
+        talk.answer(f"{paper}\n")
+        talk.answer(table([("study", "shows", "models", "calls a picture", "minutes"), *lines]))
+        talk.answer("\n" + "\n".join(f"{row['name']}: {row['question']}" for row in of_paper) + "\n")
+    talk.answer("'unsample study NAME' runs one, 'unsample study all -o SITE' every one; minutes are of two cores.")
+    return 0
+
+
+def _row(study: Study) -> dict[str, Any]:
+    from unsample.studies.claimed import claims_of
+    from unsample.studies.passes import work_of
+    from unsample.studies.running import asked_of
+
+    work = work_of(study, asked_of(study))
+    most, least = max(work.passes.values(), default=0), min(work.passes.values(), default=0)
+    return {
+        "name": study.name,
+        "question": study.question,
+        "paper": study.paper,
+        "shows": study.shows,
+        "models": list(study.default_models),
+        "needs": list(study.needs),
+        "num_samples": study.num_samples,
+        "steps": study.steps,
+        "network_calls_per_picture": dict(work.passes),
+        "network_calls": work.total,
+        "calls": f"{most:,}" if most == least else f"{least:,}-{most:,}",
+        "minutes": study.minutes,
+        "claims": [claim.name for claim in claims_of(study.name)],
+        "published": study.published,
+    }
+
+
+def _several(models: Sequence[str]) -> str:
+    from unsample.models.minis import PREFIX
+
+    small = sum(model.startswith(PREFIX) for model in models)
+    larger = [model for model in models if not model.startswith(PREFIX)]
+    said = ", ".join(larger) if len(larger) < 3 else f"{len(larger)} bundled"
+    return f"{said} and {small} small" if small else said
+
+
+def _minutes(minutes: float | None) -> str:
+    return "" if minutes is None else f"{minutes:.1f}"
+
+
+# ---------------------------------------------------------------- one
+
+
+def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool) -> int:
+    from unsample.media.files import check_writable_folder
+    from unsample.studies import get_study
+    from unsample.studies.passes import work_of
+    from unsample.studies.running import check_study
+
+    study = get_study(name)
+    asked = numbers.asked(study)
+    check_study(study, asked)
+    check_writable_folder(folder)
+    work = work_of(study, asked)
+    before(study, asked, work)
+    found, files, said = conducted(study, asked, how, folder, work)
+    for each in said:
+        talk.warn(each)
+    if json:
+        about = {"study": name, "folder": str(folder), "files": [str(file) for file in files]}
+        about |= {"network_calls": work.total, "rows": len(found.rows), "about": found.about}
+        talk.document(about | {"verdicts": [verdict.plain() for verdict in found.verdicts]})
+    else:
+        talk.answer(verdicts_told(found.verdicts))
+    talk.say(f"wrote {', '.join(str(file) for file in files)}")
+    return 1 if found.about.get("failed_cells") else 0
+
+
+def before(study: Study, asked: Asked, work: Work) -> None:
+    """What is said before the work starts."""
+    from unsample.models.minis import COUNT, minis
+    from unsample.studies.claimed import claims_of
+
+    talk.say(f"{study.name}: {study.question}")
+    models = ", ".join(asked.models) if len(asked.models) < 6 else _several(asked.models)
+    quick = ", quick presets" if asked.quick else ""
+    talk.say(
+        f"{models}: {asked.num_samples} pictures each, {asked.steps} steps, seed {asked.seed}{quick}; "
+        f"{work.cells:,} cells, {work.told}"
+    )
+    if any(claim.nature for claim in claims_of(study.name)) and len(minis()) < COUNT:
+        talk.note(
+            f"{len(minis())} of the {COUNT} small networks of training/mini are here ('make mini' trains them): claims "
+            "about the nature of inversion will be 'too few samples'"
+        )
+
+
+def conducted(
+    study: Study, asked: Asked, how: How, folder: Path, work: Work, in_site: bool = False
+) -> tuple[StudyResult, list[Path], list[str]]:
+    """Run what is not done, and write; what was found, the files, and what could not be made."""
+    from unsample.studies.running import run_study
+    from unsample.studies.writing import write_study
+
+    latest: dict[str, Summary] = {}
+
+    def observe(run: str, summary: Summary) -> None:
+        latest[run] = summary
+        done, found, failed = (
+            sum(getattr(each, key) for each in latest.values()) for key in ("done", "found", "failed")
+        )
+        progress.at(done, max(work.cells, done), found, failed)
+
+    progress = Progress(f"cells of {study.name}")
+    with progress:
+        found = run_study(study.name, asked, folder, how, observe)
+    failed = found.about["failed_cells"]
+    if failed:
+        talk.warn(f"{failed:,} of {found.about['cells']:,} cells failed; 'unsample report {folder}/run-0' names them")
+    return found, *write_study(found, folder, in_site)
+
+
+def verdicts_told(verdicts: Sequence[Verdict]) -> str:
+    """Each claim with its verdict, and what was found on each model."""
+    if not verdicts:
+        return "no claims: this study shows, and judges nothing"
+    said = []
+    for verdict in verdicts:
+        claim = verdict.claim
+        said.append(f"{verdict.answer}: {claim.says}" + (f" ({verdict.reason})" if verdict.reason else ""))
+        if claim.published:
+            said.append(f"  published: {claim.published}")
+        rows = [("model", claim.effect, "95 % interval", "n", "Holm p", "verdict")]
+        rows += [
+            (e.model, _number(e.effect), _interval(e.low, e.high), str(e.n), _number(e.holm), e.answer)
+            for e in verdict.found
+        ]
+        said += [f"  {line}" for line in table(rows).splitlines()] + [""]
+    return "\n".join(said).rstrip()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.3g}, {high:.3g}]"
+
+
+def counted(answers: Sequence[str]) -> str:
+    """How many claims of a study came to what: `2 holds, 1 does not hold`."""
+    return ", ".join(f"{count} {answer}" for answer, count in Counter(answers).items()) or "no claims"

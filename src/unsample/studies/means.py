@@ -1,0 +1,90 @@
+"""The rows of a study, in short: means over units, a line a group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unsample.studies.base import Row
+
+KINDS, FEW, MOST = 24, 4, 400  # values of a number that tells groups; rows a value; lines of a table
+LONG = 60  # letters of a text that tells nothing apart
+APART = ("kind", "picture")  # rows that hold a picture for the figure
+
+
+@dataclass(frozen=True)
+class Means:
+    """A table: `heads`, and `lines` of texts; how many groups there are in all."""
+
+    heads: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    groups: int
+
+    @property
+    def told(self) -> str:
+        """What is left out, in words."""
+        return "" if self.groups <= len(self.lines) else f"The first {len(self.lines)} of {self.groups:,} groups."
+
+
+def numbers_of(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those that hold pictures."""
+    return [row for row in rows if row.get(APART[0]) != APART[1]]
+
+
+def keys_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns that tell groups apart: `model`, and up to the first measured value those of few values."""
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "unit"]
+    keys: list[str] = []
+    for key in columns:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        if not values:
+            continue
+        kinds = {type(value) for value in values}
+        if kinds <= {str, bool}:
+            keys += [key] if max(len(str(value)) for value in values) <= LONG else []
+        elif not kinds <= {int, float, bool}:
+            continue
+        elif len({*values}) <= min(KINDS, len(values) // FEW) or (
+            kinds == {int} and len({*values}) <= 60 < len(values)
+        ):
+            keys.append(key)
+        else:
+            break
+    return tuple(keys)
+
+
+def means_of(rows: Sequence[Row]) -> Means:
+    """Means of every other number of the rows, over units."""
+    rows = numbers_of(rows)
+    keys = keys_of(rows)
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*keys, "unit")]
+    values = [c for c in columns if any(isinstance(row.get(c), int | float) for row in rows)]
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    lines = []
+    for group, of_group in list(groups.items())[:MOST]:
+        units = len({row.get("unit") for row in of_group})
+        means = [mean(of_group, column) for column in values]
+        lines.append((*("" if key is None else str(key) for key in group), str(units), *map(number, means)))
+    return Means((*keys, "n", *values), tuple(lines), len(groups))
+
+
+def mean(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
+    """Of a column's numbers; None where there are none."""
+    found = [float(row[column]) for row in rows if isinstance(row.get(column), int | float)]
+    return math.fsum(found) / len(found) if found else None
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return ""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        digits = 3 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+        return (
+            f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits and value == round(value) else f"{value:.{digits}f}"
+        )
+    return f"{value:.2e}"

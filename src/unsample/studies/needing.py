@@ -1,0 +1,75 @@
+"""Whether a model has what a study needs, told before any work, and before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unsample.errors import Incompatible
+from unsample.models.families import read_json
+from unsample.models.loading import BUNDLED, MIXTURE
+from unsample.models.variants import parted
+from unsample.preflight.known import KnownModel, known_model, known_of
+from unsample.studies.base import NEEDS, Asked, Study
+
+JOINT = ("SD3", "Flux", "AuraFlow", "QwenImage")  # transformers in which text and picture share one attention
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What of NEEDS a model has; None where it cannot be told beforehand."""
+
+    name: str
+    prompt: bool | None
+    vae: bool | None
+    table: bool | None
+    attention: bool | None
+
+    @property
+    def pixels(self) -> bool | None:
+        """Whether it works on pixels."""
+        return None if self.vae is None else not self.vae
+
+    @property
+    def scenes(self) -> bool:
+        """Whether it was trained on drawn scenes."""
+        return parted(self.name)[0] in BUNDLED
+
+
+def facts_of(known: KnownModel) -> Facts:
+    """Of a model that is not loaded."""
+    table = None if known.flow is None else not known.flow
+    if parted(known.name)[0] == MIXTURE:
+        return Facts(known.name, True, False, True, False)
+    if known.folder is None or known.folder.is_file():
+        return Facts(known.name, known.takes_prompt, None, table, None)
+    index = read_json(known.folder / "model_index.json")
+    parts = {part: str(kind[-1]) for part, kind in index.items() if isinstance(kind, list) and kind and kind[0]}
+    network = parts.get("unet") or parts.get("transformer") or ""
+    attention = None if network != "UNet2DModel" and not network.startswith(JOINT) else False
+    vae = any(part.startswith(("vae", "vqvae", "movq")) for part in parts)
+    return Facts(known.name, known.takes_prompt, vae, table, attention)
+
+
+def _facts_of_loaded(model: Any) -> Facts:
+    known, network = known_of(model), type(getattr(model, "unet", None)).__name__
+    attention = False if network in ("UNet2DModel", "NoneType") or network.startswith(JOINT) else None
+    table = None if known.flow is None else not known.flow
+    return Facts(model.id, known.takes_prompt, getattr(model, "vae", None) is not None, table, attention)
+
+
+def check_needs(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = None) -> None:
+    """Refuse a model that lacks what a study needs.
+
+    Raises:
+        Incompatible: which model, and what it lacks. WeightsMissing: no such model.
+    """
+    for name in asked.models:
+        facts = _facts_of_loaded(loaded[name]) if loaded and name in loaded else facts_of(known_model(name))
+        for need in study.needs:
+            if getattr(facts, need) is False:
+                raise Incompatible(
+                    f"the study {study.name} needs {NEEDS[need]}, and {name} is none; "
+                    f"by itself it runs on {', '.join(study.default_models)}"
+                )
