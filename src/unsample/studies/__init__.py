@@ -21,6 +21,7 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "taba_variance",
     "taba_step_error",
     "taba_replacement",
+    "taba_forward",
     "easyinv_table1",
 )
 

@@ -7,9 +7,11 @@ samples of the same numbers, so that a few pictures tell; true noise, which stan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.base import Cells, Row, packed, unpacked
+from unsample.models.minis import PREFIX
+from unsample.studies.base import MIXTURE, Asked, Cells, Row, packed, unpacked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,6 +135,19 @@ def levels_of(shares: Sequence[float], steps: int) -> dict[str, int]:
     return {f"{100 * share:g} %": max(1, round(share * steps)) if share else 0 for share in shares}
 
 
+def plans_of_levels(asked: Asked, study: str, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """The methods on all models; interpolations on the quick ones; on the others three quarters of the pictures."""
+    quick = [m for m in asked.models if m.startswith((PREFIX, MIXTURE))]
+    larger = [m for m in asked.models if m not in quick]
+    fewer = replace(asked, num_samples=max(1, asked.num_samples * 3 // 4))
+    found = []
+    for models, some in ((quick, asked), (larger, fewer)):
+        looks = {"probe": study, "probe_settings": {"halfway": models is quick, "edits": True}}
+        looks |= {"metrics": ["e_recon"], "datasets": {"recovered": some.generated}}
+        found += [asked.plan(models=models, methods=list(methods), **looks)] if models else []
+    return found
+
+
 def looked_at(found: Findings, settings: Mapping[str, Any], replaced: int) -> list[dict[str, Any]]:
     """Of each picture: its latent and true noise, errors, what is half way (`halfway`), edits (`edits`)."""
     assert found.inversion is not None
@@ -197,8 +212,11 @@ def curves(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
         axis.set_title(short(model), fontsize=9)
         axis.tick_params(axis="x", labelsize=7)
     axes[0].set_ylabel("relative to none replaced", fontsize=8)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize=8)
+    drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes]
+    handles = {label: handle for each in drawn for handle, label in each}
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=min(3, len(names)), fontsize=8
+    )
     return figure
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX
-from unsample.studies.base import MIXTURE, TABA, Asked, Cells, Row, Study, nature
-from unsample.studies.first_steps import curves, levels_of, looked_at, rows_by_level
+from unsample.studies.base import TABA, Asked, Cells, Row, Study, nature
+from unsample.studies.first_steps import curves, levels_of, looked_at, plans_of_levels, rows_by_level
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,16 +24,7 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
     """DDIM inversion, and the same with the first k predictions replaced; interpolations on the quick models."""
     counts = sorted({*levels_of(SHARES, asked.steps).values()})
     methods = [f"oracle[num_steps={k}]" if k else "ddim" for k in counts]
-    quick = [m for m in asked.models if m.startswith((PREFIX, MIXTURE))]
-    larger = [m for m in asked.models if m not in quick]
-    fewer = replace(asked, num_samples=max(1, asked.num_samples * 3 // 4))
-    found = []
-    for models, some in ((quick, asked), (larger, fewer)):
-        settings = {"halfway": models is quick, "edits": True}
-        looks = {"probe": "taba_replacement", "probe_settings": settings, "metrics": ["e_latent", "e_recon"]}
-        data = {"recovered": some.generated}
-        found += [asked.plan(models=models, methods=methods, datasets=data, **looks)] if models else []
-    return found
+    return plans_of_levels(asked, "taba_replacement", methods)
 
 
 def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
