@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsample import datasets, edits, methods, metrics, testing
+    from unsample import datasets, edits, methods, metrics, studies, testing
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
     from unsample.metrics.measuring import measure
+    from unsample.studies.api import study
     from unsample.verbs.api import edit, interpolate, invert, load, reconstruct, sample, wrap
     from unsample.verbs.checking import check
     from unsample.verbs.results import Images, Inversion
@@ -23,10 +24,11 @@ _HOMES = {
     **dict.fromkeys(("Images", "Inversion"), "verbs.results"),
     "check": "verbs.checking",
     "measure": "metrics.measuring",
+    "study": "studies.api",
     **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
     **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),
 }
-_PACKAGES = ("datasets", "edits", "methods", "metrics", "testing")
+_PACKAGES = ("datasets", "edits", "methods", "metrics", "studies", "testing")
 
 __all__ = [
     "BadInput",
@@ -50,6 +52,8 @@ __all__ = [
     "metrics",
     "reconstruct",
     "sample",
+    "studies",
+    "study",
     "testing",
     "wrap",
 ]
