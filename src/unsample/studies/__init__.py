@@ -19,6 +19,7 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "zeng_table1",
     "taba_correlation",
     "taba_variance",
+    "taba_plain",
     "taba_step_error",
     "taba_replacement",
     "taba_forward",
