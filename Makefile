@@ -1,10 +1,10 @@
-# make setup | demo | test | check | models | models-eval | tables | bench | clean
+# make setup | demo | test | check | models | models-eval | mini | tables | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check models models-eval tables bench clean
+.PHONY: setup demo test check models models-eval mini tables bench clean
 
 setup: .venv/.installed
 
@@ -30,6 +30,9 @@ models: setup
 
 models-eval: setup
 	$(BIN)/python -m training.evaluate
+
+mini: setup
+	$(BIN)/python -m training.mini --threads 1
 
 tables: setup
 	set -e; for t in recovery mixture reconstruction editing whiteness flow_recovery flow_reconstruction flow_editing; do \

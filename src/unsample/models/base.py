@@ -35,6 +35,7 @@ class Model(Protocol):
     takes_prompt: bool
     num_classes: int | None
     guidance: Guidance
+    grey: bool  # whether it sees a picture's luminance alone
     linear: bool  # whether `rule` is linear, so that predictions can be joined as raw outputs are
 
     def network(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
@@ -72,6 +73,7 @@ class Adapter:
     picture_size: tuple[int, int]
     scheduler: Any
     guidance: Guidance = "cfg"
+    grey: bool = False
     linear = True
 
     def at(self, sample_shape: tuple[int, ...], num_inference_steps: int) -> Self:
@@ -91,6 +93,12 @@ class Adapter:
     def rule(self, free: Tensor, bound: Tensor, w: float) -> Tensor:
         """`free + w (bound - free)`: eps, v, x0 and velocity alike."""
         return free + w * (bound - free)
+
+
+def luminance(images: Tensor) -> Tensor:
+    """.299 R + .587 G + .114 B (ITU-R BT.601) of pictures (B, 3, H, W): (B, 1, H, W); a grey stays exactly itself."""
+    red, green, blue = images.unbind(1)
+    return (red + 0.587 * (green - red) + 0.114 * (blue - red))[:, None]
 
 
 def described(model: Model) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible
-from unsample.models.base import Adapter, Condition, described
+from unsample.models.base import Adapter, Condition, described, luminance
 from unsample.models.calling import LABELS, Denoiser, config_of, inputs_of, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_pixel_unet, check_unet
 from unsample.models.identity import identity
@@ -43,6 +43,7 @@ class PixelModel(Denoiser, Adapter):
             height, width = (size, size) if isinstance(size, int) else size
             sample_shape = (config["in_channels"], height, width)
         self.sample_shape = self.checked(sample_shape)
+        self.grey = self.shows and self.sample_shape[0] == 1
         self.picture_size = (self.sample_shape[2], self.sample_shape[1])
         self.multiple = 2 ** (len(config["block_out_channels"]) - 1) if config and "block_out_channels" in config else 1
         parameter = next(unet.parameters(), None) if hasattr(unet, "parameters") else None
@@ -80,17 +81,14 @@ class PixelModel(Denoiser, Adapter):
             raise Incompatible(
                 f"{self.id} takes {self.sample_shape[0]} channels, no pictures; give latents= (or vae= to wrap)"
             )
-        if self.sample_shape[0] == 1:
-            weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
-            images = (images * weights).sum(1, keepdim=True)
-        return images * 2 - 1
+        return (luminance(images) if self.grey else images) * 2 - 1
 
     def decode(self, latents: Tensor) -> Tensor:
         """[-1, 1] to [0, 1]; where the channels are none of a picture, as many pictures of no size (B, 3, 0, 0)."""
         if not self.shows:
             return latents.new_empty(len(latents), 3, 0, 0)
         images = latents / 2 + 0.5
-        return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        return images.expand(-1, 3, -1, -1) if self.grey else images
 
     def embed(self, prompts: Sequence[str | None], negative: bool = False) -> Condition:
         """Refuses: there is no text encoder."""
@@ -135,6 +133,7 @@ class CallableModel(PixelModel):
         if vae is not None and self.vectors:
             raise BadOption(f"a VAE makes latents (C, H, W), and sample_shape is {sample_shape}; leave vae out")
         if vae is not None:
+            self.grey = False
             self.factor = vae_factor(vae)
             self.picture_size = (self.sample_shape[2] * self.factor, self.sample_shape[1] * self.factor)
             self.multiple *= self.factor

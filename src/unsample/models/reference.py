@@ -225,7 +225,7 @@ class _Own:
         finally:
             self.pipeline.scheduler, self.pipeline._progress_bar_config = own, bars
         images = torch.as_tensor(made.images if hasattr(made, "images") else made.image).float()
-        return samples, images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images
+        return samples, images.permute(0, 3, 1, 2) if images.shape[-1] in (1, 3) else images
 
 
 class _StableDiffusion(_Own):

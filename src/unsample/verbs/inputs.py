@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadInput, BadOption, OutOfDomainWarning
-from unsample.models.base import Model
+from unsample.models.base import Model, luminance
 from unsample.models.domain import drawn, reasons_of_picture, reasons_of_prompts, spoken
 from unsample.numbers.draws import content_seeds, draw_noise
 from unsample.numeric import is_whole
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from unsample.media.pictures import Fit
     from unsample.numbers.grid import Grid
+
+GREYED = "its colours were dropped: the model sees greys alone (luminance, ITU-R BT.601)"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _from_pictures(model: Model, pictures: Sequence[Any], fit: Fit) -> GivenImag
 
     from unsample.media.pictures import fit_picture
 
-    fitted = [fit_picture(p, model.picture_size, model.multiple, fit) for p in pictures]
+    fitted = [_seen(model, *fit_picture(p, model.picture_size, model.multiple, fit)) for p in pictures]
     shapes = {image.size for image, _ in fitted}
     if len(shapes) > 1:
         raise BadInput(
@@ -109,7 +111,17 @@ def _from_pictures(model: Model, pictures: Sequence[Any], fit: Fit) -> GivenImag
     return GivenImages(pixels.permute(0, 3, 1, 2).float() / 255, sizes, names, notes, hashes, outside)
 
 
+def _seen(model: Model, image: Any, note: str) -> tuple[Any, str]:
+    """A fitted picture as the model sees it, in grey where it has one channel, and what was done to it."""
+    grey = image.convert("L").convert("RGB") if model.grey else image
+    if grey.tobytes() == image.tobytes():
+        return image, note
+    return grey, "; ".join([*([note] if note else []), GREYED])
+
+
 def _from_tensor(model: Model, images: Tensor) -> GivenImages:
+    import torch
+
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.numel() == 0 or not images.is_floating_point():
         raise BadInput(
             f"a tensor of pictures is (B, 3, H, W), floating point, in [0, 1]; got {tuple(images.shape)} {images.dtype}"
@@ -122,11 +134,13 @@ def _from_tensor(model: Model, images: Tensor) -> GivenImages:
     height, width = images.shape[2:]
     if height % model.multiple or width % model.multiple:
         raise BadInput(f"sides of a tensor must be multiples of {model.multiple} for {model.id}; got {width}x{height}")
-    images = images.expand(-1, 3, -1, -1)
+    given = images.expand(-1, 3, -1, -1)
+    images = luminance(given).clamp(0, 1).expand(-1, 3, -1, -1) if model.grey else given
+    notes = ["" if torch.equal(one, was) else GREYED for one, was in zip(images, given, strict=True)]
     count = len(images)
     names: list[str] = [f"image-{k}" for k in range(count)]
     outside = [_outside(model, image) for image in images]
-    return GivenImages(images, [(width, height)] * count, names, [""] * count, [None] * count, outside)
+    return GivenImages(images, [(width, height)] * count, names, notes, [None] * count, outside)
 
 
 def _outside(model: Model, image: Tensor) -> list[str]:

@@ -43,6 +43,7 @@ class ReplayModel:
     """
 
     family = "pipeline"
+    grey = False
     __repr__ = described
 
     def __init__(self, pipeline: Any, id: str, **call: Any) -> None:
