@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from unsample.studies.base import Asked
+from unsample.studies.points import by_size, steps_of
+from unsample.studies.taba_assignment import attractor
 from unsample.studies.taba_correlation import top20
+from unsample.studies.taba_latents import axes_of, likeness
 from unsample.studies.taba_variance import spread
 
 
@@ -45,3 +49,39 @@ def test_the_variance_is_about_the_pictures_own_mean() -> None:
     points = 3 * drawn(4, 2, 8, 8) + 5
     expected = [float(np.var(one.numpy().astype(np.float64), ddof=1)) for one in points]
     assert np.allclose(spread(points).numpy(), expected)
+
+
+def test_a_difference_that_follows_the_picture_is_told_from_noise() -> None:
+    sample, noise = drawn(6, 3, 16, 16), drawn(6, 3, 16, 16, seed=1)
+    found = likeness(noise - 0.5 * sample, sample)
+    for k in range(6):
+        expected = np.corrcoef((noise - 0.5 * sample)[k].flatten().numpy(), sample[k].flatten().numpy())[0, 1]
+        assert abs(float(found[k]) - abs(expected)) < 1e-6
+    assert float(found.min()) > 0.35
+    assert float(likeness(noise, sample).max()) < 0.15  # 5 standard errors of 768 numbers
+
+
+def test_the_principal_axes_are_the_planted_ones() -> None:
+    directions = torch.linalg.qr(drawn(4, 4, seed=2)).Q
+    values = drawn(4, 32, 32) * torch.tensor([8.0, 4.0, 2.0, 0.1])[:, None, None]
+    points = torch.einsum("kc,khw->chw", directions, values)
+    seen = axes_of(points)(points)
+    for k in range(3):
+        assert abs(np.corrcoef(seen[k].flatten().numpy(), values[k].flatten().numpy())[0, 1]) > 0.99
+    grey = drawn(1, 4, 4)
+    assert torch.equal(axes_of(grey)(grey), grey.expand(3, 4, 4))
+
+
+def test_the_attractor_is_the_plain_picture() -> None:
+    noise = drawn(32, 192)
+    pictures = 2 * drawn(32, 192, seed=1)
+    pictures[5] = 0.01
+    found = attractor(noise, pictures)
+    assert found == {"attractor": 1.0, "variance_rank": 0.0, "norm_rank": 0.0}
+
+
+def test_steps_are_multiples_of_what_is_asked_and_none_twice() -> None:
+    asked = Asked(models=("mini-a", "scenes-sd"), num_samples=4, steps=50)
+    assert steps_of(asked, (0.2, 1.0, 2.0, 20.0)) == {0.2: 10, 1.0: 50, 2.0: 100, 20.0: 1000}
+    assert steps_of(Asked(models=(), num_samples=1, steps=1), (0.2, 1.0, 2.0)) == {1.0: 1, 2.0: 2}
+    assert [(part.models, part.num_samples) for part in by_size(asked, 3)] == [(("scenes-sd",), 4), (("mini-a",), 12)]

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "zeng_table1",
     "taba_correlation",
+    "taba_latents",
+    "taba_triangle",
+    "taba_path",
     "taba_variance",
     "taba_plain",
     "taba_step_error",
+    "taba_assignment",
     "taba_replacement",
     "taba_forward",
     "easyinv_table1",

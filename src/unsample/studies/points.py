@@ -77,10 +77,10 @@ def gathered(cells: Cells) -> Iterator[tuple[str, int, str, list[str], dict[str,
 
 
 def steps_of(asked: Asked, times: Sequence[float]) -> dict[float, int]:
-    """Numbers of steps as multiples of what is asked, between 1 and 1000, none twice."""
+    """Numbers of steps as multiples of what is asked, between 1 and 1000; none twice, what is asked before others."""
     found: dict[float, int] = {}
-    for each in times:
+    for each in sorted(times, key=lambda each: each != 1):
         steps = min(1000, max(1, round(each * asked.steps)))
         if steps not in found.values():
             found[each] = steps
-    return found
+    return {each: found[each] for each in times if each in found}

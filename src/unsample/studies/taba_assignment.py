@@ -1,0 +1,106 @@
+"""Tables 8 and 11, Figs. 12 and 13 of TABA: is a picture's own noise, or latent, the nearest one, and the reverse?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unsample.studies.base import TABA, Asked, Cells, Row, Study, nature
+from unsample.studies.geometry import assigned, nearest, splits
+from unsample.studies.points import by_size, gathered, inverted, steps_of, whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+TIMES = (0.1, 0.5, 1.0)  # of the steps asked for
+SPLIT = 16  # pictures of a split
+SMALL = 2  # times as many pictures of the small networks
+WAYS = (("sample", "noise"), ("noise", "sample"), ("sample", "latent"), ("latent", "sample"))
+
+
+def plans(asked: Asked) -> list[dict[str, Any]]:
+    """DDIM inversion of pictures that the model made in few steps and in more."""
+    steps = [*steps_of(asked, TIMES).values()]
+    return [inverted(part, "taba_assignment", steps=steps) for part in by_size(asked, SMALL)]
+
+
+def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
+    """A row a split, number of steps and way."""
+    times = {steps: each for each, steps in steps_of(asked, TIMES).items()}
+    for model, steps, space, ids, tensors in gathered(cells):
+        for k, split in enumerate(splits(len(ids), SPLIT)):
+            some = {name: tensor[split] for name, tensor in tensors.items()}
+            about = {"model": model, "unit": f"split-{k}", "steps": steps, "times": times[steps], "space": space}
+            for asked_of, among in WAYS:
+                row = about | {"way": f"{asked_of} to {among}", "accuracy": assigned(some[asked_of], some[among])}
+                row |= {"n": len(split), "chance": 1 / len(split)}
+                yield row | (attractor(some[asked_of], some[among]) if among == "sample" else {})
+
+
+def attractor(asked: Tensor, among: Tensor) -> Row:
+    """Of the picture that is nearest to most: the share that it draws, and its places among all (0 lowest, 1 highest).
+
+    `variance_rank` is of the variance of its pixels, `norm_rank` of its distance from 0, the mean of the noise.
+    """
+    found = nearest(asked, among)
+    most = max(range(len(among)), key=found.count)
+    flat = among.double().flatten(1)
+    ranks = {"variance_rank": flat.var(dim=1).tolist(), "norm_rank": flat.norm(dim=1).tolist()}
+    others = max(1, len(among) - 1)
+    return {"attractor": found.count(most) / len(found)} | {
+        name: sum(value < values[most] for value in values) / others for name, values in ranks.items()
+    }
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """The accuracy of the four ways by number of steps, a panel a model; chance is dashed."""
+    from unsample.studies.plotting import colour, models_of, panels, short
+
+    models = models_of(rows)
+    figure, axes = panels(len(models), sharey=True)
+    for axis, model in zip(axes, models, strict=True):
+        mine = [row for row in rows if row["model"] == model]
+        shown = sorted({row["steps"] for row in mine})
+        for k, (asked, among) in enumerate(WAYS):
+            found = []
+            for steps in shown:
+                some = [r["accuracy"] for r in mine if r["steps"] == steps and r["way"] == f"{asked} to {among}"]
+                found.append(sum(some) / len(some))
+            style = "o-" if "noise" in (asked, among) else "s:"
+            axis.plot(shown, found, style, color=colour(k), markersize=4, label=f"{asked} to {among}")
+        axis.axhline(mine[0]["chance"], color="black", linewidth=0.8, linestyle="--")
+        axis.set_xscale("log")
+        axis.set_xticks(shown, [str(steps) for steps in shown])
+        axis.minorticks_off()
+        axis.set_ylim(-0.05, 1.05)
+        axis.set_title(f"{short(model)} ({mine[0]['space']})", fontsize=9)
+        axis.set_xlabel("steps", fontsize=8)
+    for axis in axes[::4]:
+        axis.set_ylabel("own one is the nearest", fontsize=8)
+    axes[0].legend(fontsize=6, frameon=False)
+    return figure
+
+
+STUDY = Study(
+    name="taba_assignment",
+    question="Is the noise that a picture was made of the nearest of all noises, and is its latent?",
+    paper=TABA,
+    shows="Tables 8 and 11, Figs. 12 and 13",
+    models=nature,
+    num_samples=32,
+    steps=20,
+    plans=plans,
+    probe=whole,
+    rows=rows,
+    figure=figure,
+    published="unsample study taba_assignment --model CompVis/ldm-celebahq-256 --num-samples 10240 --steps 100",
+    about=(
+        "`sample to noise`: of each picture the nearest noise, in L2; right where it is the picture's own. By chance"
+        " one of N is right, and splits have 16 pictures or more (at most 8 splits), where the paper has a thousand and"
+        " more: its accuracies are lower for that alone.",
+        "Where noises or latents are asked for the nearest picture, `attractor` is the share that the most frequent"
+        " answer draws; `variance_rank` and `norm_rank` say whether it is the plainest picture, and the nearest to 0.",
+        "Steps are those asked for, half of them and a tenth; the small networks are asked for twice as many pictures.",
+    ),
+)

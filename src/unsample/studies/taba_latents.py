@@ -1,0 +1,161 @@
+"""Fig. 2 of TABA: what latents look like, and what is left when the noise is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unsample.models.minis import PREFIX
+from unsample.studies.base import TABA, Asked, Cells, Row, Study, nature
+from unsample.studies.points import finite, inverted, three
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from unsample.experiment.findings import Findings
+
+SHOWN = 2  # pictures of each model in the figure
+WHAT = ("sample", "noise", "latent", "difference")
+RANGE = 3.0  # of noise and latent, from black to white
+
+
+def plans(asked: Asked) -> list[dict[str, Any]]:
+    """DDIM inversion of pictures that the model made."""
+    return [inverted(asked, "taba_latents")]
+
+
+def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How smooth the difference is, how alike to the sample, and small pictures of all four."""
+    from unsample.numbers.health import lag1_correlation
+
+    noise, sample, latent = three(found)
+    left = latent - noise
+    smooth = {
+        "noise": lag1_correlation(noise),
+        "latent": lag1_correlation(latent),
+        "difference": lag1_correlation(left),
+    }
+    like = {name: likeness(x, sample) for name, x in (("noise", noise), ("latent", latent), ("difference", left))}
+    size = left.double().flatten(1).square().mean(1).sqrt()
+    told = []
+    for n in range(len(found.items)):
+        onto = axes_of(left[n])
+        drawn = {name: png(onto(x[n]) / (2 * RANGE) + 0.5) for name, x in (("noise", noise), ("latent", latent))}
+        shown = onto(left[n])
+        drawn |= {"sample": png(found.source[n])}
+        drawn |= {"difference": png(shown / (2 * shown.abs().max().clamp(min=1e-9)) + 0.5)}
+        figures = {
+            name: {"lag1_correlation": float(smooth[name][n]), "likeness": float(like[name][n])} for name in like
+        }
+        told.append({"size": float(size[n]), "figures": figures, "drawn": drawn})
+    return told
+
+
+def likeness(points: Tensor, sample: Tensor) -> Tensor:
+    """The absolute correlation of each picture's numbers with those of its sample: (B,)."""
+    x, y = (each.double().flatten(1) - each.double().flatten(1).mean(1, keepdim=True) for each in (points, sample))
+    return ((x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))).abs()
+
+
+class axes_of:
+    """Of (C, h, w) to three colours: as they are, grey, or along the three principal axes of one picture's channels."""
+
+    def __init__(self, points: Tensor) -> None:
+        import torch
+
+        self.axes = None
+        if len(points) not in (1, 3):
+            flat = points.double().flatten(1)
+            _, vectors = torch.linalg.eigh(torch.cov(flat))
+            axes = vectors.flip(1)[:, :3].T  # (3, C), the largest first
+            signs = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # so that each looks one way
+            self.axes = axes * signs
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """(3, h, w)."""
+        import torch
+
+        if self.axes is None:
+            return points.expand(3, -1, -1)
+        return torch.einsum("kc,chw->khw", self.axes, points.double())
+
+
+def png(colours: Tensor) -> str:
+    """A picture (3, h, w) in [0, 1] as PNG, in base64."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    whole = (colours.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    into = io.BytesIO()
+    Image.fromarray(whole).save(into, "PNG", optimize=True)
+    return base64.b64encode(into.getvalue()).decode()
+
+
+def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
+    """The figures of each picture; of the first ones the pictures themselves."""
+    from unsample.studies.running import cells_by
+
+    for (model,), some in cells_by(finite(cells), "model"):
+        for cell in some:
+            one = {"model": model, "unit": cell["item"]}
+            for which, figures in cell["probed"]["figures"].items():
+                size = cell["probed"]["size"] if which == "difference" else None
+                yield one | {"kind": "figures", "which": which, "rms": size} | figures
+        for cell in some[:SHOWN]:
+            for which in WHAT:
+                one = {"model": model, "unit": cell["item"], "kind": "picture", "which": which}
+                yield one | {"png": cell["probed"]["drawn"][which]}
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """Sample, noise, latent and difference of two pictures, a line a model; of the small networks the first seeds."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    from unsample.studies.plotting import models_of, panels, short
+
+    models = [model for model in models_of(rows) if not model.startswith(PREFIX) or model.endswith("-0")]
+    models = models or models_of(rows)
+    shown = {model: [row for row in rows if row["model"] == model and row["kind"] == "picture"] for model in models}
+    columns = max(map(len, shown.values()))
+    figure, axes = panels(len(models) * columns, columns=columns, width=1.2, height=1.2)
+    for line, model in enumerate(models):
+        for place, axis in enumerate(axes[line * columns : (line + 1) * columns]):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+            if place < len(shown[model]):
+                row = shown[model][place]
+                axis.imshow(Image.open(io.BytesIO(base64.b64decode(row["png"]))), interpolation="nearest")
+                if line == 0:
+                    axis.set_title({"difference": "latent - noise"}.get(row["which"], row["which"]), fontsize=9)
+        axes[line * columns].set_ylabel(short(model).replace(" ", "\n", 1), fontsize=8)
+    return figure
+
+
+STUDY = Study(
+    name="taba_latents",
+    question="Can the picture be seen in its latent?",
+    paper=TABA,
+    shows="Fig. 2",
+    models=nature,
+    num_samples=8,
+    steps=20,
+    plans=plans,
+    probe=probe,
+    rows=rows,
+    figure=figure,
+    published="unsample study taba_latents --model CompVis/ldm-celebahq-256 --num-samples 8 --steps 100",
+    about=(
+        "Noise and latent are shown from -3 (black) to 3 (white), the difference from minus to plus its own largest"
+        " value. Where the network works on four channels, all three are shown along the principal axes of the"
+        " difference's channels.",
+        "`likeness` is the absolute correlation with the sample over all numbers of a picture, where the network works;"
+        " `lag1_correlation` is that of neighbouring pixels, 0 of true noise.",
+    ),
+)
