@@ -27,6 +27,7 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "taba_assignment",
     "taba_replacement",
     "taba_forward",
+    "taba_training",
     "easyinv_table1",
 )
 

@@ -133,6 +133,7 @@ NEEDS = {  # a need, and what is said of a model without it
     "table": "a model with a table of noise levels (DDIM), not one of flow matching",
     "attention": "a model whose attention layers can be reached",
     "scenes": "a model that was trained on drawn scenes",
+    "states": "a model of pixels with states of its training (scenes-ddpm in the source tree, or FOLDER/states)",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from unsample.errors import Incompatible
 from unsample.models.families import read_json
 from unsample.models.loading import BUNDLED, MIXTURE
+from unsample.models.states import states_of
 from unsample.models.variants import parted
 from unsample.preflight.known import KnownModel, known_model, known_of
 from unsample.studies.base import NEEDS, Asked, Study
@@ -35,6 +36,11 @@ class Facts:
     def scenes(self) -> bool:
         """Whether it was trained on drawn scenes."""
         return parted(self.name)[0] in BUNDLED
+
+    @property
+    def states(self) -> bool:
+        """Whether states of its training are here."""
+        return self.pixels is not False and bool(states_of(self.name))
 
 
 def facts_of(known: KnownModel) -> Facts:
