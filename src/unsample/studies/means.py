@@ -16,8 +16,9 @@ APART = ("kind", "picture")  # rows that hold a picture for the figure
 
 @dataclass(frozen=True)
 class Means:
-    """A table: `heads`, and `lines` of texts; how many groups there are in all."""
+    """A table: its title, `heads`, and `lines` of texts; how many groups there are in all."""
 
+    title: str
     heads: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     groups: int
@@ -55,12 +56,18 @@ def keys_of(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def means_of(rows: Sequence[Row]) -> Means:
-    """Means of every other number of the rows, over units."""
+def means_of(rows: Sequence[Row]) -> list[Means]:
+    """Means of every measured number over units: a table for each `kind` of rows, where a study has several."""
     rows = numbers_of(rows)
+    kinds = dict.fromkeys(row.get(APART[0]) for row in rows)
+    return [_table("" if kind is None else str(kind), [r for r in rows if r.get(APART[0]) == kind]) for kind in kinds]
+
+
+def _table(title: str, rows: Sequence[Row]) -> Means:
     keys = keys_of(rows)
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*keys, "unit")]
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*keys, "unit", APART[0])]
     values = [c for c in columns if any(isinstance(row.get(c), int | float) for row in rows)]
+    keys = tuple(key for key in keys if key != APART[0])
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
@@ -69,7 +76,7 @@ def means_of(rows: Sequence[Row]) -> Means:
         units = len({row.get("unit") for row in of_group})
         means = [mean(of_group, column) for column in values]
         lines.append((*("" if key is None else str(key) for key in group), str(units), *map(number, means)))
-    return Means((*keys, "n", *values), tuple(lines), len(groups))
+    return Means(title, (*keys, "n", *values), tuple(lines), len(groups))
 
 
 def mean(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:

@@ -70,7 +70,7 @@ def study_page(
         samples=samples_told(found),
         cautions=cautions_of(found, said),
         picture=_picture(pictures),
-        wide=bool(pictures),
+        wide=_width(pictures) >= WIDE,
         verdicts=[verdict_shown(each) for each in found.verdicts],
         reading=READING,
         means=means,
@@ -130,6 +130,11 @@ def _picture(pictures: Mapping[str, bytes]) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def _width(pictures: Mapping[str, bytes]) -> int:
+    """Pixels of the PNG, as its header says."""
+    return int.from_bytes(pictures.get("figure.png", b"")[16:20], "big")
+
+
 def _made(study: Study, about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whatever a number depends on."""
     rows = [(key, str(about[key])) for key in ("num_samples", "steps", "seed", "quick", "cells", "failed_cells")]
@@ -179,6 +184,7 @@ def _line(found: Found, scale: _Scale | None) -> dict[str, Any]:
     whole = found.low is None or found.high is None or found.low == found.high
     return {
         "model": found.model,
+        "short": short(found.model),
         "effect": number(found.effect),
         "interval": "" if whole else f"[{number(found.low)}, {number(found.high)}]",
         "n": found.n,
