@@ -1,10 +1,10 @@
-# make setup | demo | test | check | models | models-eval | mini | tables | bench | clean
+# make setup | demo | test | check | models | models-eval | mini | tables | studies | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check models models-eval mini tables bench clean
+.PHONY: setup demo test check models models-eval mini tables studies bench clean
 
 setup: .venv/.installed
 
@@ -43,6 +43,9 @@ tables: setup
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/editing.md; \
 	done
+
+studies: setup
+	$(BIN)/unsample study all -o out/studies
 
 bench: setup
 	$(BIN)/python -m benchmarks.overhead
