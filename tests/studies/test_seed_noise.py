@@ -18,11 +18,13 @@ def test_judges_see_what_is_drawn_and_what_is_not() -> None:
     assert wrong["background"]["render"] == 1
 
 
-def test_rows_tell_the_source_once_and_prompts_apart() -> None:
+def test_rows_tell_source_methods_and_prompts_apart() -> None:
     seen = {"colour": {"render": 1.0, "clip": 0.0}}
-    cell = {"model": "m", "item": "a", "probed": {SOURCE: seen, OWN: seen, NONE: seen}}
+    cell = {"model": "m", "item": "a", "probed": {OWN: seen, NONE: seen}}
     methods = [{"method_name": "ddim", "settings": {}}, {"method_name": "forward_first", "settings": {"fraction": 0.1}}]
-    found = list(rows([cell | method for method in methods], asked_of(get_study("seed_noise"))))
+    cells = [cell | method for method in methods]
+    cells[0]["probed"] = {SOURCE: seen, OWN: seen, NONE: seen}
+    found = list(rows(cells, asked_of(get_study("seed_noise"))))
     assert [(row["method"], row["prompt"]) for row in found] == [
         *((SOURCE, NONE), ("ddim", OWN), ("ddim", NONE)),
         *(("forward_first 10 %", OWN), ("forward_first 10 %", NONE)),

@@ -29,6 +29,7 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "taba_forward",
     "taba_training",
     "easyinv_table1",
+    "roundtrip_vs_noise",
     "seed_noise",
 )
 

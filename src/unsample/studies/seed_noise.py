@@ -33,7 +33,8 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     import unsample
 
     scenes = [item.scene for item in found.items if item.scene is not None]
-    told = {SOURCE: judged(found.source, scenes)}
+    assert not isinstance(found.setup.method, str)
+    told = {SOURCE: judged(found.source, scenes)} if found.setup.method.name == METHODS[0] else {}
     if "noise" in found.made:
         prompted = OWN if found.model.takes_prompt else NONE
         told[prompted] = judged(found.made["noise"].images.cpu(), scenes)
@@ -65,15 +66,11 @@ def judged(pictures: Tensor, scenes: Sequence[Scene]) -> list[dict[str, dict[str
 
 
 def rows(cells: Cells, asked: Asked) -> Iterator[Row]:
-    """A row a picture, method, prompt and attribute; the source once."""
-    known: set[tuple[str, str]] = set()
+    """A row a picture, method, prompt and attribute."""
     for cell in cells:
         about = {"model": cell["model"], "unit": cell["item"]}
         for prompt, attributes in (cell.get("probed") or {}).items():
             source = prompt == SOURCE
-            if source and (cell["model"], cell["item"]) in known:
-                continue
-            known |= {(cell["model"], cell["item"])} if source else set()
             which = {"method": SOURCE if source else _named(cell), "prompt": NONE if source else prompt}
             for attribute, seen in attributes.items():
                 both = (seen["render"] + seen["clip"]) / 2
