@@ -23,7 +23,7 @@ from tests.problems import PROMPTS
 from unsample.errors import BadOption, UnknownName
 from unsample.methods import BUILT_IN, MethodFacts, get_method
 from unsample.methods.citations import arxiv_ids, bibtex
-from unsample.models.guidance import guidance_scales
+from unsample.models.guidance import SCHEDULES, guidance_scales
 from unsample.numbers.grid import grid_from_scheduler
 from unsample.testing import failures, methods, table, trained
 from unsample.testing.methods import Case, kinds_of
@@ -212,12 +212,13 @@ def test_it_runs_on_a_trained_network_and_changes_nothing_global(name: str, dtyp
 
 def test_guidance_schedules_run_from_the_noisiest_step_to_the_last() -> None:
     grid = grid_from_scheduler(DDIMScheduler(), 5)
-    at = {name: guidance_scales(5.0, name, grid) for name in ("constant", "linear", "cosine")}
+    at = {name: guidance_scales(5.0, name, grid) for name in SCHEDULES}
     assert at["constant"] == (5.0,) * 6
     assert at["linear"][5] == at["cosine"][5] == 5.0  # s = 0: the step that leaves the noisiest point
     assert at["linear"][1] == at["cosine"][1] == pytest.approx(1.0)  # s = 1: the last step
     assert at["linear"][3] == at["cosine"][3] == pytest.approx(3.0)
     assert at["linear"][4] == pytest.approx(4.0)
+    assert at["increasing"][1:] == pytest.approx(at["linear"][:0:-1])
     assert at["cosine"][4] == pytest.approx(1 + 4 * (1 + 0.5**0.5) / 2)
     assert guidance_scales(5.0, lambda s: 2 + s, grid)[1:] == pytest.approx((3.0, 2.75, 2.5, 2.25, 2.0))
     with pytest.raises(UnknownName, match="guidance schedule 'cosin'"):

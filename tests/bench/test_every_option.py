@@ -31,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 # pictures that the model makes (and again from between two noises, for `e_interp`).
 OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "guidance": ({"guidance": [3.0]}, {}, ("invert", "edit", "sample")),
+    "guidance_schedule": ({"guidance_schedule": "linear"}, {}, ("invert", "sample")),
     "inversion_guidance": ({"inversion_guidance": 2.0}, {}, ("invert",)),
     "inversion_guidance of a method": (
         {"methods": ["fixed_point[num_iters=2,inversion_guidance=2]"]}, {}, ("invert",),
@@ -56,6 +57,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "steps of a method": ({"methods": ["fixed_point[num_iters=2,steps=3]"]}, {}, ("invert", "sample")),
     "guidance of a method": ({"methods": ["fixed_point[num_iters=2,guidance=3]"]}, {}, ("invert", "edit", "sample")),
     "guidance of pictures that the model makes": ({"guidance": [3.0]}, MADE, ("invert", "sample")),
+    "schedule of pictures that the model makes": ({"guidance_schedule": "linear"}, MADE, ("invert", "sample")),
     "steps of pictures that the model makes": ({"steps": 3}, MADE, ("invert", "sample")),
     "items that the model makes": ({"dataset": "generated:2,split=tune,start=5"}, MADE, ("sample",)),
 }  # fmt: skip

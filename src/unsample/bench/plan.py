@@ -47,6 +47,7 @@ class Plan:
     models: tuple[str, ...] = ("scenes-sd",)
     metrics: tuple[str, ...] = ("psnr", "ssim")
     guidance: tuple[float, ...] = (1.0,)  # of sampling
+    guidance_schedule: str = "constant"  # how it runs over the steps, in sampling and edits alike
     inversion_guidance: float | Literal["same"] | None = None  # of methods that say none of their own; None: theirs
     steps: tuple[int, ...] = (50,)
     strength: float | None = None  # None: each method's own
@@ -90,7 +91,8 @@ class Plan:
 def unsaid(plan: Plan) -> list[str]:
     """The later keys that say nothing in a plan, which is what it was before there were such keys."""
     unprobed = () if plan.probe else ("keep_trajectory", "probe", "probe_settings")
-    return [key for key in OF_EDITS if getattr(plan, key) == getattr(Plan, key)] + [*unprobed]
+    later = (*OF_EDITS, "guidance_schedule")
+    return [key for key in later if getattr(plan, key) == getattr(Plan, key)] + [*unprobed]
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -209,10 +211,11 @@ def _checked(values: dict[str, Any]) -> Plan:
     from unsample.datasets.spec import read_spec
     from unsample.datasets.table import DATASETS
     from unsample.media.pictures import Fit
+    from unsample.models.guidance import SCHEDULES
     from unsample.models.placing import DTYPES
     from unsample.preflight.rules import check_strength
 
-    for key, choices in (("dtype", DTYPES), ("fit", get_args(Fit))):
+    for key, choices in (("dtype", DTYPES), ("fit", get_args(Fit)), ("guidance_schedule", tuple(SCHEDULES))):
         if values.get(key, choices[0]) not in choices:
             raise unknown_name(key, values[key], choices)
     plan = Plan(**values)

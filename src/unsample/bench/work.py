@@ -105,6 +105,7 @@ def setup_of(plan: Plan, task: BatchTask) -> Setup:
         method=named.name if named.baseline else get_method(named.name, dict(named.settings)),
         metrics=tuple(name for name in plan.metrics if name not in plan.set_metrics),
         guidance=task.part.guidance,
+        guidance_schedule=plan.guidance_schedule,
         inversion_guidance=named.inversion_guidance,
         steps=task.part.steps,
         strength=named.strength,
@@ -169,6 +170,8 @@ def _key(worker: Worker, task: BatchTask, item: str) -> str:
         "metrics": list(plan.metrics),
         "format": FORMAT,
     }
+    if plan.guidance_schedule != "constant":
+        what["guidance_schedule"] = plan.guidance_schedule
     if plan.probe:
         what["probe"] = [plan.probe, plan.probe_settings]
     if "[" in part.model:  # a change of its scheduler, which is no part of the weights' hash

@@ -18,7 +18,7 @@ QuantizeName = Literal[
 ]
 ClipName = Literal["off", "config"]
 UseName = Literal["record", "noise"]
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "increasing"]
 
 STEPS = ("--num-inference-steps", "--steps")  # diffusers' name, and ours for short
 OUT = ("--output", "-o")
@@ -27,7 +27,9 @@ AWAY = "What guidance leads away from."
 OWN_PROMPT = "the one in the picture's own metadata, if any"
 SET_HELP = "A setting of the method; may be repeated. 'unsample methods NAME' lists them."
 EDITOR_SET_HELP = "A setting of the editor; may be repeated. 'unsample editors NAME' lists them."
-SCHEDULE_HELP = "How guidance runs from the noisiest step to the last: constant, or linear or cosine down to 1."
+SCHEDULE_HELP = (
+    "How guidance runs from the noisiest step to the last: constant, linear or cosine down to 1, or increasing from 1."
+)
 
 
 def examples(*commands: str) -> str:

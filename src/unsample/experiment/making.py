@@ -75,6 +75,7 @@ def _sampled(model: Any, items: Sequence[Item], setup: Setup, progress: bool | N
         _texts(model, items),
         num_inference_steps=setup.steps,
         guidance_scale=1.0 if setup.guidance is None else setup.guidance,
+        guidance_schedule=setup.guidance_schedule,
         generator=seeded(every(items, "seed") or []),
         keep_trajectory=keep,
         progress=progress,
@@ -218,6 +219,7 @@ def _sample(found: Findings, noise: Tensor) -> Images:
 
     scale = 1.0 if found.setup.guidance is None else found.setup.guidance
     given: dict[str, Any] = {"noise": noise, "guidance_scale": scale, "num_inference_steps": found.setup.steps}
+    given |= {"guidance_schedule": found.setup.guidance_schedule}
     return unsample.sample(found.model, _prompts(found), progress=found.progress, **given)
 
 
@@ -251,6 +253,7 @@ def _baseline(found: Findings) -> None:
         found.edit_guidance = 5.0 if scale is None else scale
         given: dict[str, Any] = {"guidance_scale": found.edit_guidance, "num_inference_steps": setup.steps}
         given |= {"generator": _generators(found), "progress": found.progress}
+        given |= {"guidance_schedule": setup.guidance_schedule}
         found.pictures["edit"] = unsample.sample(model, _prompts(found, "target_prompt"), **given).images.cpu()
     else:
         through = found.source if name == "vae(source)" else found.truth

@@ -265,15 +265,17 @@ SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
     "constant": lambda w, end, s: w,
     "linear": lambda w, end, s: end + (w - end) * (1 - s),
     "cosine": lambda w, end, s: end + (w - end) * (1 + math.cos(math.pi * s)) / 2,
+    "increasing": lambda w, end, s: end + (w - end) * s,
 }
-W_END = 1.0  # where linear and cosine schedules end
+W_END = 1.0  # where linear and cosine schedules end, and increasing ones begin
 
 
 def guidance_scales(guidance_scale: float, schedule: Schedule, grid: Grid) -> tuple[float, ...]:
     """The guidance scale at every grid point.
 
     With s from 0 at the noisiest point to 1 at the last one that a sampling step leaves: constant w; linear
-    `1 + (w - 1)(1 - s)`; cosine `1 + (w - 1)(1 + cos(pi s)) / 2`; or any callable of s that returns a scale.
+    `1 + (w - 1)(1 - s)`; cosine `1 + (w - 1)(1 + cos(pi s)) / 2`; increasing `1 + (w - 1) s`; or any callable of s
+    that returns a scale.
 
     Raises:
         UnknownName: no such schedule. BadOption: a scale that is not a finite number of at least 0.

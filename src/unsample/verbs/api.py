@@ -96,7 +96,8 @@ def sample(
         num_inference_steps: 1 to what the model was trained with.
         guidance_scale: w >= 0, `eps_u + w (eps_c - eps_u)`; 1 is one pass (conditional only).
         guidance_schedule: how w runs from the noisiest step (s = 0) to the last (s = 1): "constant", "linear"
-            `1 + (w - 1)(1 - s)`, "cosine" `1 + (w - 1)(1 + cos(pi s)) / 2`, or any callable of s.
+            `1 + (w - 1)(1 - s)`, "cosine" `1 + (w - 1)(1 + cos(pi s)) / 2`, "increasing" `1 + (w - 1) s`, or any
+            callable of s.
         noise: (B, C, H, W) to start from, in place of `generator`.
         generator: one `torch.Generator` (split among the pictures of a batch), or a whole number (the k-th picture has
             that seed + k, as `unsample sample --seed`), or a list with one of them a picture; without it a fresh seed
