@@ -29,6 +29,10 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "taba_forward",
     "taba_training",
     "easyinv_table1",
+    "edit_guidance",
+    "edit_schedules",
+    "edit_methods",
+    "edit_embeddings",
     "roundtrip_vs_noise",
     "seed_noise",
 )

@@ -1,0 +1,120 @@
+"""Figure 5 of the report on editing by inversion: guidance that falls over the steps, with and without null-text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study, value
+from unsample.studies.edited import METRICS, edit_row, looked_at, mean_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PEAK, HIGH = 7.5, 14.0  # falling from HIGH to 1 has the mean of a constant PEAK
+HALF = (PEAK + 1) / 2  # and a constant HALF that of falling from PEAK to 1
+METHODS = ("ddim", "null_text")
+
+
+class Course(NamedTuple):
+    """How guidance runs: by a name of `guidance_schedule`, up to `peak`."""
+
+    schedule: str
+    peak: float
+
+    @property
+    def mean(self) -> float:
+        """Over the steps: linear, cosine and increasing are symmetric about half way."""
+        return self.peak if self.schedule == "constant" else (self.peak + 1) / 2
+
+
+COURSES = (
+    Course("constant", PEAK),
+    Course("linear", PEAK),
+    Course("cosine", PEAK),
+    Course("increasing", PEAK),
+    Course("constant", HALF),
+    Course("linear", HIGH),
+    Course("cosine", HIGH),
+    Course("increasing", HIGH),
+)
+FITTED = COURSES[:5]  # null-text is fitted under each anew, and dear
+DRAWN = {
+    "recon_psnr": "reconstruction, PSNR (dB)",
+    "recon_ssim": "reconstruction, SSIM",
+    "ssim": "edit, SSIM to the source",
+    "clip_text": "edit, CLIP to its prompt",
+    "psnr_truth": "edit, PSNR to the true edit (dB)",
+}
+
+
+def plans(asked: Asked) -> list[dict[str, Any]]:
+    """A plan a course: it is one for a whole plan."""
+    null_text = f"null_text[items={max(1, asked.num_samples * 2 // 3)}]"
+    return [
+        asked.plan(
+            methods=["ddim", null_text] if course in FITTED else ["ddim"],
+            metrics=[*METRICS, "ssim_global"],
+            guidance=[course.peak],
+            guidance_schedule=course.schedule,
+            edit=True,
+            datasets={"record": asked.scenes, "edit": asked.scenes},
+            probe="edit_schedules",
+        )
+        for course in COURSES
+    ]
+
+
+def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
+    """A row a picture, method and course: its reconstruction and its edit."""
+    for cell in cells:
+        if cell["method"] in METHODS:
+            yield _row(cell, COURSES[cell["plan"]])
+
+
+def _row(cell: Mapping[str, Any], course: Course) -> Row:
+    about = {"schedule": course.schedule, "peak": course.peak, "mean": course.mean}
+    found = {"recon_psnr": value(cell, "record.psnr"), "recon_ssim": value(cell, "record.ssim_global")}
+    return edit_row(cell, about) | found
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """What is measured under each course, without and with null-text."""
+    from unsample.studies.plotting import colour, panels
+
+    figure, axes = panels(len(DRAWN), columns=len(DRAWN), width=2.7, height=3.6, sharey=True)
+    places = list(range(len(COURSES)))[::-1]
+    for axis, (column, title) in zip(axes, DRAWN.items(), strict=True):
+        for k, method in enumerate(METHODS):
+            found = [mean_of(rows, column, method=method, schedule=c.schedule, peak=c.peak) for c in COURSES]
+            means, widths = zip(*found, strict=True)
+            axis.errorbar(
+                means, [p - 0.2 * k for p in places], xerr=widths, fmt="os"[k], ms=4, color=colour(k), label=method
+            )
+        axis.set_title(title, fontsize=8)
+    axes[0].set_yticks(places, [f"{c.schedule} {c.peak:g}, mean {c.mean:g}" for c in COURSES])
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+STUDY = Study(
+    name="edit_schedules",
+    question="Does guidance that falls over the steps reconstruct better, and is that its course or its mean?",
+    paper=EDITING,
+    shows="Figure 5",
+    models=(SD,),
+    num_samples=12,
+    steps=20,
+    needs=("prompt",),
+    plans=plans,
+    rows=rows,
+    figure=figure,
+    probe=looked_at,
+    published="unsample study edit_schedules --model CompVis/stable-diffusion-v1-4 --num-samples 200 --steps 50",
+    about=(
+        "A falling schedule also guides less in sum. So each is held against a constant scale of the same mean, and "
+        "against its own mirror, which rises from 1: they differ in their course alone.",
+        "linear, cosine and increasing run between 1 and the peak; their means over the steps are (peak + 1) / 2.",
+        "null_text is fitted under each course anew, on the first two thirds of the pictures; it is not run up to 14.",
+    ),
+)

@@ -1,0 +1,128 @@
+"""What the studies of editing have in common: how an edit is looked at, its row, and strips of pictures.
+
+The report holds an edit against its *source* (SSIM with one window, CLIP), since photographs have no true edit; scenes
+have one, which the metrics of the benchmark hold it against. Both stand in every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unsample.studies.base import Cells, Row, value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+    from torch import Tensor
+
+    from unsample.experiment.findings import Findings
+
+METRICS = ("psnr", "clip_text", "edit_gain", "attribute_render_fit")  # psnr: to the true edit
+SHOWN = 3  # pictures in a figure
+SOURCE, TRUTH = "identity", "vae(truth)"  # rows of the benchmark that are no edits
+
+
+def looked_at(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of each edit: how near it is to its source, and itself as a PNG."""
+    from unsample.metrics import Settings, Subject, measure
+    from unsample.metrics.pixels import eight_bit
+
+    made = found.pictures.get("edit")
+    if made is None:
+        return [{}] * len(found.items)
+    rounded = eight_bit(made)
+    subject = Subject(images=rounded.float(), reference=eight_bit(found.source).float())
+    scores = measure(["ssim_global", "clip_image"], subject, Settings(clip=found.setup.clip_model))
+    near = zip(scores["ssim_global"].values, scores["clip_image"].values, strict=True)
+    return [
+        {"ssim": ssim, "clip_image": clip, "picture": as_png(picture)}
+        for (ssim, clip), picture in zip(near, rounded, strict=True)
+    ]
+
+
+def as_png(picture: Tensor) -> str:
+    """A picture (3, H, W) of 8-bit levels in [0, 1] as a PNG in base64."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def edit_row(cell: Mapping[str, Any], about: Mapping[str, Any]) -> Row:
+    """The row of one edit; `about` says what else varies."""
+    seen = cell["probed"]
+    spent = {key: cell[key] or 0 for key in ("nfe", "edit_nfe", "backward", "edit_backward")}
+    return {
+        "model": cell["model"],
+        "unit": cell["item"],
+        "kind": "edit",
+        "method": cell["method"],
+        **about,
+        "changed": cell["changed"],
+        "status": cell["status"],
+        "ssim": seen.get("ssim"),
+        "clip_image": seen.get("clip_image"),
+        "clip_text": value(cell, "edit.clip_text"),
+        "psnr_truth": value(cell, "edit.psnr"),
+        "edit_gain": value(cell, "edit.edit_gain"),
+        "attribute": value(cell, "edit.attribute_render_fit"),
+        "passes": spent["nfe"] + spent["edit_nfe"],
+        "backward": spent["backward"] + spent["edit_backward"],
+        "seconds": cell["seconds"],
+    }
+
+
+def picture_rows(cells: Cells, label: Any) -> list[Row]:
+    """The first pictures of the first model, as rows of kind "picture"; `label(cell)` names a column of the strip."""
+    if not cells:
+        return []
+    here = [cell for cell in cells if cell["model"] == cells[0]["model"] and "picture" in cell["probed"]]
+    first = list(dict.fromkeys(cell["item"] for cell in here))[:SHOWN]
+    found: dict[tuple[str, str], Row] = {}
+    for cell in here:
+        name = label(cell)
+        if cell["item"] in first and name:
+            found.setdefault(
+                (cell["item"], name),
+                {"model": cell["model"], "unit": cell["item"], "kind": "picture", "label": name}
+                | {"picture": cell["probed"]["picture"]},
+            )
+    return list(found.values())
+
+
+def strips(figure: Figure | SubFigure, rows: Sequence[Row], labels: Sequence[str]) -> None:
+    """Pictures of rows, one line a source, one column a label."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    kept = {(row["unit"], row["label"]): row["picture"] for row in rows if row["kind"] == "picture"}
+    units = list(dict.fromkeys(unit for unit, _ in kept))
+    named = [label for label in labels if any((unit, label) in kept for unit in units)]
+    if not named:
+        return
+    axes = figure.subplots(len(units), len(named), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    for line, unit in zip(axes, units, strict=True):
+        for axis, label in zip(line, named, strict=True):
+            axis.set_axis_off()
+            if (unit, label) in kept:
+                axis.imshow(Image.open(io.BytesIO(base64.b64decode(kept[unit, label]))), interpolation="nearest")
+            if unit == units[0]:
+                axis.set_title(label, fontsize=7)
+
+
+def mean_of(rows: Sequence[Row], column: str, **where: Any) -> tuple[float, float]:
+    """The mean of a column over the rows that fit, and the half width of its 95 % interval (normal)."""
+    import math
+
+    found = [float(r[column]) for r in rows if r.get(column) is not None and all(r[k] == v for k, v in where.items())]
+    if not found:
+        return math.nan, math.nan
+    mean = math.fsum(found) / len(found)
+    spread = math.fsum((v - mean) ** 2 for v in found) / max(len(found) - 1, 1)
+    return mean, 1.96 * math.sqrt(spread / len(found))
