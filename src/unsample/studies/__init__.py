@@ -34,6 +34,9 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "edit_methods",
     "edit_embeddings",
     "roundtrip_vs_noise",
+    "convergence",
+    "precision",
+    "quantisation",
     "seed_noise",
 )
 
