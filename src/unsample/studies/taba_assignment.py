@@ -78,7 +78,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axis.set_xlabel("steps", fontsize=8)
     for axis in axes[::4]:
         axis.set_ylabel("own one is the nearest", fontsize=8)
-    axes[0].legend(fontsize=6, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 

@@ -52,7 +52,7 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """The distances as the paper shows them, each step's over its smallest; the line is the nearest point."""
+    """The mean distances as the paper shows them, dark is near; the white line is the nearest point."""
     from unsample.studies.plotting import models_of, panels, short
 
     models = models_of(rows)
@@ -86,8 +86,8 @@ STUDY = Study(
     published="unsample study taba_path --model CompVis/ldm-celebahq-256 --num-samples 2048 --steps 100",
     about=(
         "A trajectory turns where from then on its points are nearer to the latent than to the noise: 0 is its first"
-        " point, 1 its last, or never. The line in the figure is the point between noise and latent that is nearest on"
-        " average.",
+        " point, 1 its last, or never. The white line in the figure is the point between noise and latent that is"
+        " nearest on average, the dashed one the median of the turns.",
         "The small networks are asked for twice as many pictures.",
     ),
 )
