@@ -277,7 +277,7 @@ def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool) -> in
     for each in said:
         talk.warn(each)
     if json:
-        about = {"study": name, "folder": str(folder), "files": [str(file) for file in files]}
+        about: dict[str, Any] = {"study": name, "folder": str(folder), "files": [str(file) for file in files]}
         about |= {"network_calls": work.total, "rows": len(found.rows), "about": found.about}
         talk.document(about | {"verdicts": [verdict.plain() for verdict in found.verdicts]})
     else:
@@ -340,7 +340,7 @@ def verdicts_told(verdicts: Sequence[Verdict]) -> str:
         said.append(f"{verdict.answer}: {claim.says}" + (f" ({verdict.reason})" if verdict.reason else ""))
         if claim.published:
             said.append(f"  published: {claim.published}")
-        rows = [("model", claim.effect, "95 % interval", "n", "Holm p", "verdict")]
+        rows: list[tuple[str, ...]] = [("model", claim.effect, "95 % interval", "n", "Holm p", "verdict")]
         rows += [
             (e.model, _number(e.effect), _interval(e.low, e.high), str(e.n), _number(e.holm), e.answer)
             for e in verdict.found

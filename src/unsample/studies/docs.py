@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,13 @@ def write_docs(site: Path, document: Path) -> list[Path]:
         if name in MAIN and (site / name / "figure.png").is_file():
             content = small((site / name / "figure.png").read_bytes())
             files.append(folder / f"{name}.png")
-            atomic_write(files[-1], lambda temporary, content=content: temporary.write_bytes(content))
+            atomic_write(files[-1], partial(_copy, content))
     write_section(document, SECTION, section(site, names, {file.stem for file in files}))
     return [document, *files]
+
+
+def _copy(content: bytes, temporary: Path) -> None:
+    temporary.write_bytes(content)
 
 
 def _done(site: Path) -> list[str]:

@@ -53,7 +53,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     from unsample.studies.plotting import colour, models_of, short
 
     whole = Figure(figsize=(11, 7.2), layout="constrained")
-    above, below = whole.subfigures(2, 1, height_ratios=(1.6, 1))
+    above, below = whole.subfigures(2, 1, squeeze=False, height_ratios=(1.6, 1)).flat
     strips(above, rows, ["source", *(f"w = {w:g}" for w in SCALES), "true edit"])
     edits = [row for row in rows if row["kind"] == "edit"]
     for axis, (column, title) in zip(below.subplots(1, len(DRAWN)), DRAWN.items(), strict=True):

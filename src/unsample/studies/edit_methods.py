@@ -70,7 +70,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     from unsample.studies.plotting import colour
 
     whole = Figure(figsize=(11, 7.6), layout="constrained")
-    above, below = whole.subfigures(2, 1, height_ratios=(1.5, 1))
+    above, below = whole.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 1)).flat
     strips(above, rows, ["source", *(f"{m}\nw = {w:g}" for w in GUIDANCE for m in METHODS), "true edit"])
     edits = [row for row in rows if row["kind"] == "edit"]
     axes = below.subplots(1, len(DRAWN), sharey=True)

@@ -36,7 +36,7 @@ def top_correlation(latents: Tensor, side: int = 8, most: int = 20) -> float | N
     if len(samples) < 3 or bool((samples.std(0) == 0).any()):
         return None
     found = torch.corrcoef(samples.T).abs()
-    pairs = torch.triu_indices(*found.shape, offset=1)
+    pairs = torch.triu_indices(len(found), len(found), offset=1)
     values = found[pairs[0], pairs[1]]
     return float(values.topk(min(most, len(values))).values.mean())
 

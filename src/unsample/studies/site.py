@@ -49,7 +49,13 @@ def papers_of(site: Path, states: Mapping[str, tuple[str, str]]) -> list[dict[st
     papers: dict[str, list[dict[str, Any]]] = {}
     for name in NAMES:
         study = get_study(name)
-        about = {"name": name, "question": study.question, "shows": study.shows, "link": "", "verdicts": []}
+        about: dict[str, Any] = {
+            "name": name,
+            "question": study.question,
+            "shows": study.shows,
+            "link": "",
+            "verdicts": [],
+        }
         if name in states:
             about["told"] = f"{states[name][0].capitalize()}: {states[name][1]}"
         elif not done(site, name):
