@@ -24,6 +24,8 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "taba_variance",
     "taba_plain",
     "taba_step_error",
+    "taba_interpolation",
+    "taba_diversity",
     "taba_assignment",
     "taba_replacement",
     "taba_forward",
