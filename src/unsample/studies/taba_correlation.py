@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unsample.experiment.findings import Findings
 
 LEAST = 32  # pictures of a split
-SMALL = 3  # times as many pictures of the small networks
+SMALL = 2  # times as many pictures of the small networks
 LAG = "lag1_correlation"
 
 
@@ -105,6 +105,6 @@ STUDY = Study(
         " the value over all pictures as well.",
         "The correlation of neighbouring pixels within one picture (`lag1_correlation`) has no such floor: it is 0 of"
         " true noise on average, and decides on few pictures.",
-        "The small networks are asked for 3 times as many pictures.",
+        "The small networks are asked for twice as many pictures.",
     ),
 )

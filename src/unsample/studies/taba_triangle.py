@@ -21,12 +21,12 @@ MINIS = 2  # of the small networks that also run at the largest numbers of steps
 
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
-    """All models at the usual numbers of steps; half the pictures at twice as many, a quarter at many more."""
+    """All models at the usual numbers of steps; a quarter of the pictures at more."""
     minis = [model for model in asked.models if model.startswith(PREFIX)]
     larger = [model for model in asked.models if model not in minis]
     cheap = [model for model in larger if is_small(model)] + minis[:MINIS]
     found = []
-    for times, models, part in ((USUAL, asked.models, 1), (LONGER, larger, 2), (LONG, cheap, 4)):
+    for times, models, part in ((USUAL, asked.models, 1), (LONGER, larger, 4), (LONG, cheap, 4)):
         some = replace(asked, models=tuple(models), num_samples=max(1, asked.num_samples // part))
         new = [steps for each, steps in steps_of(asked, USUAL + LONGER + LONG).items() if each in times]
         if models and new:
@@ -110,7 +110,7 @@ STUDY = Study(
     published="unsample study taba_triangle --model CompVis/ldm-celebahq-256 --num-samples 10240 --steps 100",
     about=(
         "Steps are those asked for, and a fifth and twice as many; `scenes-mixture` and two small networks also run at"
-        " 10 and 20 times as many, with a quarter of the pictures (twice as many: half of them).",
+        " 10 and 20 times as many. More steps than asked for are walked with a quarter of the pictures.",
         "The most probable triangle is the triple of whole degrees that sums to 180 and has the largest product of the"
         " three histograms. The paper's bins hold the angles from k up to k + 1: the lower ends of three angles sum to"
         " 178 or 179, so a triple that sums to 180 stands beside the modes. Bins around k have no such shift. On few"
