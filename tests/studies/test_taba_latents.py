@@ -9,7 +9,7 @@ from unsample.studies.base import Asked
 from unsample.studies.points import by_size, steps_of
 from unsample.studies.taba_assignment import attractor
 from unsample.studies.taba_correlation import top20
-from unsample.studies.taba_latents import axes_of, likeness
+from unsample.studies.taba_latents import axes_of, likeness, share, without
 from unsample.studies.taba_variance import spread
 
 
@@ -85,3 +85,17 @@ def test_steps_are_multiples_of_what_is_asked_and_none_twice() -> None:
     assert steps_of(asked, (0.2, 1.0, 2.0, 20.0)) == {0.2: 10, 1.0: 50, 2.0: 100, 20.0: 1000}
     assert steps_of(Asked(models=(), num_samples=1, steps=1), (0.2, 1.0, 2.0)) == {1.0: 1, 2.0: 2}
     assert [(part.models, part.num_samples) for part in by_size(asked, 3)] == [(("scenes-sd",), 4), (("mini-a",), 12)]
+
+
+def test_what_a_latent_has_kept_of_its_noise_is_taken_away() -> None:
+    noise, smooth = drawn(3, 2, 16, 16), torch.linspace(-1, 1, 16).expand(3, 2, 16, 16)
+    latent = 0.3 * noise + smooth
+    expected = [
+        np.linalg.lstsq(n.reshape(-1, 1), x, rcond=None)[0][0]
+        for n, x in zip(noise.flatten(1).double().numpy(), latent.flatten(1).double().numpy(), strict=True)
+    ]
+    assert np.allclose(share(latent, noise).numpy(), expected)
+    left = without(latent, noise)
+    assert float((left.flatten(1) * noise.flatten(1)).sum(1).abs().max()) < 1e-6
+    assert float(likeness(left, smooth).min()) > 0.99
+    assert float(likeness(latent - noise, smooth).max()) < 0.75

@@ -164,16 +164,21 @@ def pixel_correlation(tally: Patches) -> Outcome:
 
 
 def pixel_correlation_floor(n: int, variables: int) -> float:
-    """What true noise gives: the mean of the 20 largest of M = D (D - 1) / 2 absolute N(0, 1), over sqrt(n).
+    """What true noise gives: the mean of the 20 largest of M = D (D - 1) / 2 absolute correlations over n samples.
 
     `E[sum of the k largest] = integral of E[min(K(x), k)] dx`, with K(x) the number above x, which is nearly Poisson.
+    The correlation of independent normals is the sine of an angle with density cos(angle)^(n - 3); n is at least 3.
     """
-    pairs = variables * (variables - 1) / 2
-    width, total, x = 0.002, 0.0, 0.001
-    while (rate := pairs * math.erfc(x / math.sqrt(2))) > 1e-12:
-        total += width * _expected_at_most(rate, TOP)
-        x += width
-    return min(1.0, total / TOP / math.sqrt(n))
+    pairs, parts = variables * (variables - 1) / 2, 4000
+    width = min(math.pi / 2, 12 / math.sqrt(n)) / parts
+    angles = [(k + 0.5) * width for k in range(parts)]
+    density = [math.cos(angle) ** (n - 3) for angle in angles]
+    whole, above, total = math.fsum(density), 0.0, 0.0
+    for angle, here in zip(reversed(angles), reversed(density), strict=True):
+        rate = pairs * (above + here / 2) / whole
+        total += math.cos(angle) * width * _expected_at_most(rate, TOP)
+        above += here
+    return min(1.0, total / TOP)
 
 
 def _expected_at_most(rate: float, most: int) -> float:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from unsample.experiment.findings import Findings
 
 SHOWN = 2  # pictures of each model in the figure
-WHAT = ("sample", "noise", "latent", "difference")
+WHAT = ("sample", "noise", "latent", "difference", "remainder")
+TITLES = {"difference": "latent - noise", "remainder": "without noise"}
 RANGE = 3.0  # of noise and latent, from black to white
 
 
@@ -26,30 +27,42 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
 
 
 def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How smooth the difference is, how alike to the sample, and small pictures of all four."""
+    """How smooth the difference is, how alike to the sample, and small pictures of all."""
     from unsample.numbers.health import lag1_correlation
 
     noise, sample, latent = three(found)
-    left = latent - noise
-    smooth = {
-        "noise": lag1_correlation(noise),
-        "latent": lag1_correlation(latent),
-        "difference": lag1_correlation(left),
-    }
-    like = {name: likeness(x, sample) for name, x in (("noise", noise), ("latent", latent), ("difference", left))}
-    size = left.double().flatten(1).square().mean(1).sqrt()
+    kept = share(latent, noise)
+    every = {"noise": noise, "latent": latent, "difference": latent - noise, "remainder": without(latent, noise)}
+    smooth = {name: lag1_correlation(points) for name, points in every.items()}
+    like = {name: likeness(points, sample) for name, points in every.items()}
+    size = {name: points.double().flatten(1).square().mean(1).sqrt() for name, points in every.items()}
     told = []
     for n in range(len(found.items)):
-        onto = axes_of(left[n])
-        drawn = {name: png(onto(x[n]) / (2 * RANGE) + 0.5) for name, x in (("noise", noise), ("latent", latent))}
-        shown = onto(left[n])
-        drawn |= {"sample": png(found.source[n])}
-        drawn |= {"difference": png(shown / (2 * shown.abs().max().clamp(min=1e-9)) + 0.5)}
+        onto = axes_of(every["difference"][n])
+        drawn = {"sample": png(found.source[n])}
+        for name, points in every.items():
+            seen = onto(points[n])
+            range_ = RANGE if name in ("noise", "latent") else float(seen.abs().max().clamp(min=1e-9))
+            drawn[name] = png(seen / (2 * range_) + 0.5)
         figures = {
-            name: {"lag1_correlation": float(smooth[name][n]), "likeness": float(like[name][n])} for name in like
+            name: {"lag1_correlation": float(smooth[name][n]), "likeness": float(like[name][n])}
+            | {"rms": float(size[name][n])}
+            for name in every
         }
-        told.append({"size": float(size[n]), "figures": figures, "drawn": drawn})
+        told.append({"kept": float(kept[n]), "figures": figures, "drawn": drawn})
     return told
+
+
+def share(latent: Tensor, noise: Tensor) -> Tensor:
+    """How much of its noise each latent has kept: the multiple of the noise that is nearest to it, (B,)."""
+    x, y = latent.double().flatten(1), noise.double().flatten(1)
+    return (x * y).sum(1) / y.square().sum(1)
+
+
+def without(latent: Tensor, noise: Tensor) -> Tensor:
+    """The latents without what they have kept of their noises."""
+    kept = share(latent, noise)
+    return latent.double() - kept.reshape(-1, *(1 for _ in latent.shape[1:])) * noise.double()
 
 
 def likeness(points: Tensor, sample: Tensor) -> Tensor:
@@ -102,8 +115,8 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
         for cell in some:
             one = {"model": model, "unit": cell["item"]}
             for which, figures in cell["probed"]["figures"].items():
-                size = cell["probed"]["size"] if which == "difference" else None
-                yield one | {"kind": "figures", "which": which, "rms": size} | figures
+                kept = cell["probed"]["kept"] if which == "remainder" else None
+                yield one | {"kind": "figures", "which": which, "kept": kept} | figures
         for cell in some[:SHOWN]:
             for which in WHAT:
                 one = {"model": model, "unit": cell["item"], "kind": "picture", "which": which}
@@ -111,7 +124,7 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """Sample, noise, latent and difference of two pictures, a line a model; of the small networks the first seeds."""
+    """The five of two pictures, a line a model; of the small networks the first seeds."""
     import base64
     import io
 
@@ -123,7 +136,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     models = models or models_of(rows)
     shown = {model: [row for row in rows if row["model"] == model and row["kind"] == "picture"] for model in models}
     columns = max(map(len, shown.values()))
-    figure, axes = panels(len(models) * columns, columns=columns, width=1.2, height=1.2)
+    figure, axes = panels(len(models) * columns, columns=columns, width=1.05, height=1.1)
     for line, model in enumerate(models):
         for place, axis in enumerate(axes[line * columns : (line + 1) * columns]):
             axis.set_xticks([])
@@ -133,7 +146,7 @@ def figure(rows: Sequence[Row]) -> Figure:
                 row = shown[model][place]
                 axis.imshow(Image.open(io.BytesIO(base64.b64decode(row["png"]))), interpolation="nearest")
                 if line == 0:
-                    axis.set_title({"difference": "latent - noise"}.get(row["which"], row["which"]), fontsize=9)
+                    axis.set_title(TITLES.get(row["which"], row["which"]), fontsize=9)
         axes[line * columns].set_ylabel(short(model).replace(" ", "\n", 1), fontsize=8)
     return figure
 
@@ -152,9 +165,12 @@ STUDY = Study(
     figure=figure,
     published="unsample study taba_latents --model CompVis/ldm-celebahq-256 --num-samples 8 --steps 100",
     about=(
-        "Noise and latent are shown from -3 (black) to 3 (white), the difference from minus to plus its own largest"
-        " value. Where the network works on four channels, all three are shown along the principal axes of the"
-        " difference's channels.",
+        "Noise and latent are shown from -3 (black) to 3 (white), the others from minus to plus their own largest"
+        " value. Where the network works on four channels, all are shown along the principal axes of the difference's"
+        " channels.",
+        "Where a latent has kept little of its noise, the difference is that noise with its sign changed, and shows"
+        " nothing else. So beyond the paper `remainder` is the latent without the multiple of the noise that is nearest"
+        " to it; `kept` is that multiple, 1 of a latent that is the noise.",
         "`likeness` is the absolute correlation with the sample over all numbers of a picture, where the network works;"
         " `lag1_correlation` is that of neighbouring pixels, 0 of true noise.",
     ),
