@@ -7,7 +7,7 @@ import torch
 
 from unsample.studies.base import Asked
 from unsample.studies.points import by_size, steps_of
-from unsample.studies.taba_assignment import attractor
+from unsample.studies.taba_assignment import attractor, cosine
 from unsample.studies.taba_correlation import top20
 from unsample.studies.taba_latents import axes_of, likeness, share, without
 from unsample.studies.taba_variance import spread
@@ -99,3 +99,11 @@ def test_what_a_latent_has_kept_of_its_noise_is_taken_away() -> None:
     assert float((left.flatten(1) * noise.flatten(1)).sum(1).abs().max()) < 1e-6
     assert float(likeness(left, smooth).min()) > 0.99
     assert float(likeness(latent - noise, smooth).max()) < 0.75
+
+
+def test_the_cosine_is_that_of_own_pairs() -> None:
+    noise = drawn(5, 3, 8, 8)
+    assert abs(cosine(noise, 2 * noise) - 1) < 1e-9
+    assert abs(cosine(noise, -noise) + 1) < 1e-9
+    one, two = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[1.0, 1.0]]]])
+    assert abs(cosine(one, two) - 0.5**0.5) < 1e-9

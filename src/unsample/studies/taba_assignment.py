@@ -34,8 +34,14 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
             about = {"model": model, "unit": f"split-{k}", "steps": steps, "times": times[steps], "space": space}
             for asked_of, among in WAYS:
                 row = about | {"way": f"{asked_of} to {among}", "accuracy": assigned(some[asked_of], some[among])}
-                row |= {"n": len(split), "chance": 1 / len(split)}
+                row |= {"n": len(split), "chance": 1 / len(split)} | {"cosine": cosine(some[asked_of], some[among])}
                 yield row | (attractor(some[asked_of], some[among]) if among == "sample" else {})
+
+
+def cosine(asked: Tensor, among: Tensor) -> float:
+    """How alike a picture's own two are: the mean cosine of the angle between them, seen from 0."""
+    x, y = asked.double().flatten(1), among.double().flatten(1)
+    return float(((x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))).mean())
 
 
 def attractor(asked: Tensor, among: Tensor) -> Row:
@@ -101,6 +107,7 @@ STUDY = Study(
         " more: its accuracies are lower for that alone.",
         "Where noises or latents are asked for the nearest picture, `attractor` is the share that the most frequent"
         " answer draws; `variance_rank` and `norm_rank` say whether it is the plainest picture, and the nearest to 0.",
+        "`cosine` is how alike a picture's own two are: a latent that holds the picture is like it, and finds it.",
         "Steps are those asked for, half of them and a tenth; the small networks are asked for twice as many pictures.",
     ),
 )
