@@ -33,6 +33,7 @@ models-eval: setup
 
 mini: setup
 	$(BIN)/python -m training.mini --threads 1
+	$(BIN)/python -m training.mini --evaluate
 
 tables: setup
 	set -e; for t in recovery mixture reconstruction editing whiteness flow_recovery flow_reconstruction flow_editing; do \

@@ -4,11 +4,14 @@ Three seeds of {linear, cosine} noise x {epsilon, v} prediction. What inversion 
 is, and one network says little of networks: a claim is held against all of these.
 
 Two worlds, drawn from seeds. *ink*: one or two white shapes on black with hard edges; every pixel is -1 or 1, so the
-best denoiser jumps from one to the other and is as sharp as they get. *grey*: one soft grey shape on a grey ground.
+best denoiser jumps from one to the other and is as sharp as they get. *grey*: one grey shape
+with soft edges on a ground of one grey (a ground of any grey they had not learnt to make after 2,000 updates).
 
 The cosine schedule (arXiv:2102.09672) ends at alpha = 5e-5, where an error of .01 in eps is one of 200 in the picture.
 Its betas are cut at .1 here instead of .999: alpha ends at .011, near the linear schedule's .006.
 
+    python -m training.mini             train what is not there (resumes)
+    python -m training.mini --evaluate  look at those that are there, and write training/mini/README.md
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from torch import Tensor
 
+import unsample
 from training.run import Run, arguments
+from unsample.media.files import atomic_write
+from unsample.models.base import Condition
 
 FOLDER = Path(__file__).parent / "mini"
 SIZE, BATCH, STEPS = 16, 40, 2000
@@ -32,6 +38,21 @@ WORLDS = ("ink", "ink", "grey")  # of each seed
 NAMES = tuple(f"{world}-{s}-{p}-{k}" for k, world in enumerate(WORLDS) for p in PREDICTIONS for s in SCHEDULES)
 APART = 10**8  # training seeds of one network's pictures from the next; held-out pictures start at 10^9
 HELD_OUT = 10**9
+GROUND = -0.5  # of the grey world
+CARD = """# The small networks
+
+{about}
+
+Each has {parameters:,} parameters and {steps:,} updates of {batch} pictures, none seen twice, and is kept in half
+precision. Names: world, schedule, prediction, seed. They are no part of the wheel:
+`unsample.load("mini-ink-linear-epsilon-0")` finds them in the source tree or in `$UNSAMPLE_MINI`.
+
+By `python -m training.mini --evaluate`, 32 pictures of each at 50 steps, with leading and with trailing spacing.
+Eigenvalue: of c d eps / dx at the true x1 of the first inversion step, the one of largest size, over 16 pictures; where
+it is beyond 1 the truth repels the plain fixed point. Ink: the share of pixels within .1 of black or white, as pictures
+are shown, in [0, 1]; of the grey world nothing is asked there. Mean: of pixels in [-1, 1].
+
+"""
 
 
 def distances(shape: np.ndarray, size: np.ndarray, angle: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -63,10 +84,8 @@ def draw(world: str, seeds: Sequence[int]) -> np.ndarray:
         two = (numbers[:, 10] < 0.5)[:, None, None]
         inside = np.where(two, np.minimum(*found), found[0]) < 0
         return (2.0 * inside - 1)[:, None].astype(np.float32)
-    ground, grey = (1.4 * numbers[:, k, None, None] - 0.7 for k in (11, 12))
-    grey = np.where(abs(grey - ground) < 0.4, ground - 0.7 * np.sign(ground), grey)
     share = np.clip(0.5 - found[0] / 3, 0, 1)
-    return (ground + (grey - ground) * share)[:, None].astype(np.float32)
+    return (GROUND + (0.3 + 1.1 * numbers[:, 11, None, None]) * share)[:, None].astype(np.float32)
 
 
 def build() -> UNet2DModel:
@@ -133,8 +152,64 @@ def train(name: str, steps: int, minutes: float) -> bool:
     return True
 
 
+def eps_of(model: Any, grid: Any, x: Tensor, i: int) -> Tensor:
+    """eps (B, 1, 16, 16) at level i."""
+    out = model.network(x, grid.timesteps[i], Condition())
+    return out if grid.prediction_type == "epsilon" else grid.alpha[i] * out + grid.sigma[i] * x
+
+
+def dominant(model: Any, grid: Any, x1: Tensor) -> Tensor:
+    """The eigenvalue (B,) of largest size of c d eps / d x at x1, by the power method on finite differences.
+
+    c = sigma_1 - sigma_0 alpha_1 / alpha_0: a fixed-point iteration of the first inversion step multiplies a small
+    error by this matrix, so above 1 (in size) the truth repels it.
+    """
+    c = grid.sigma[1] - grid.sigma[0] * grid.alpha[1] / grid.alpha[0]
+    h = 0.01 * grid.sigma[1] * SIZE  # the length of a hundredth of the noise
+    v = torch.randn(x1.shape, generator=torch.Generator().manual_seed(0))
+    value = torch.zeros(len(x1))
+    for _ in range(40):
+        v = v / v.flatten(1).norm(dim=1)[:, None, None, None]
+        image = c * (eps_of(model, grid, x1 + h * v, 1) - eps_of(model, grid, x1 - h * v, 1)) / (2 * h)
+        value, v = (image * v).flatten(1).sum(1), image
+    return value
+
+
+@torch.no_grad()
+def looked_at(name: str, count: int = 32) -> str:
+    """A line of the card."""
+    model = unsample.load(FOLDER / name)
+    cells = []
+    for spacing in ("leading", "trailing"):
+        grid = model.grid(50, timestep_spacing=spacing)
+        x = torch.randn(count, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(HELD_OUT))
+        before = x
+        for i in range(50, 0, -1):
+            before, eps = x, eps_of(model, grid, x, i)
+            x = grid.alpha[i - 1] * (x - grid.sigma[i] * eps) / grid.alpha[i] + grid.sigma[i - 1] * eps
+        found = dominant(model, grid, before[:16]).sort().values
+        cells += [f"{grid.sigma[1]:.3f}", f"{found.median():.2f} ({found[0]:.2f} to {found[-1]:.2f})"]
+        cells += [f"{((x.abs() - 1).abs() <= 0.2).float().mean():.3f}", f"{x.mean():.2f}"]
+    own = torch.from_numpy(draw(name.split("-")[0], range(HELD_OUT, HELD_OUT + 2048)))
+    return f"| {name} | {' | '.join([*cells, f'{own.mean():.2f}'])} |"
+
+
+def evaluate() -> None:
+    """Write the card."""
+    names = [name for name in NAMES if (FOLDER / name / "model_index.json").exists()]
+    parameters = sum(part.numel() for part in build().parameters())
+    measures = ("sigma 1", "eigenvalue, median (range)", "ink", "mean")
+    heads = ["network", *(f"{each}, {s}" for s in ("leading", "trailing") for each in measures), "mean of the world"]
+    about = (__doc__ or "").split("\n\n    python")[0]
+    text = CARD.format(about=about, parameters=parameters, steps=STEPS, batch=BATCH)
+    text += "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *map(looked_at, names), ""])
+    atomic_write(FOLDER / "README.md", lambda temporary: temporary.write_text(text))
+
+
 def main() -> None:
-    options = arguments(__doc__ or "", steps=STEPS)
+    options = arguments(__doc__ or "", steps=STEPS, switches=["--evaluate"])
+    if options.evaluate:
+        return evaluate()
     for name in NAMES:
         if not (FOLDER / name / "model_index.json").exists() and not train(name, options.steps, options.minutes):
             return

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LEAST = 8  # pictures of a split
 COARSE = 4  # pixels of a block whose means are the coarse part
 EARLY, LATE = 0.1, 0.75  # of the training
+TIGHT = {"columnspacing": 1.0, "handlelength": 1.2, "handletextpad": 0.4}  # of a legend's one line
 SHOWN = 3  # pictures that are drawn
 MEASURED = ("angle_noise", "angle_sample", "angle_latent", "distance", "lag1", "ssim", "coarse", "fine")
 
@@ -204,7 +205,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         states = sorted({row["state"] for row in mine})
         places = [*range(len(states))]
         shown = (
-            ("degrees", ("angle_noise", "angle_sample", "angle_latent")),
+            ("angle at, in degrees", ("angle_noise", "angle_sample", "angle_latent")),
             ("RMS of latent - noise", ("distance",)),
             ("share of pictures", ("to_noise", "to_picture", "chance")),
             ("alike to the final samples", ("cka", "ssim", "coarse", "fine")),
@@ -214,13 +215,13 @@ def figure(rows: Sequence[Row]) -> Figure:
                 means = [mean([row for row in mine if row["state"] == state], name) for state in states]
                 values = [math.nan if value is None else value for value in means]
                 style = "--" if name == "chance" else ".-"
-                axis.plot(places, values, style, color=colour(k), label=name.replace("_", " "))
+                axis.plot(places, values, style, color=colour(k), label=name.removeprefix("angle_").replace("_", " "))
             axis.set_title(title, fontsize=9)
             axis.set_xticks(places, states, rotation=60, fontsize=7)
             axis.set_xlabel("steps of training", fontsize=8)
             axis.tick_params(axis="y", labelsize=8)
             axis.spines[["top", "right"]].set_visible(False)
-            axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.42), ncols=2, frameon=False)
+            axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.4), ncols=4, frameon=False, **TIGHT)
         above.suptitle(short(model), fontsize=10)
         _strip(below, [row for row in mine if row["kind"] == "picture"], states)
     return figure
