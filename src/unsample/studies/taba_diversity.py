@@ -53,7 +53,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     clip, told = load(Settings(clip=found.setup.clip_model)), [dict[str, Any]() for _ in found.items]
     texts = [clip.texts(prompts) for prompts in (targets, prompts_of(found) or [])]
     for origin, start in starts.items():
-        common = {"num_inference_steps": found.setup.steps, "progress": found.progress}
+        common: dict[str, Any] = {"num_inference_steps": found.setup.steps, "progress": found.progress}
         pictures = unsample.sample(found.model, targets, **start, **common).images.cpu()
         columns = compared(pictures, found.source)
         columns["clip_image"] = _cosines(clip.images(pictures), clip.images(found.source))
