@@ -36,7 +36,8 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     assert found.sampled is not None
     assert found.noise is not None
-    prompts, common = prompts_of(found), {"num_inference_steps": found.setup.steps, "progress": found.progress}
+    prompts = prompts_of(found)
+    common: dict[str, Any] = {"num_inference_steps": found.setup.steps, "progress": found.progress}
     seeds = [(item.seed or 0) + PARTNER for item in found.items]
     other = unsample.sample(found.model, prompts, generator=seeded(seeds), **common)
     inverted = unsample.invert(found.model, latents=other.latents, prompt=prompts, **common)
