@@ -47,7 +47,8 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         if (origin, place) == ("noise", 0.0):
             pictures = found.source
         else:
-            start = slerp(*(end.to(found.model.device) for end in ends[origin]), place)
+            one, two = (end.to(found.model.device) for end in ends[origin])
+            start = slerp(one, two, place)
             pictures = unsample.sample(found.model, prompts, noise=start, **common).images.cpu()
         features = extract(pictures, Settings(clip=found.setup.clip_model))
         for k, each in enumerate(told):
