@@ -70,6 +70,18 @@ def test_the_truth_is_what_the_network_said_and_the_source_is_one_step_behind() 
             assert torch.allclose(found["target"][j - 1], (predict(trajectory[j - 1], j).eps - said).abs(), atol=1e-8)
 
 
+def test_an_inversion_from_after_the_planted_error_is_the_truth_and_one_from_before_is_off_where_it_was() -> None:
+    where = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    where[..., :3] = 1
+    predict = Constant(4, where)
+    trajectory = sampled(predict, torch.randn(1, 3, 8, 8, dtype=torch.float64))
+    predict.at = {float(x.sum()): i for i, x in enumerate(trajectory)}
+    assert torch.allclose(study.inverted_from(predict, trajectory, 4), trajectory[-1], atol=1e-9)
+    off = (study.inverted_from(predict, trajectory, 0) - trajectory[-1]).abs()
+    a, s = GRID.alpha, GRID.sigma
+    assert torch.allclose(off, 0.5 * where * a[10] * (s[4] / a[4] - s[3] / a[3]), atol=1e-9)
+
+
 def test_sums_are_over_the_first_tenth_and_the_rest() -> None:
     error = [4.0] + [1.0] * 19
     areas = dict.fromkeys(("plain", "textured", "all"), error)

@@ -63,19 +63,33 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     with asking(found.model, found.setup.steps, prompts_of(found), len(found.items)) as predict:
         of, truth = errors(predict, trajectory.to(found.model.device))
         grid = predict.grid
+        begins = {"clean": 0, "after_first": first_steps(grid.num_steps)}
+        ends = {name: inverted_from(predict, trajectory.to(found.model.device), i) for name, i in begins.items()}
     plain = plain_of(found.source, trajectory.shape[2:])
     norm = truth.abs().flatten(2).mean(2).cpu()  # (N, B)
-    told = []
+    latent = {name: mean_by_area((end.cpu() - trajectory[-1]).abs(), plain) for name, end in ends.items()}
+    moves = _moves(grid)
+    told: list[dict[str, Any]] = []
     for k in range(len(found.items)):
         mean = {at: [mean_by_area(e[k : k + 1].cpu(), plain[k : k + 1])[0] for e in of[at]] for at in EPS_AT}
-        told.append(
-            {at: {a: [each[a] for each in mean[at]] for a in AREAS} for at in EPS_AT} | {"norm": norm[:, k].tolist()}
-        )
-    moves = [
-        grid.alpha[-1] * (t / b - s / a) if a * b else None
-        for a, s, b, t in zip(grid.alpha, grid.sigma, grid.alpha[1:], grid.sigma[1:], strict=False)
-    ]
-    return [each | {"moves": moves} for each in told]
+        steps = {at: {area: [each[area] for each in mean[at]] for area in AREAS} for at in EPS_AT}
+        told.append(steps | {"norm": norm[:, k].tolist(), "moves": moves, "latent": {n: latent[n][k] for n in latent}})
+    return told
+
+
+def _moves(grid: Grid) -> list[float | None]:
+    """What an error of eps of 1 in each step alone adds to the recovered noise; None where alpha is 0."""
+    ends = zip(grid.alpha, grid.sigma, grid.alpha[1:], grid.sigma[1:], strict=False)
+    return [grid.alpha[-1] * (t / b - s / a) if a * b else None for a, s, b, t in ends]
+
+
+def inverted_from(predict: Any, trajectory: Tensor, i: int) -> Tensor:
+    """What DDIM inversion makes of the true point i: (B, C, H, W) at the noisiest level."""
+    from unsample.numbers.solvers.ddim import ddim_invert_at_target
+    from unsample.numbers.walk import walk
+
+    grid = predict.grid
+    return walk(ddim_invert_at_target, predict, trajectory[i], grid, range(i, grid.num_steps + 1))[0]
 
 
 def first_steps(steps: int) -> int:
@@ -87,7 +101,8 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """The sums of each picture over the first 10 % of steps and over the rest; and of each step the mean over pictures.
 
     `error` is over the mean |eps| of its step; `moved` is what the errors alone would move the recovered noise by, if
-    no later prediction changed with them.
+    no later prediction changed with them. Rows of kind `latent` have the error of the noise that the whole inversion
+    recovers, and of one that begins at the true point after the first 10 %.
     """
     for cell in cells:
         probed, cut = cell["probed"], first_steps(cell["steps"])
@@ -100,6 +115,10 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
             for part, span in zip(PARTS, (slice(0, cut), slice(cut, None)), strict=True):
                 about = {"model": cell["model"], "unit": cell["item"], "kind": "sum", "eps_at": at, "area": area}
                 yield about | {"part": part, "error": sum(relative[span]), "moved": sum(moved[span])}
+        for begins, by in probed.get("latent", {}).items():
+            for area, error in by.items():
+                about = {"model": cell["model"], "unit": cell["item"], "kind": "latent", "eps_at": "target"}
+                yield about | {"area": area, "begins": begins, "error": error}
     yield from _steps(cells)
 
 
@@ -129,11 +148,23 @@ def figure(rows: Sequence[Row]) -> Figure:
                 steps, error = [r["step"] for r in some], [r["error"] for r in some]
                 axis.plot(steps, error, line, color=colour(k), label=f"{area}, {at}", linewidth=1.2)
         axis.set_yscale("log")
-        axis.set_title(short(model), fontsize=9)
+        axis.set_title(f"{short(model)}\n{_said(rows, model)}", fontsize=8)
         axis.set_xlabel("step of inversion", fontsize=8)
     axes[0].set_ylabel("error of eps / mean |eps|", fontsize=8)
     axes[0].legend(fontsize=6, frameon=False)
     return drawn
+
+
+def _said(rows: Sequence[Row], model: str) -> str:
+    """The error of the recovered noise from the clean end, and from after the first steps, by area."""
+
+    def mean(area: str, begins: str) -> str:
+        keys = (model, "latent", area, begins)
+        some = [r for r in rows if (r["model"], r["kind"], r["area"], r.get("begins")) == keys]
+        values = [r["error"] for r in some if r["error"] is not None]
+        return f"{sum(values) / len(values):.2f}" if values else "none"
+
+    return ", ".join(f"{a} {mean(a, 'clean')} to {mean(a, 'after_first')}" for a in AREAS[:2])
 
 
 STUDY = Study(
@@ -147,7 +178,8 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=probe,
-    probe_passes=lambda asked: asked.steps + 1,
+    steps=40,
+    probe_passes=lambda asked: 3 * asked.steps + 1 - first_steps(asked.steps),
     published="unsample study taba_step_error --model facebook/DiT-XL-2-256 --num-samples 4000 --steps 50",
     about=(
         "Each step of inversion starts from the true point of the sampling run, so that only its own error is seen.",
@@ -157,5 +189,7 @@ STUDY = Study(
         "source is the paper's for ADM.",
         "The column moved weights each step's error by what it alone would do to the recovered noise: the published "
         "measure counts an error of eps alike in a step that moves the noise little and in one that moves it much.",
+        "What the first steps do to the result is measured too: the error of the recovered noise, by area, of all of "
+        "inversion, and of one that begins at the true point after the first 10 % (in the panels' titles: from, to).",
     ),
 )
