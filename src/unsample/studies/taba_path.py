@@ -30,7 +30,9 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     assert found.sampled is not None
     assert found.sampled.trajectory is not None
     every = toward(found.sampled.trajectory, noise, latent, SHARES)
-    return [{"distances": every[:, n].tolist()} for n in range(len(found.items))]
+    assert found.inversion is not None
+    alphas = [*found.inversion.meta.grid.alpha][::-1]
+    return [{"distances": every[:, n].tolist(), "alphas": alphas} for n in range(len(found.items))]
 
 
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
@@ -41,9 +43,11 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
         tables = [cell["probed"]["distances"] for cell in some]
         for cell, table in zip(some, tables, strict=True):
             one = {"model": model, "unit": cell["item"]}
-            yield one | {"kind": "turn", "turn": turn([at[0] for at in table], [at[-1] for at in table])}
-            for which, place in (("noise", 0), ("latent", -1)):
-                yield one | {"kind": "end", "which": which, "distance": table[-1][place]}
+            place = turn([at[0] for at in table], [at[-1] for at in table])
+            alpha = cell["probed"]["alphas"][round(place * (len(table) - 1))]
+            yield one | {"kind": "turn", "turn": place, "alpha": alpha}
+            for which, end in (("noise", 0), ("latent", -1)):
+                yield one | {"kind": "end", "which": which, "distance": table[-1][end]}
         last = len(tables[0]) - 1
         for step in range(last + 1):
             means = [sum(table[step][k] for table in tables) / len(tables) for k in range(len(SHARES))]
@@ -53,6 +57,8 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """The mean distances as the paper shows them, dark is near; the white line is the nearest point."""
+    from statistics import median
+
     from unsample.studies.plotting import models_of, panels, short
 
     models = models_of(rows)
@@ -63,9 +69,9 @@ def figure(rows: Sequence[Row]) -> Figure:
         image = [[row[name] for row in steps] for name in COLUMNS]
         axis.imshow(image, origin="lower", extent=(0, 1, 0, 1), aspect="auto", cmap="viridis")
         axis.plot([row["along"] for row in steps], [row["nearest"] for row in steps], color="white", linewidth=1.2)
-        turns = sorted(row["turn"] for row in mine if row["kind"] == "turn")
-        axis.axvline(turns[len(turns) // 2], color="#D55E00", linestyle="--", linewidth=1.2)
-        axis.set_title(f"{short(model)}: turns at {turns[len(turns) // 2]:.2f}", fontsize=9)
+        turns = median(row["turn"] for row in mine if row["kind"] == "turn")
+        axis.axvline(turns, color="#D55E00", linestyle="--", linewidth=1.2)
+        axis.set_title(f"{short(model)}: turns at {turns:.2f}", fontsize=9)
         axis.set_xlabel("share of the trajectory", fontsize=8)
     for axis in axes[::4]:
         axis.set_ylabel("from noise (0) to latent (1)", fontsize=8)
@@ -88,6 +94,8 @@ STUDY = Study(
         "A trajectory turns where from then on its points are nearer to the latent than to the noise: 0 is its first"
         " point, 1 its last, or never. The white line in the figure is the point between noise and latent that is"
         " nearest on average, the dashed one the median of the turns.",
+        "Beyond the paper: `alpha` is how much of the picture a point of the turn's level holds, from 0 to 1. Schedules"
+        " of noise reach the same alpha at different shares of their steps.",
         "The small networks are asked for twice as many pictures.",
     ),
 )
