@@ -84,7 +84,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(places, METHODS)
-    axes[0].legend(fontsize=7, frameon=False)
+    axes[-1].legend(fontsize=7, frameon=False, loc="upper right")
     return whole
 
 

@@ -6,7 +6,7 @@ have one, which the metrics of the benchmark hold it against. Both stand in ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import Cells, Row, value
@@ -76,7 +76,7 @@ def edit_row(cell: Mapping[str, Any], about: Mapping[str, Any]) -> Row:
     }
 
 
-def picture_rows(cells: Cells, label: Any) -> list[Row]:
+def picture_rows(cells: Cells, label: Callable[[Mapping[str, Any]], str]) -> list[Row]:
     """The first pictures of the first model, as rows of kind "picture"; `label(cell)` names a column of the strip."""
     if not cells:
         return []
