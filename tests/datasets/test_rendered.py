@@ -170,3 +170,21 @@ def test_a_data_set_is_a_list_that_can_be_sent_to_another_process(spec: str) -> 
     assert dataset.ids[1:] == list(dataset.ids)[1:]
     with pytest.raises(IndexError):
         dataset[3]
+
+
+def test_a_ground_is_plain_and_of_its_colour_and_leaves_the_object_as_it_is() -> None:
+    own, white = open_dataset("scenes:60,edit=shape"), open_dataset("scenes:60,edit=shape,ground=white")
+    assert white.ids[3] == "report-white-3"
+    assert white.spec == "scenes:60,split=report,edit=shape,ground=white"
+    recoloured = 0
+    for k in range(60):
+        before, after = own[k].scene, white[k].scene
+        assert (after.background, after.background_texture) == ("white", "plain")
+        kept = before.replace(background="white", background_texture="plain", colour=after.colour)
+        assert kept == after
+        assert after.colour != "white"
+        recoloured += before.colour == "white"
+        assert (before.colour == after.colour) == (before.colour != "white")
+        outside = white[k].mask == 0
+        assert (white[k].image.mean(0, keepdim=True)[outside] > 0.7).float().mean() > 0.5
+    assert recoloured  # the case was met

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unsample.datasets.scenes import ATTRIBUTES, Scene
+from unsample.datasets.scenes import ATTRIBUTES, COLOURS, Scene, held_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,18 @@ def changed(scene: Scene, index: int, kinds: Sequence[str] = CHANGED) -> tuple[s
     name = kinds[index % len(kinds)]
     taken = {getattr(scene, name), *((scene.colour, scene.background) if name in ("colour", "background") else ())}
     return name, scene.replace(**{name: random.Random(index).choice([v for v in ATTRIBUTES[name] if v not in taken])})
+
+
+def on_ground(scene: Scene, ground: str) -> Scene:
+    """The same scene on a plain background of a colour; an object of that colour takes the one that it stood on.
+
+    Args:
+        scene: jitter, light and all else stay.
+        ground: a colour.
+    """
+    colours = [c for c in (scene.colour, scene.background, *COLOURS) if c != ground and not held_out(scene.shape, c)]
+    colour = scene.colour if scene.colour != ground else colours[0]
+    return scene.replace(background=ground, background_texture="plain", colour=colour)
 
 
 def edited_region(source: Tensor, truth: Tensor) -> Tensor:

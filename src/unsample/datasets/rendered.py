@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import overload
 
-from unsample.datasets.edits import CHANGED, KINDS, changed, edited_region
+from unsample.datasets.edits import CHANGED, KINDS, changed, edited_region, on_ground
 from unsample.datasets.item import Item
-from unsample.datasets.scenes import SEED_RANGES, SHAPES, Scene, Scenes, draw_scene, grainy, render
+from unsample.datasets.scenes import COLOURS, SEED_RANGES, SHAPES, Scene, Scenes, draw_scene, grainy, render
 from unsample.datasets.spec import Spec
 from unsample.errors import BadOption
 
@@ -47,13 +47,14 @@ class RenderedScenes:
     spec: str
     scenes: Scenes
     kinds: Sequence[str] = CHANGED
+    ground: str = ""  # the colour of every background, plain; none: each scene's own
     broken: Sequence[tuple[str, str]] = ()
 
     @property
     def ids(self) -> Sequence[str]:
-        """`report-7`, or `report-ood-7`."""
-        prefix = f"{self.scenes.split}-ood" if self.scenes.ood else self.scenes.split
-        return Numbered(prefix, self.scenes.start, self.scenes.count)
+        """`report-7`, or `report-ood-7`, `report-white-7`, `report-ood-white-7`."""
+        parts = [self.scenes.split, "ood" if self.scenes.ood else "", self.ground]
+        return Numbered("-".join(filter(None, parts)), self.scenes.start, self.scenes.count)
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -62,6 +63,7 @@ class RenderedScenes:
         id = self.ids[k]
         k %= len(self)
         scenes, scene = self.scenes, self.scenes.scene(k)
+        scene = on_ground(scene, self.ground) if self.ground else scene
         name, target = changed(scene, scenes.start + k, self.kinds)
         clean, truth = render([scene, target], scenes.size).images
         mask = edited_region(clean, truth)
@@ -136,10 +138,11 @@ def open_scenes(spec: Spec, size: int) -> RenderedScenes:
     split, start, count = _run(spec)
     grain, ood = spec.number("grain", 0.0), "ood" in spec.options
     kinds = spec.several("edit", CHANGED, KINDS)
+    ground = spec.choice("ground", "", COLOURS) if "ground" in spec.options else ""
     kept: dict[str, object] = ({"start": start} if start else {}) | ({"grain": grain} if grain else {})
     kept |= {} if kinds == CHANGED else {"edit": "+".join(kinds)}
     written = spec.written(count, leave=("limit", *({"start", "grain", "edit"} - set(kept))), split=split, **kept)
-    return RenderedScenes(written, Scenes(split, count, size=size, start=start, grain=grain, ood=ood), kinds)
+    return RenderedScenes(written, Scenes(split, count, size=size, start=start, grain=grain, ood=ood), kinds, ground)
 
 
 def open_generated(spec: Spec, size: int) -> Generated:

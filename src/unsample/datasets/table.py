@@ -27,6 +27,7 @@ DATASETS: dict[str, DatasetFacts] = {
             **SPLIT,
             **START,
             "edit": "colour, shape, background (these in turn by default), texture, size or place; several joined by +",
+            "ground": "a colour: every scene on a plain background of it, white for example",
             "grain": "255ths of sensor noise",
             "ood": "scenes that no model trained on",
             **LIMIT,
