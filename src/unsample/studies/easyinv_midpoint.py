@@ -124,12 +124,13 @@ STUDY = Study(
     shows="Figure 2",
     models=(SD,),
     num_samples=8,
+    steps=25,
     plans=plans,
     rows=rows,
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: 3 * asked.steps + fewer(asked, 0.4),
-    published="unsample study easyinv_midpoint --model CompVis/stable-diffusion-v1-4",
+    published="unsample study easyinv_midpoint --model CompVis/stable-diffusion-v1-4 --steps 50",
     about=(
         ABOUT_FIXED_POINT,
         "`cosine` is that of the latent half way with the latent of the picture; half way up (inverting) and half way "

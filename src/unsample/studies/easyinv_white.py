@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies._easyinv import ABOUT_FIXED_POINT, EASYINV, PAN, at, fewer, means, named
+from unsample.studies._easyinv import EASYINV, means
 from unsample.studies.base import EASYINV as PAPER
 from unsample.studies.base import SD, Asked, Cells, Row, Study, value
 
@@ -39,10 +39,9 @@ def blackened(source: Tensor, images: Tensor) -> list[dict[str, float]]:
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """The same scenes on their own grounds and on plain white ones."""
-    methods = ["ddim", "renoise", at(PAN, fewer(asked, 0.4)), EASYINV]
     return [
         asked.plan(
-            methods=methods,
+            methods=["ddim", "renoise", EASYINV],
             datasets={"record": spec, "recovered": spec},
             metrics=["psnr", "ssim", "noise_std"],
             guidance=list(GUIDANCE),
@@ -64,7 +63,7 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """A row a scene, ground, guidance and method; the unit is the scene, whatever its ground."""
     for cell in cells:
         row = {"model": cell["model"], "unit": cell["item"].replace("-white-", "-"), "ground": GROUNDS[cell["plan"]]}
-        row |= {"w": cell["guidance"], "method": named(cell["method"]), "T": cell["steps"], "status": cell["status"]}
+        row |= {"w": cell["guidance"], "method": cell["method"], "T": cell["steps"], "status": cell["status"]}
         row |= {name: value(cell, f"record.{name}") for name in ("psnr", "ssim")}
         row["noise_std"] = value(cell, "recovered.noise_std")
         yield row | dict(cell["probed"])
@@ -90,7 +89,6 @@ STUDY = Study(
     probe=probe,
     published="unsample study easyinv_white --model CompVis/stable-diffusion-v1-4 --steps 50",
     about=(
-        ABOUT_FIXED_POINT,
         "Each scene is inverted on its own ground and, the same object, on a plain white one (the data set "
         "`scenes:N,ground=white`), so that what white costs is a paired difference.",
         "unsample's ReNoise does not take steps of its regulariser that raise the loss they descend; the authors' code "
