@@ -67,7 +67,7 @@ def means(
                 low, middle, high = interval(found)
                 y = n + 0.2 * (k - (len(kinds) - 1) / 2)
                 axis.plot([low, high], [y, y], color=colour(k), linewidth=1.5)
-                axis.plot([middle], [y], "o", color=colour(k), markersize=4.5, label=kind if n == 0 else None)
+                axis.plot([middle], [y], "o", color=colour(k), markersize=4.5, label=kind)
         axis.set_yticks(range(len(groups)), groups)
         axis.set_ylim(len(groups) - 0.5, -0.5)
         axis.set_title(short(place), fontsize=9)

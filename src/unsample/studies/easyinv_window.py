@@ -73,13 +73,15 @@ def figure(rows: Sequence[Row]) -> Figure:
                 low, middle, high = interval(gains)
                 x, label = n + 0.15 * (k - 1), f"eta {eta:g}" + (", before" if variant == "before" else "")
                 axis.plot([x, x], [low, high], color=colour(k), linewidth=1.5)
-                axis.plot([x], [middle], "o", color=colour(k), markersize=4.5, label=label if n == 0 else None)
+                axis.plot([x], [middle], "o", color=colour(k), markersize=4.5, label=label)
         axis.axhline(0, color="gray", linewidth=1, linestyle="--")
         axis.set_xticks(range(len(WINDOWS)), [f"{a:g}-{b:g}" for a, b in WINDOWS])
         axis.set_title(f"{short(model)}, w {w:g}", fontsize=9)
         axis.set_xlabel("window, of the steps", fontsize=8)
         axis.set_ylabel("PSNR less DDIM's, dB", fontsize=8)
-        axis.legend(fontsize=7, frameon=False)
+        handles, labels = axis.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        axis.legend(once.values(), once.keys(), fontsize=7, frameon=False)
     return figure
 
 

@@ -119,7 +119,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axis.set_title(short(model), fontsize=9)
         axis.set_xlabel("SSIM", fontsize=8)
         axis.set_ylabel("PSNR, dB", fontsize=8)
-        axis.legend(fontsize=7, frameon=False, loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7, frameon=False)
     return figure
 
 
