@@ -17,6 +17,7 @@ SNIPPETS = {
     "the steps": "import unsample.numbers.solvers.ddim, unsample.numbers.solvers.fixed_point",
     "the verbs, unused": "from unsample import invert, load",
     "a model's place": "from unsample.models.loading import find_model; find_model('scenes-sd')",
+    "the studies": "from unsample.studies import NAMES, get_study; [get_study(name).question for name in NAMES]",
     "what is known of a model": "from unsample.preflight.known import known_model; known_model('scenes-sd')",
 }
 

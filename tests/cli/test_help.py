@@ -46,6 +46,10 @@ OPTIONS = {
         "--edit-guidance-scale",
     ),
     "report": ("--raw-csv", "--output", "-o"),
+    "study": (
+        *("--model", "-m", "--device", "--num-samples", "--steps", "--seed", "--quick", "--only", "--workers"),
+        *("--threads", "--engine", "--ray-address", "--docs", "--output", "-o"),
+    ),
     "measure": (
         *("--metrics", "--truth", "--mask", "--prompt", "--target-prompt", "--prompts", "--dataset"),
         "--clip-model",

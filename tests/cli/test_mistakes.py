@@ -37,6 +37,10 @@ EDITED = "edit good.png -m scenes-mixture --target-prompt x --editor"
 LONG = "x" * 300  # over the 255 bytes that a file system takes
 # name: (arguments, exit code, words that the message must hold)
 MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "study samples": ("study zeng_table1 --num-samples 0", 2, ("--num-samples", "at least 1")),
+    "study name": ("study zeng_tabel1", 2, ("zeng_tabel1", "zeng_table1")),
+    "study model": ("study edit_guidance -m scenes-ddpm", 2, ("edit_guidance", "takes prompts", "scenes-ddpm")),
+    "study folder": ("study zeng_table1 -m scenes-mixture -o good.png", 4, ("good.png", "not a folder")),
     "steps 0": (f"{MIXTURE} --steps 0", 2, ("--steps", "at least 1", "0")),
     "steps -1": (f"{MIXTURE} --steps -1", 2, ("--steps", "-1")),
     "steps 1001": (f"{MIXTURE} --steps 1001", 2, ("--steps", "at most 1000", "1001")),

@@ -39,7 +39,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("given", [ALL, RECOVERED, EDITED], ids=["all", "recovered", "edited"])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("method", ["ddim", "fixed_point[num_iters=2,tol=0.0]", "edict", "null_text[num_inner_steps=2]", "zero"])
+@pytest.mark.parametrize(
+    "method", ["ddim", "fixed_point[num_iters=2,tol=0.0]", "edict", "null_text[num_inner_steps=2]", "zero"]
+)
 def test_the_calls_of_a_plan_are_those_that_its_run_makes(
     given: dict[str, Any], guidance: float, method: str, calls: list[int], tmp_path: Path
 ) -> None:

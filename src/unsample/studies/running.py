@@ -22,12 +22,11 @@ from unsample.models.minis import PREFIX
 from unsample.models.variants import parted
 from unsample.studies import get_study
 from unsample.studies.base import Asked, Row, Study
-from unsample.studies.claimed import claims_of
-from unsample.studies.verdicts import Verdict, judge
 
 if TYPE_CHECKING:
     from unsample.bench.plan import Plan
     from unsample.bench.run import How, Summary
+    from unsample.studies.verdicts import Verdict
 
 FILES = ("rows.csv", "rows.json", "verdicts.json", "study.json")
 BATCH, MINUTE = 16, 60.0  # pictures at once; seconds of work, above which processes are started
@@ -129,6 +128,8 @@ def run_study(
     """
     from unsample.bench.ledger import read_run
     from unsample.bench.run import run_plan, versions
+    from unsample.studies.claimed import claims_of
+    from unsample.studies.verdicts import judge
 
     study = get_study(name)
     cells: list[Mapping[str, Any]] = []
