@@ -9,7 +9,7 @@ from unsample.studies.base import Asked
 from unsample.studies.points import by_size, steps_of
 from unsample.studies.taba_assignment import attractor, cosine
 from unsample.studies.taba_correlation import top20
-from unsample.studies.taba_latents import axes_of, likeness, share, without
+from unsample.studies.taba_latents import Axes, likeness, share, without
 from unsample.studies.taba_variance import spread
 
 
@@ -65,11 +65,11 @@ def test_the_principal_axes_are_the_planted_ones() -> None:
     directions = torch.linalg.qr(drawn(4, 4, seed=2)).Q
     values = drawn(4, 32, 32) * torch.tensor([8.0, 4.0, 2.0, 0.1])[:, None, None]
     points = torch.einsum("kc,khw->chw", directions, values)
-    seen = axes_of(points)(points)
+    seen = Axes(points)(points)
     for k in range(3):
         assert abs(np.corrcoef(seen[k].flatten().numpy(), values[k].flatten().numpy())[0, 1]) > 0.99
     grey = drawn(1, 4, 4)
-    assert torch.equal(axes_of(grey)(grey), grey.expand(3, 4, 4))
+    assert torch.equal(Axes(grey)(grey), grey.expand(3, 4, 4))
 
 
 def test_the_attractor_is_the_plain_picture() -> None:

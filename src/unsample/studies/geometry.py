@@ -16,7 +16,8 @@ VERTICES = ("noise", "sample", "latent")
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """The L2 distance of each pair, (B,), in 64 bit."""
-    return (a.double() - b.double()).flatten(1).norm(dim=1)
+    found: Tensor = (a.double() - b.double()).flatten(1).norm(dim=1)
+    return found
 
 
 def angles(noise: Tensor, sample: Tensor, latent: Tensor) -> Tensor:

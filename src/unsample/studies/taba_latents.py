@@ -38,7 +38,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     size = {name: points.double().flatten(1).square().mean(1).sqrt() for name, points in every.items()}
     told = []
     for n in range(len(found.items)):
-        onto = axes_of(every["difference"][n])
+        onto = Axes(every["difference"][n])
         drawn = {"sample": png(found.source[n])}
         for name, points in every.items():
             seen = onto(points[n])
@@ -68,16 +68,17 @@ def without(latent: Tensor, noise: Tensor) -> Tensor:
 def likeness(points: Tensor, sample: Tensor) -> Tensor:
     """The absolute correlation of each picture's numbers with those of its sample: (B,)."""
     x, y = (each.double().flatten(1) - each.double().flatten(1).mean(1, keepdim=True) for each in (points, sample))
-    return ((x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))).abs()
+    found: Tensor = ((x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))).abs()
+    return found
 
 
-class axes_of:
+class Axes:
     """Of (C, h, w) to three colours: as they are, grey, or along the three principal axes of one picture's channels."""
 
     def __init__(self, points: Tensor) -> None:
         import torch
 
-        self.axes = None
+        self.axes: Tensor | None = None
         if len(points) not in (1, 3):
             flat = points.double().flatten(1)
             _, vectors = torch.linalg.eigh(torch.cov(flat))
