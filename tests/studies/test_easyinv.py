@@ -13,7 +13,7 @@ from unsample.metrics.subject import Subject
 from unsample.studies._easyinv import at, interval, picture, shown
 from unsample.studies.easyinv_midpoint import cosines, errors
 from unsample.studies.easyinv_oversmoothing import BANDS, band_powers
-from unsample.studies.easyinv_white import blackened
+from unsample.studies.easyinv_white import RATE, blackened, overshooting
 from unsample.studies.easyinv_wraparound import brought_to, unrelated_psnr, wrapped_psnr
 
 
@@ -101,6 +101,26 @@ def test_a_black_picture_is_found_and_a_dark_source_is_none() -> None:
     assert [each["black"] for each in found] == [1.0, 0.0, 0.0]
     assert [each["white_share"] for each in found] == [0.5, 1.0, 0.0]
     assert found[0]["brightness"] == pytest.approx(0.05 / 0.725, rel=1e-5)
+
+
+def test_steps_that_overshoot_are_counted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    other = torch.randn(1, 1, 16, 16, generator=generator).double()
+    own = torch.randn(1, 1, 16, 16, generator=generator).double()
+    own[..., :8] *= 0.003  # half of the patches are nearly constant
+    raised = 0
+    for row, column in ((4 * r, 4 * c) for r in range(4) for c in range(4)):
+        a, b = (e[0, 0, row : row + 4, column : column + 4].flatten() for e in (own, other))
+        a.requires_grad_()
+
+        def loss(a: torch.Tensor, b: torch.Tensor = b) -> torch.Tensor:
+            u, v = a.var() + 1e-6, b.var() + 1e-6
+            return ((v / u).log() + (a.var() + (a.mean() - b.mean()) ** 2) / v - 1).abs()
+
+        (slope,) = torch.autograd.grad(loss(a), a)
+        raised += int(loss(a - RATE * slope.clamp(-100, 100)) > loss(a))
+    assert overshooting(own, other) == [raised / 16]
+    assert 0 < raised < 16
 
 
 def test_steps_stand_in_a_methods_text_and_intervals_are_students() -> None:
