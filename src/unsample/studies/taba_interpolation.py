@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PLACES = (0.0, 0.25, 0.5)  # of the path; the other half mirrors it, as both ends are drawn alike
 ORIGINS = ("noise", "latent")
-SPLITS = 8
+COMPONENTS = 16  # principal ones of the reference's features, in which two sets are compared
 PARTNER = 10**7  # from a picture's seed to that of the other end
 
 
@@ -42,7 +42,9 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     other = unsample.sample(found.model, prompts, generator=seeded(seeds), **common)
     inverted = unsample.invert(found.model, latents=other.latents, prompt=prompts, **common)
     ends = {"noise": (found.sampled.noise, other.noise), "latent": (found.noise, inverted.noise)}
-    told: list[dict[str, Any]] = [{} for _ in found.items]
+    settings_of = Settings(clip=found.setup.clip_model)
+    known = extract(other.images.cpu(), settings_of)
+    told: list[dict[str, Any]] = [{"reference": packed(row)} for row in known]
     for origin, place in ((origin, place) for origin in ORIGINS for place in PLACES):
         if (origin, place) == ("noise", 0.0):
             pictures = found.source
@@ -50,7 +52,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
             one, two = (end.to(found.model.device) for end in ends[origin])
             start = slerp(one, two, place)
             pictures = unsample.sample(found.model, prompts, noise=start, **common).images.cpu()
-        features = extract(pictures, Settings(clip=found.setup.clip_model))
+        features = extract(pictures, settings_of)
         for k, each in enumerate(told):
             about = {"features": packed(features[k]), "sharpness": float(sharpness(pictures[k : k + 1]))}
             each[f"{origin} {place}"] = about
@@ -63,52 +65,63 @@ def sharpness(pictures: Tensor) -> Tensor:
     return (across.flatten(1).mean(1) + down.flatten(1).mean(1)) / 2
 
 
-def distances(features: Tensor, reference: Tensor) -> dict[str, float]:
-    """Of a set (n, D) from a reference (m, D): the Frechet distance, and `spread`, the total variance of the set."""
-    from unsample.metrics.distributions import frechet
-    from unsample.metrics.moments import Moments
+def frechet_values(features: Tensor, reference: Tensor) -> list[float]:
+    """The Frechet distance of a set (n, D) from a reference (m, D), as n values whose mean it is.
 
-    a, b = Moments(), Moments()
-    a.add(features)
-    b.add(reference)
-    assert a.mean is not None
-    assert b.mean is not None
-    covariance = a.covariance()
-    return {"fd": frechet(a.mean, covariance, b.mean, b.covariance()), "spread": float(covariance.trace())}
+    Over the reference's principal components, in units of its total variance there. The values are the jackknife's:
+    n times the distance less n - 1 times the one without a picture, so that their mean is without most of the bias
+    that small sets give the distance, and their deviation tells how sure it is.
+    """
+    import torch
+
+    centre = reference.double().mean(0)
+    axes = torch.linalg.svd(reference.double() - centre, full_matrices=False).Vh
+    axes = axes[: min(COMPONENTS, len(reference) - 1)]
+    x, y = ((each.double() - centre) @ axes.T for each in (features, reference))
+    unit = float(y.var(0).sum())
+    whole, n = _frechet(x, y) / unit, len(x)
+    without = [_frechet(torch.cat([x[:k], x[k + 1 :]]), y) / unit for k in range(n)]
+    return [n * whole - (n - 1) * each for each in without]
+
+
+def _frechet(x: Tensor, y: Tensor) -> float:
+    from unsample.metrics.distributions import frechet
+
+    return frechet(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
+
+
+def spreads(features: Tensor) -> list[float]:
+    """Squared distances (n) to the mean of a set (n, D); their mean is the total variance."""
+    apart = (features.double() - features.double().mean(0)).square().sum(1)
+    found: list[float] = (apart * len(apart) / (len(apart) - 1)).tolist()
+    return found
 
 
 def nearest(features: Tensor, reference: Tensor) -> list[float]:
     """The distance of each of a set (n, D) to its nearest in a reference (m, D)."""
     import torch
 
-    return torch.cdist(features.double(), reference.double()).min(1).values.tolist()
+    found: list[float] = torch.cdist(features.double(), reference.double()).min(1).values.tolist()
+    return found
 
 
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
-    """A row a split of pictures, and a row a picture, for each place of both paths.
-
-    What a split is held against are the pictures from noise (place 0) of all other splits.
-    """
+    """A row a picture, for each place of both paths, held against the second pictures of all pairs."""
     import torch
 
     for model in dict.fromkeys(cell["model"] for cell in cells):
         some = [cell for cell in cells if cell["model"] == model and cell["probed"]]
-        count = min(SPLITS, len(some) // 2)
-        if count < 2:
+        if len(some) < 3:
             continue
-        split_of = [k * count // len(some) for k in range(len(some))]
+        reference = torch.stack([unpacked(cell["probed"]["reference"]) for cell in some])
         for origin, place in ((origin, place) for origin in ORIGINS for place in PLACES):
-            about = {"model": model, "origin": origin, "place": place}
-            for split in range(count):
-                own = [cell for cell, s in zip(some, split_of, strict=True) if s == split]
-                others = [cell for cell, s in zip(some, split_of, strict=True) if s != split]
-                found = [cell["probed"][f"{origin} {place}"] for cell in own]
-                features = torch.stack([unpacked(each["features"]) for each in found])
-                reference = torch.stack([unpacked(cell["probed"]["noise 0.0"]["features"]) for cell in others])
-                yield about | {"unit": f"split-{split}", "kind": "set"} | distances(features, reference)
-                for cell, each, near in zip(own, found, nearest(features, reference), strict=True):
-                    more = {"unit": cell["item"], "kind": "picture", "nearest": near, "sharpness": each["sharpness"]}
-                    yield about | more
+            found = [cell["probed"][f"{origin} {place}"] for cell in some]
+            features = torch.stack([unpacked(each["features"]) for each in found])
+            columns = {"fd": frechet_values(features, reference), "spread": spreads(features)}
+            columns |= {"nearest": nearest(features, reference), "sharpness": [each["sharpness"] for each in found]}
+            for k, cell in enumerate(some):
+                about = {"model": model, "unit": cell["item"], "origin": origin, "place": place}
+                yield about | {name: column[k] for name, column in columns.items()}
 
 
 def figure(rows: Sequence[Row]) -> Figure:
@@ -125,7 +138,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             means = [sum(v) / len(v) for v in found]
             errors = [_error(v) for v in found]
             axis.errorbar(places, means, errors, fmt="o-", color=colour(k), label=f"from {origin}s", markersize=3)
-        axis.set_ylim(bottom=0)
+        axis.axhline(0, color="#999999", linewidth=0.6)
         axis.set_title(short(model), fontsize=9)
         axis.set_xlabel("place on the path", fontsize=8)
     axes[0].set_ylabel("Frechet distance", fontsize=8)
@@ -134,7 +147,7 @@ def figure(rows: Sequence[Row]) -> Figure:
 
 
 def _is(row: Row, model: str, origin: str, place: float) -> bool:
-    return row["kind"] == "set" and (row["model"], row["origin"], row["place"]) == (model, origin, place)
+    return (row["model"], row["origin"], row["place"]) == (model, origin, place)
 
 
 def _error(values: Sequence[float]) -> float:
@@ -161,10 +174,11 @@ STUDY = Study(
     about=(
         "A pair is two pictures of one prompt, where the model takes prompts. The path is the spherical interpolation "
         "of the paper's Eq. 6, one angle a picture.",
-        "The Frechet distance is taken over the bundled CLIP's features, from eight splits of the pictures to those "
-        "that the model itself makes from noise (of the other splits), where the paper has Inception features and the "
-        "training set. It is biased by the size of a split, which is the same everywhere: only compare within a model.",
-        "spread is the total variance of a split's features (in place of the paper's recall), nearest the distance of "
-        "a picture's features to their nearest neighbour in the same reference.",
+        "The Frechet distance is taken over the bundled CLIP's features, to as many pictures that the model itself "
+        "makes from noise (the second ones of the pairs), where the paper has Inception features and the training set: "
+        "in the reference's 16 principal components and in units of its total variance there, as the jackknife's "
+        "values, one a picture, whose mean is corrected for the small sets; so it may lie a little below 0.",
+        "spread is the squared distance of a picture's features to the mean of its set (in place of the paper's "
+        "recall), nearest the distance to the nearest of the reference.",
     ),
 )

@@ -30,14 +30,15 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
     """Pictures that the model made, inverted; and drawn scenes at five contrasts, of which it makes pictures."""
     given = {"datasets": {"recovered": asked.generated}, "metrics": ["e_latent"]}
     found = [asked.plan(**given, methods=["ddim"], probe="taba_plain", probe_settings={"of": "generated"})]
-    models = [model for model in asked.models if model.split("[")[0] in DRAWN]
-    if models:
-        few = Asked(
-            models=tuple(models), num_samples=_few(asked), steps=asked.steps, seed=asked.seed, quick=asked.quick
-        )
+    if models := _drawn(asked):
+        few = Asked(models=models, num_samples=_few(asked), steps=asked.steps, seed=asked.seed, quick=asked.quick)
         given = {"datasets": {"recovered": few.scenes}, "metrics": ["std"], "methods": ["random_noise"]}
         found.append(few.plan(**given, probe="taba_plain", probe_settings={"of": "redrawn"}))
     return found
+
+
+def _drawn(asked: Asked) -> tuple[str, ...]:
+    return tuple(model for model in asked.models if model.split("[")[0] in DRAWN)
 
 
 def _few(asked: Asked) -> int:
@@ -219,11 +220,12 @@ STUDY = Study(
     shows="Table 5",
     models=nature,
     num_samples=32,
+    steps=40,
     plans=plans,
     rows=rows,
     figure=figure,
     probe=probe,
-    probe_passes=lambda asked: len(CONTRASTS) * asked.steps,
+    probe_passes=lambda asked: 2 * asked.steps if _drawn(asked) else 0,  # to sigma .7 and back, of every second
     published="unsample study taba_plain --model google/ddpm-cifar10-32 --num-samples 10000 --steps 100",
     about=(
         "Areas by the paper's threshold on the finished picture, beside true ones where they are known: of "
