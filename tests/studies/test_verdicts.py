@@ -131,6 +131,14 @@ def test_within_holds_inside_of_both_limits_alone() -> None:
     assert found(claim("ratio", "within", 1.1), a, b).answer == HOLDS
     assert found(claim("ratio", "within", 1.1), a / 2, b).answer == FAILS
     assert found(claim("difference", "within", 0.2), rng.normal(3, 3, N), b).answer == FEW
+    wide = stats.zscore(rng.normal(0, 1, N), ddof=1)
+    assert (
+        found(claim("difference", "within", 0.2, against_value=0.0), wide + 0.3).answer == FEW
+    )  # just outside, and not clearly
+    assert found(claim("difference", "within", 0.2, against_value=0.0), wide + 0.9).answer == FAILS
+
+    with pytest.raises(ValueError, match="within is around no effect"):
+        claim("value", "within", 0.2)
 
 
 def test_too_few_units_say_nothing_and_units_without_a_pair_do_not_count() -> None:

@@ -50,6 +50,10 @@ class Claim(BaseModel):
             raise ValueError(f"claim {self.name}: {self.effect} needs against or against_value")
         if self.effect in ("value", "median") and pairs:
             raise ValueError(f"claim {self.name}: {self.effect} takes no against; least is the limit")
+        if self.effect in ("value", "median") and self.direction == "within":
+            raise ValueError(
+                f"claim {self.name}: within is around no effect; a {self.effect} has none, take difference"
+            )
         return self
 
     @property

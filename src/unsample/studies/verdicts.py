@@ -258,8 +258,6 @@ def _interval(
     width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
     near = [end for end in ends if math.isfinite(end)]
     p = max((_tail(stats, effect - end, error, n) for end in near), default=0.0)
-    if claim.direction == "within" and not ends[0] < effect < ends[1]:
-        p = min(_tail(stats, effect - end, error, n) for end in near)
     return back(effect - width), back(effect + width), p
 
 
