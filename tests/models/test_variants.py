@@ -43,6 +43,12 @@ def test_the_grid_is_the_other_one_and_the_weights_are_the_same() -> None:
     assert plain.grid(10).timesteps == own  # the bundled model itself is as it was
 
 
+def test_another_clean_end_of_a_ddpm_scheduler_is_that_of_its_ddim_grid() -> None:
+    plain, changed = unsample.load("scenes-ddpm"), unsample.load("scenes-ddpm[set_alpha_to_one=false]")
+    assert plain.grid(10).sigma[0] == 0 < changed.grid(10).sigma[0]
+    assert plain.grid(10).sigma[1:] == changed.grid(10).sigma[1:]
+
+
 def test_a_round_trip_and_a_saved_inversion_know_the_name(tmp_path) -> None:  # type: ignore[no-untyped-def]
     model = unsample.load(TRAILING)
     made = unsample.sample(model, "a red circle", num_inference_steps=6, generator=0)

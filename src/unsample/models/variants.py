@@ -11,6 +11,8 @@ import re
 from typing import Any
 
 from unsample.errors import BadOption, Incompatible, unknown_name
+from unsample.numbers import levels
+from unsample.numbers.grid import as_ddim
 
 SPACINGS = ("leading", "trailing", "linspace")
 VALUES: dict[str, dict[str, Any]] = {  # of a diffusers scheduler's config
@@ -42,6 +44,8 @@ def parted(name: str) -> tuple[str, dict[str, Any]]:
 def varied(model: Any, name: str, changes: dict[str, Any]) -> Any:
     """The loaded model with the changes in its scheduler; its id is the whole name.
 
+    A scheduler that is walked as DDIM's of the same config (DDPM) becomes that one where the change is DDIM's own.
+
     Raises:
         Incompatible: a scheduler without such a setting, or a pipeline that sets its own.
     """
@@ -50,6 +54,8 @@ def varied(model: Any, name: str, changes: dict[str, Any]) -> Any:
     scheduler = copy.deepcopy(model.scheduler)
     if model.family == "pipeline":
         raise Incompatible(f"{name}: this pipeline sets its scheduler itself; change it there")
+    if levels.name_of(scheduler) in levels.CONVERTED and any(key not in scheduler.config for key in changes):
+        scheduler = as_ddim(scheduler)
     if lacking := [key for key in changes if key not in getattr(scheduler, "config", {})]:
         kind = type(scheduler).__name__
         raise Incompatible(f"{name}: its {kind} has no {lacking[0]}; leave it out, or give a folder with another one")

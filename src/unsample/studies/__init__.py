@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "zeng_table1",
+    "zeng_histograms",
+    "zeng_selfinterpolation",
+    "zeng_first_step",
+    "zeng_direct_steps",
+    "zeng_cost",
     "taba_correlation",
     "taba_latents",
     "taba_triangle",

@@ -1,0 +1,243 @@
+"""Where the noise is lost: each step of DDIM inversion against the true trajectory, and what the first step does.
+
+The fixed point's first step is the map `x1 -> alpha1 (x0 - sigma0 eps(x1)) / alpha0 + sigma1 eps(x1)`. Its linear part
+at the true x1 is `c d eps / d x`, `c = sigma1 - alpha1 sigma0 / alpha0`: with a dominant eigenvalue above 1 in
+size the truth repels the iteration, which ends elsewhere, or nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from unsample.models.variants import SPACINGS, parted
+from unsample.studies.base import ZENG, Asked, Cells, Row, Study, nature, value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from unsample.experiment.findings import Findings
+    from unsample.models.guidance import Predict
+
+NAME = "zeng_first_step"
+ENDS = {"one": "true", "table": "false"}  # the clean end: alpha = 1, or the first row of the table
+STEPS = (10, 50, 200)  # beside the number asked for, where that is more
+PAPER = 50  # the paper's steps, on the spacing `leading` with the clean end at 1
+SHORT, LONG = 10, 30  # fixed-point iterations of the first step
+POWER = 12  # iterations, two predictions each
+LOST = 0.01  # of the noise's variance: more than this apart from the true x1 is another point
+
+
+def counts(asked: Asked) -> list[int]:
+    """The numbers of steps that are walked."""
+    return [*(steps for steps in STEPS if steps < asked.steps), asked.steps]
+
+
+def plans(asked: Asked) -> list[dict[str, Any]]:
+    """DDIM inversion on every grid; fewer grids and pictures where steps are many."""
+    bases = list(dict.fromkeys(parted(model)[0] for model in asked.models))
+    found = []
+    for steps in counts(asked):
+        ends = list(ENDS) if steps <= PAPER else ["one"]
+        spacings = SPACINGS if steps <= 200 else ("trailing",)
+        count = asked.num_samples if steps <= PAPER else max(1, asked.num_samples // 2)
+        models = [named(base, spacing, end) for base in bases for spacing in spacings for end in ends]
+        own = replace(asked, models=tuple(models), num_samples=count, steps=steps)
+        given = {"datasets": {"recovered": own.generated}, "metrics": ["e_latent"], "keep_trajectory": True}
+        found.append(own.plan(methods=["ddim"], probe=NAME, **given))
+    return found
+
+
+def named(base: str, spacing: str, end: str) -> str:
+    """A model on another grid."""
+    return f"{base}[timestep_spacing={spacing},set_alpha_to_one={ENDS[end]}]"
+
+
+# ---------------------------------------------------------------- at one batch
+
+
+def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """The error at chosen steps, and the first step alone."""
+    from unsample.numbers.solvers.fixed_point import fixed_point_invert
+    from unsample.studies.asking import asking, prompts_of
+
+    assert found.sampled is not None
+    assert found.inversion is not None
+    assert found.sampled.trajectory is not None
+    assert found.inversion.trajectory is not None
+    truth = found.sampled.trajectory.flip(0).to(found.model.device)
+    walked = found.inversion.trajectory.to(truth)
+    with asking(found.model, found.setup.steps, prompts_of(found), len(found.items)) as predict:
+        grid, first = predict.grid, truth[1]
+        factor = grid.sigma[1] - grid.alpha[1] * grid.sigma[0] / grid.alpha[0]
+        columns: dict[str, Any] = {"eigenvalue": dominant(lambda x: factor * predict(x, 1).eps, first, grid.sigma[1])}
+        for iterations in (SHORT, LONG):
+            x1, state = fixed_point_invert(iterations, None)(predict, truth[0], grid, 0, 1, {})
+            columns[f"fixed_{iterations}"] = off(x1, first, grid.sigma[1])
+            columns[f"residual_{iterations}"] = state["residual"]
+        columns["ddim"] = off(walked[1], first, grid.sigma[1])
+        chosen = looked_at(grid.num_steps)
+        local = [_local(predict, truth, i) for i in chosen]
+        error = [off(walked[i], truth[i], grid.sigma[i]) for i in chosen]
+    told: list[dict[str, Any]] = []
+    for k in range(len(found.items)):
+        about = {"sigma0": grid.sigma[0], "sigma1": grid.sigma[1], "factor": factor}
+        steps = [[i, grid.sigma[i], float(e[k]), float(x[k])] for i, e, x in zip(chosen, error, local, strict=True)]
+        told.append(about | {name: float(column[k]) for name, column in columns.items()} | {"steps": steps})
+    return told
+
+
+def _local(predict: Predict, truth: Tensor, i: int) -> Tensor:
+    """Mean square of eps(x_(i-1), t_i) - eps(x_i, t_i), both on the true trajectory: (B,)."""
+    difference = predict(truth[i - 1], i).eps - predict(truth[i], i).eps
+    return difference.flatten(1).square().mean(1)
+
+
+def off(x: Tensor, truth: Tensor, sigma: float) -> Tensor:
+    """Mean squared error over the variance of the noise at this level: (B,); 1 is what an estimate of no noise has."""
+    return (x - truth).flatten(1).square().mean(1) / sigma**2
+
+
+def dominant(linear: Callable[[Tensor], Tensor], at: Tensor, scale: float, iterations: int = POWER) -> Tensor:
+    """The eigenvalue of largest size of a map's derivative, picture by picture: (B,), by power iteration.
+
+    Derivatives are central differences of 2 % of `scale`; the size is the last growth, the sign that of v . J v.
+
+    Args:
+        linear: the map, (B, ...) to (B, ...).
+        at: where, (B, ...).
+        scale: the size of what is natural at `at`, such as the level's sigma.
+        iterations: of two evaluations.
+    """
+    import torch
+
+    generator, step = torch.Generator().manual_seed(0), 0.02 * scale
+    v = torch.randn(at.shape[1:], generator=generator).to(at).expand_as(at)
+    growth = sign = torch.zeros(len(at))
+    for _ in range(iterations):
+        v = v / _each(_rms(v), v)
+        moved = (linear(at + step * v) - linear(at - step * v)) / (2 * step)
+        growth, sign = _rms(moved), (v * moved).flatten(1).sum(1).sign()
+        v = moved + 1e-12 * v
+    return growth * sign
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.flatten(1).square().mean(1).sqrt()
+
+
+def _each(column: Tensor, x: Tensor) -> Tensor:
+    return column.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def looked_at(steps: int) -> list[int]:
+    """The steps that are looked at: the first three, the first tenth, the middle, the last, and some between."""
+    chosen = {1, 2, 3, tenth(steps), middle(steps), steps, *(k for k in (5, 10, 20, 50, 100, 200) if k < steps)}
+    return sorted(k for k in chosen if 1 <= k <= steps)
+
+
+def tenth(steps: int) -> int:
+    """The last of the first 10 %."""
+    return max(1, round(steps / 10))
+
+
+def middle(steps: int) -> int:
+    """The step in the middle."""
+    return (steps + 1) // 2
+
+
+# ---------------------------------------------------------------- of all
+
+
+def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
+    """A row a picture and grid (`kind` "grid"), and one a picture, grid and step looked at ("step")."""
+    own = max(steps for steps in counts(asked) if steps <= PAPER or steps == min(counts(asked)))
+    for cell in cells:
+        if not cell["probed"]:
+            continue
+        base, changes = parted(cell["model"])
+        steps, end = cell["steps"], "one" if changes["set_alpha_to_one"] else "table"
+        about = {"model": base, "unit": cell["item"], "steps": steps, "spacing": changes["timestep_spacing"]}
+        about |= {"end": end, "paper": (steps, about["spacing"], end) == (own, "leading", "one")}
+        about |= {"finest": steps == max(counts(asked)) and about["spacing"] == "trailing" and end == "one"}
+        probed = dict(cell["probed"])
+        looked = probed.pop("steps")
+        early = next(error for i, _, error, _ in looked if i == tenth(steps))
+        lost = probed[f"fixed_{LONG}"] > LOST
+        row = about | {"kind": "grid"} | probed | {"e_latent": value(cell, "recovered.e_latent")}
+        yield row | {"early": early / looked[-1][2], "agrees": float(lost == (abs(probed["eigenvalue"]) > 1))}
+        for i, sigma, error, local in looked:
+            where = "first" if i == 1 else "middle" if i == middle(steps) else "other"
+            yield about | {"kind": "step", "step": i, "where": where, "sigma": sigma, "error": error, "local": local}
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """A panel a model: the first step's eigenvalue against what the fixed point leaves; then errors along the walk."""
+    from unsample.studies.plotting import colour, models_of, panels, short
+
+    models = models_of(rows)
+    drawn, axes = panels(2 * len(models), columns=4, height=2.3)
+    for k, model in enumerate(models):
+        own = [row for row in rows if row["model"] == model]
+        left, right = axes[2 * k], axes[2 * k + 1]
+        grids = [row for row in own if row["kind"] == "grid"]
+        for s, spacing in enumerate(SPACINGS):
+            some = [row for row in grids if row["spacing"] == spacing]
+            x, y = [abs(r["eigenvalue"]) for r in some], [max(r[f"fixed_{LONG}"], 1e-12) for r in some]
+            left.scatter(x, y, s=14, color=colour(s), marker="osv"[s], label=spacing)
+        left.axvline(1, color="0.5", linewidth=0.8)
+        left.set_yscale("log")
+        left.set_xlabel("|eigenvalue| of the first step", fontsize=7)
+        left.set_ylabel("error of the fixed point", fontsize=7)
+        left.set_title(short(model), fontsize=9)
+        for s, steps in enumerate(dict.fromkeys(row["steps"] for row in grids)):
+            some = [r for r in own if r["kind"] == "step" and r["steps"] == steps and r["end"] == "one"]
+            some = [r for r in some if r["spacing"] == ("trailing" if steps > 200 else "leading")]
+            levels = sorted({r["sigma"] for r in some})
+            mean = [_mean([r["error"] for r in some if r["sigma"] == level]) for level in levels]
+            right.plot(levels, mean, "o-", markersize=3, linewidth=1, color=colour(s), label=f"T = {steps}")
+        right.set_xscale("log")
+        right.set_xlabel("sigma", fontsize=7)
+        right.set_ylabel("error of DDIM", fontsize=7)
+        right.set_title(f"{short(model)}: along the walk", fontsize=9)
+    for axis in axes[:2]:
+        axis.legend(fontsize=6)
+    return drawn
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _passes(asked: Asked) -> int:
+    """Network evaluations a picture: the first picture is on every grid."""
+    grids = [(steps, (len(ENDS) if steps <= PAPER else 1) * (3 if steps <= 200 else 1)) for steps in counts(asked)]
+    return sum(count * (2 * POWER + SHORT + LONG + 2 * len(looked_at(steps))) for steps, count in grids)
+
+
+STUDY = Study(
+    name=NAME,
+    question="At which step of inversion is the noise lost, and on which grids?",
+    paper=ZENG,
+    shows="Section 3.1.1 and the findings of 3.2.4",
+    models=nature,
+    num_samples=2,
+    steps=1000,
+    needs=("table",),
+    plans=plans,
+    rows=rows,
+    figure=figure,
+    probe=probe,
+    probe_passes=_passes,
+    published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 16",
+    about=(
+        "Every model is run on the spacings leading, trailing and linspace, with the clean end at alpha = 1 and at the "
+        "first row of its table; with 200 steps the end is 1, with more the spacing is trailing, on half the pictures.",
+        "Errors are mean squares over the variance of the noise at that level: 1 is what an estimate of no noise has.",
+        "eigenvalue is the dominant one of the fixed point's first step, linear at the true x1. Where its size is "
+        "above 1 the truth repels the iteration: no number of iterations finds it, and what the iteration ends at "
+        "can reproduce the picture all the same.",
+    ),
+)
