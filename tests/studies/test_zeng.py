@@ -51,9 +51,8 @@ def test_an_error_that_was_planted_in_the_first_step_is_located() -> None:
 
 def test_the_rows_of_a_walk_say_where_it_lost_the_noise() -> None:
     looked = [[i, 0.1 * i, 0.4, 0.5 if i == 1 else 0.01] for i in first.looked_at(10)]
-    probed = {"sigma0": 0.0, "sigma1": 0.1, "factor": 0.1, "eigenvalue": -1.3, "fixed_10": 0.5, "fixed_30": 0.5}
-    cell = {"model": first.named("scenes-mixture", "leading", "one"), "item": "a", "steps": 10}
-    cell |= {"probed": probed | {"steps": looked}, "values": {"recovered.e_latent": {"value": 0.4}}}
+    told = {"sigma1": 0.1, "eigenvalue": -1.3, "fixed_30": 0.5, "steps": 10, "spacing": "leading", "end": "one"}
+    cell = {"model": "scenes-mixture", "item": "a", "probed": {"grids": [told | {"looked": looked}]}}
     found = list(first.rows([cell], Asked(models=("scenes-mixture",), num_samples=1, steps=10)))
     grid, local = found[0], {row["where"]: row["local"] for row in found[1:]}
     assert (grid["early"], grid["agrees"], grid["model"]) == (1.0, 1.0, "scenes-mixture")
@@ -66,8 +65,11 @@ def test_the_steps_that_are_looked_at() -> None:
     assert first.looked_at(50) == [1, 2, 3, 5, 10, 20, 25, 50]
     asked = Asked(models=("scenes-sd",), num_samples=4, steps=1000)
     assert first.counts(asked) == [10, 50, 200, 1000]
-    sizes = [len(plan["models"]) for plan in first.plans(asked)]
-    assert sizes == [6, 6, 3, 1]
+    assert [len(some) for some in first.grids(asked)] == [12, 4]
+    assert [plan["datasets"]["recovered"] for plan in first.plans(asked)] == [
+        "generated:4,split=report",
+        "generated:2,split=report",
+    ]
 
 
 def test_a_picture_is_kept_as_it_is() -> None:

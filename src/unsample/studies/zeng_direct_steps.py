@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import ZENG, Asked, Cells, Row, Study, nature
-from unsample.studies.zeng import ITERS, RATE, UPDATES, bundled
+from unsample.studies.zeng import ITERS, RATE, bundled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "zeng_direct_steps"
 STEPS = (1, 2, 3, 10)
+UPDATES = 100  # of a bundled model's step
 SHOWN = ("ddim", "aidi", "direct")
 
 

@@ -7,12 +7,13 @@ size the truth repels the iteration, which ends elsewhere, or nowhere.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.variants import SPACINGS, parted
-from unsample.studies.base import ZENG, Asked, Cells, Row, Study, nature, value
+from unsample.studies.base import ZENG, Asked, Cells, Row, Study, nature
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from unsample.models.guidance import Predict
 
 NAME = "zeng_first_step"
-ENDS = {"one": "true", "table": "false"}  # the clean end: alpha = 1, or the first row of the table
+ENDS = {"one": {"set_alpha_to_one": True}, "table": {"set_alpha_to_one": False}}  # alpha = 1, or the table's first
 STEPS = (10, 50, 200)  # beside the number asked for, where that is more
 PAPER = 50  # the paper's steps, on the spacing `leading` with the clean end at 1
 SHORT, LONG = 10, 30  # fixed-point iterations of the first step
@@ -35,41 +36,57 @@ def counts(asked: Asked) -> list[int]:
     return [*(steps for steps in STEPS if steps < asked.steps), asked.steps]
 
 
+def grids(asked: Asked) -> list[list[tuple[int, str, str]]]:
+    """Steps, spacing and clean end of every grid: those of all pictures, and those of half of them."""
+    short = [(t, spacing, end) for t in counts(asked) if t <= PAPER for spacing in SPACINGS for end in ENDS]
+    middle = [(t, spacing, "one") for t in counts(asked) if PAPER < t <= STEPS[-1] for spacing in SPACINGS]
+    return [short, middle + [(t, "trailing", "one") for t in counts(asked) if t > STEPS[-1]]]
+
+
 def plans(asked: Asked) -> list[dict[str, Any]]:
-    """DDIM inversion on every grid; fewer grids and pictures where steps are many."""
-    bases = list(dict.fromkeys(parted(model)[0] for model in asked.models))
-    found = []
-    for steps in counts(asked):
-        ends = list(ENDS) if steps <= PAPER else ["one"]
-        spacings = SPACINGS if steps <= 200 else ("trailing",)
-        count = asked.num_samples if steps <= PAPER else max(1, asked.num_samples // 2)
-        models = [named(base, spacing, end) for base in bases for spacing in spacings for end in ends]
-        own = replace(asked, models=tuple(models), num_samples=count, steps=steps)
-        given = {"datasets": {"recovered": own.generated}, "metrics": ["e_latent"], "keep_trajectory": True}
-        found.append(own.plan(methods=["ddim"], probe=NAME, **given))
+    """Pictures of the model, whose noise is known; the probe walks every grid from and to it."""
+    models, found = tuple(dict.fromkeys(parted(model)[0] for model in asked.models)), []
+    steps = min(counts(asked))
+    for some, count in zip(grids(asked), (asked.num_samples, max(1, asked.num_samples // 2)), strict=True):
+        own = replace(asked, models=models, num_samples=count, steps=steps)
+        given = {"datasets": {"recovered": own.generated}, "metrics": ["e_latent"]}
+        if some:
+            settings = {"grids": [list(grid) for grid in some]}
+            found.append(own.plan(methods=["ddim"], probe=NAME, probe_settings=settings, **given))
     return found
-
-
-def named(base: str, spacing: str, end: str) -> str:
-    """A model on another grid."""
-    return f"{base}[timestep_spacing={spacing},set_alpha_to_one={ENDS[end]}]"
 
 
 # ---------------------------------------------------------------- at one batch
 
 
 def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """The error at chosen steps, and the first step alone."""
+    """On every grid: a picture sampled from the noise, its inversion by DDIM, and the first step alone."""
+    told: list[dict[str, Any]] = [{"grids": []} for _ in found.items]
+    for steps, spacing, end in settings["grids"]:
+        for row, grid in zip(told, _on(found, steps, {"timestep_spacing": spacing, **ENDS[end]}), strict=True):
+            row["grids"].append({"steps": steps, "spacing": spacing, "end": end} | grid)
+    return told
+
+
+def _on(found: Findings, steps: int, changes: dict[str, Any]) -> list[dict[str, Any]]:
+    """What one grid shows, picture by picture; the weights are those of the model of the batch."""
+    import unsample
+    from unsample.metrics.recovery import mse
+    from unsample.models.variants import varied
     from unsample.numbers.solvers.fixed_point import fixed_point_invert
     from unsample.studies.asking import asking, prompts_of
 
-    assert found.sampled is not None
-    assert found.inversion is not None
-    assert found.sampled.trajectory is not None
-    assert found.inversion.trajectory is not None
-    truth = found.sampled.trajectory.flip(0).to(found.model.device)
-    walked = found.inversion.trajectory.to(truth)
-    with asking(found.model, found.setup.steps, prompts_of(found), len(found.items)) as predict:
+    assert found.true_noise is not None
+    model = copy.copy(getattr(found.model, "bare", found.model))
+    model = varied(model, model.id, changes)
+    given: dict[str, Any] = {"num_inference_steps": steps, "keep_trajectory": True, "progress": False}
+    prompts = prompts_of(found)
+    made = unsample.sample(model, prompts, noise=found.true_noise, guidance_scale=1.0, **given)
+    inverted = unsample.invert(model, latents=made.latents, prompt=prompts, method="ddim", generator=0, **given)
+    assert made.trajectory is not None
+    assert inverted.trajectory is not None
+    truth, walked = made.trajectory.flip(0).to(model.device), inverted.trajectory.to(model.device)
+    with asking(model, steps, prompts, len(found.items)) as predict:
         grid, first = predict.grid, truth[1]
         factor = grid.sigma[1] - grid.alpha[1] * grid.sigma[0] / grid.alpha[0]
         columns: dict[str, Any] = {"eigenvalue": dominant(lambda x: factor * predict(x, 1).eps, first, grid.sigma[1])}
@@ -77,15 +94,15 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
             x1, state = fixed_point_invert(iterations, None)(predict, truth[0], grid, 0, 1, {})
             columns[f"fixed_{iterations}"] = off(x1, first, grid.sigma[1])
             columns[f"residual_{iterations}"] = state["residual"]
-        columns["ddim"] = off(walked[1], first, grid.sigma[1])
+        columns |= {"ddim": off(walked[1], first, grid.sigma[1]), "e_latent": mse(inverted.noise, made.noise)}
         chosen = looked_at(grid.num_steps)
         local = [_local(predict, truth, i) for i in chosen]
         error = [off(walked[i], truth[i], grid.sigma[i]) for i in chosen]
     told: list[dict[str, Any]] = []
     for k in range(len(found.items)):
         about = {"sigma0": grid.sigma[0], "sigma1": grid.sigma[1], "factor": factor}
-        steps = [[i, grid.sigma[i], float(e[k]), float(x[k])] for i, e, x in zip(chosen, error, local, strict=True)]
-        told.append(about | {name: float(column[k]) for name, column in columns.items()} | {"steps": steps})
+        at = [[i, grid.sigma[i], float(e[k]), float(x[k])] for i, e, x in zip(chosen, error, local, strict=True)]
+        told.append(about | {name: float(column[k]) for name, column in columns.items()} | {"looked": at})
     return told
 
 
@@ -154,23 +171,27 @@ def middle(steps: int) -> int:
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """A row a picture and grid (`kind` "grid"), and one a picture, grid and step looked at ("step")."""
     own = max(steps for steps in counts(asked) if steps <= PAPER or steps == min(counts(asked)))
+    paper, finest = (own, "leading", "one"), (max(counts(asked)), "trailing", "one")
     for cell in cells:
-        if not cell["probed"]:
-            continue
-        base, changes = parted(cell["model"])
-        steps, end = cell["steps"], "one" if changes["set_alpha_to_one"] else "table"
-        about = {"model": base, "unit": cell["item"], "steps": steps, "spacing": changes["timestep_spacing"]}
-        about |= {"end": end, "paper": (steps, about["spacing"], end) == (own, "leading", "one")}
-        about |= {"finest": steps == max(counts(asked)) and about["spacing"] == "trailing" and end == "one"}
-        probed = dict(cell["probed"])
-        looked = probed.pop("steps")
-        early = next(error for i, _, error, _ in looked if i == tenth(steps))
-        lost = probed[f"fixed_{LONG}"] > LOST
-        row = about | {"kind": "grid"} | probed | {"e_latent": value(cell, "recovered.e_latent")}
-        yield row | {"early": early / looked[-1][2], "agrees": float(lost == (abs(probed["eigenvalue"]) > 1))}
-        for i, sigma, error, local in looked:
-            where = "first" if i == 1 else "middle" if i == middle(steps) else "other"
-            yield about | {"kind": "step", "step": i, "where": where, "sigma": sigma, "error": error, "local": local}
+        for each in cell["probed"]["grids"] if cell["probed"] else ():
+            told = dict(each)
+            looked = told.pop("looked")
+            grid = (told.pop("steps"), told.pop("spacing"), told.pop("end"))
+            about = {"model": cell["model"], "unit": cell["item"], "steps": grid[0], "spacing": grid[1], "end": grid[2]}
+            about |= {"paper": grid == paper, "finest": grid == finest}
+            early = next(error for i, _, error, _ in looked if i == tenth(grid[0]))
+            agrees = (told[f"fixed_{LONG}"] > LOST) == (abs(told["eigenvalue"]) > 1)
+            yield about | {"kind": "grid"} | told | {"early": early / looked[-1][2], "agrees": float(agrees)}
+            for i, sigma, error, local in looked:
+                where = "first" if i == 1 else "middle" if i == middle(grid[0]) else "other"
+                yield about | {
+                    "kind": "step",
+                    "step": i,
+                    "where": where,
+                    "sigma": sigma,
+                    "error": error,
+                    "local": local,
+                }
 
 
 def figure(rows: Sequence[Row]) -> Figure:
@@ -212,9 +233,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _passes(asked: Asked) -> int:
-    """Network evaluations a picture: the first picture is on every grid."""
-    grids = [(steps, (len(ENDS) if steps <= PAPER else 1) * (3 if steps <= 200 else 1)) for steps in counts(asked)]
-    return sum(count * (2 * POWER + SHORT + LONG + 2 * len(looked_at(steps))) for steps, count in grids)
+    """Network evaluations of the first picture, which is on every grid."""
+    every = [steps for some in grids(asked) for steps, _, _ in some]
+    return sum(2 * steps + 2 * POWER + SHORT + LONG + 2 * len(looked_at(steps)) for steps in every)
 
 
 STUDY = Study(
