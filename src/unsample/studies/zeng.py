@@ -12,7 +12,7 @@ from unsample.models.minis import PREFIX
 from unsample.studies.base import MIXTURE, Asked
 
 ITERS = 10  # of the fixed point, and ReNoise's predictions
-UPDATES, RATE = 200, 1e-2  # of the hybrid on bundled models
+UPDATES, RATE = 200, 3e-3  # of the hybrid on bundled models
 FIXED = f"fixed_point[num_iters={ITERS}]"
 PLAIN = ("ddim", "pix2pix_zero", FIXED, f"renoise[num_renoise_steps={ITERS - 1}]")
 ORACLE = f"oracle[num_steps=1,base=fixed_point,base.num_iters={ITERS}]"

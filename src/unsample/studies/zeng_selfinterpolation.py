@@ -152,6 +152,8 @@ def figure(rows: Sequence[Row]) -> Figure:
                 cell.set_yticks([])
                 if pictures:
                     cell.imshow(array(pictures[column]), interpolation="nearest")
+                if k == 1:
+                    cell.set_title("noise" if column == 0 else f"{ALPHAS[2 * column - 2]:g}", fontsize=6)
             grid[k, 0].set_ylabel(method, fontsize=6, rotation=0, ha="right", va="center")
     return drawn
 
