@@ -89,7 +89,7 @@ def _on(found: Findings, steps: int, changes: dict[str, Any]) -> list[dict[str, 
     with asking(model, steps, prompts, len(found.items)) as predict:
         grid, first = predict.grid, truth[1]
         factor = grid.sigma[1] - grid.alpha[1] * grid.sigma[0] / grid.alpha[0]
-        columns: dict[str, Any] = {"eigenvalue": dominant(lambda x: factor * predict(x, 1).eps, first, grid.sigma[1])}
+        columns: dict[str, Any] = {"eigenvalue": dominant(carried(predict, 1, factor), first, grid.sigma[1])}
         for iterations in (SHORT, LONG):
             x1, state = fixed_point_invert(iterations, None)(predict, truth[0], grid, 0, 1, {})
             columns[f"fixed_{iterations}"] = off(x1, first, grid.sigma[1])
@@ -104,6 +104,11 @@ def _on(found: Findings, steps: int, changes: dict[str, Any]) -> list[dict[str, 
         at = [[i, grid.sigma[i], float(e[k]), float(x[k])] for i, e, x in zip(chosen, error, local, strict=True)]
         told.append(about | {name: float(column[k]) for name, column in columns.items()} | {"looked": at})
     return told
+
+
+def carried(predict: Predict, i: int, factor: float) -> Callable[[Tensor], Tensor]:
+    """What of the fixed point's map at level i depends on its input."""
+    return lambda x: factor * predict(x, i).eps
 
 
 def _local(predict: Predict, truth: Tensor, i: int) -> Tensor:
