@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from unsample.studies.verdicts import Verdict
 
 RUNNING = "Running"
-ALL = "all"
+ALL, CORES = "all", 2
 Engine = Literal["local", "ray"]
 
 
@@ -212,7 +212,7 @@ def listed(json: bool) -> int:
         return 0
     for paper in dict.fromkeys(row["paper"] for row in rows):
         of_paper = [row for row in rows if row["paper"] == paper]
-        lines = [(r["name"], r["shows"], _several(r["models"]), r["calls"], _minutes(r["minutes"])) for r in of_paper]
+        lines = [(r["name"], r["shows"], _several(r["models"]), r["calls"], _minutes(r)) for r in of_paper]
         talk.answer(f"{paper}\n")
         talk.answer(table([("study", "shows", "models", "calls a picture", "minutes"), *lines]))
         talk.answer("\n" + "\n".join(f"{row['name']}: {row['question']}" for row in of_paper) + "\n")
@@ -240,6 +240,7 @@ def _row(study: Study) -> dict[str, Any]:
         "network_calls": work.total,
         "calls": f"{most:,}" if most == least else f"{least:,}-{most:,}",
         "minutes": study.minutes,
+        "estimated_minutes": round(work.seconds / 60 / CORES, 2),
         "claims": [claim.name for claim in claims_of(study.name)],
         "published": study.published,
     }
@@ -254,8 +255,10 @@ def _several(models: Sequence[str]) -> str:
     return f"{said} and {small} small" if small else said
 
 
-def _minutes(minutes: float | None) -> str:
-    return "" if minutes is None else f"{minutes:.1f}"
+def _minutes(row: dict[str, Any]) -> str:
+    """As measured; else what the network calls alone come to."""
+    measured = row["minutes"]
+    return f"about {row['estimated_minutes']:.1f}" if measured is None else f"{measured:.1f}"
 
 
 # ---------------------------------------------------------------- one
