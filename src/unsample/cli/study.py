@@ -251,7 +251,8 @@ def _several(models: Sequence[str]) -> str:
 
     small = sum(model.startswith(PREFIX) for model in models)
     larger = [model for model in models if not model.startswith(PREFIX)]
-    said = ", ".join(larger) if len(larger) < 3 else f"{len(larger)} bundled"
+    named = ", ".join(larger)
+    said = named if len(named) <= 24 else f"{len(larger)} bundled"
     return f"{said} and {small} small" if small else said
 
 
