@@ -261,6 +261,7 @@ STUDY = Study(
     num_samples=32,
     steps=20,
     needs=("states",),
+    minutes=2.2,
     plans=plans,
     probe=probe,
     probe_passes=probe_passes,
