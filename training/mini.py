@@ -1,11 +1,11 @@
-"""Train the small networks of `training/mini`: unconditional, 16x16 pixels, one channel, about 0.37 M parameters.
+"""The small networks of `training/mini`: unconditional, 16x16 pixels, one channel, about 0.37 M parameters.
 
 Three seeds of {linear, cosine} noise x {epsilon, v} prediction. What inversion does depends on how sharp the denoiser
 is, and one network says little of networks: a claim is held against all of these.
 
 Two worlds, drawn from seeds. *ink*: one or two white shapes on black with hard edges; every pixel is -1 or 1, so the
-best denoiser jumps from one to the other and is as sharp as they get. *grey*: one grey shape
-with soft edges on a ground of one grey (a ground of any grey they had not learnt to make after 2,000 updates).
+best denoiser jumps from one to the other and is as sharp as they get. *grey*: one grey shape with soft edges on a
+ground of one grey (a ground of any grey they had not learnt to make after 2,000 updates).
 
 The cosine schedule (arXiv:2102.09672) ends at alpha = 5e-5, where an error of .01 in eps is one of 200 in the picture.
 Its betas are cut at .1 here instead of .999: alpha ends at .011, near the linear schedule's .006.
