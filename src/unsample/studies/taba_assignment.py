@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import TABA, Asked, Cells, Row, Study, nature
-from unsample.studies.geometry import assigned, nearest, splits
+from unsample.studies.geometry import nearest, splits
 from unsample.studies.points import by_size, gathered, inverted, steps_of, whole
 
 if TYPE_CHECKING:
@@ -26,16 +26,21 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
 
 
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
-    """A row a split, number of steps and way."""
+    """A row a split, number of steps and way; at the fewest and the most steps also a row a picture, right or wrong."""
     times = {steps: each for each, steps in steps_of(asked, TIMES).items()}
     for model, steps, space, ids, tensors in gathered(cells):
+        about = {"model": model, "steps": steps, "times": times[steps], "space": space}
         for k, split in enumerate(splits(len(ids), SPLIT)):
             some = {name: tensor[split] for name, tensor in tensors.items()}
-            about = {"model": model, "unit": f"split-{k}", "steps": steps, "times": times[steps], "space": space}
             for asked_of, among in WAYS:
-                row = about | {"way": f"{asked_of} to {among}", "accuracy": assigned(some[asked_of], some[among])}
-                row |= {"n": len(split), "chance": 1 / len(split)} | {"cosine": cosine(some[asked_of], some[among])}
-                yield row | (attractor(some[asked_of], some[among]) if among == "sample" else {})
+                one, two, way = some[asked_of], some[among], {"way": f"{asked_of} to {among}"}
+                right = [place == own for own, place in enumerate(nearest(one, two))]
+                row = about | {"unit": f"split-{k}", "kind": "split", "n": len(split), "chance": 1 / len(split)} | way
+                row |= {"accuracy": sum(right) / len(right), "cosine": cosine(one, two)}
+                yield row | (attractor(one, two) if among == "sample" else {})
+                if times[steps] in (TIMES[0], TIMES[-1]):
+                    for own, hit in zip(split, right, strict=True):
+                        yield about | {"unit": ids[own], "kind": "picture"} | way | {"accuracy": float(hit)}
 
 
 def cosine(asked: Tensor, among: Tensor) -> float:
@@ -66,7 +71,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     models = models_of(rows)
     figure, axes = panels(len(models), sharey=True)
     for axis, model in zip(axes, models, strict=True):
-        mine = [row for row in rows if row["model"] == model]
+        mine = [row for row in rows if row["model"] == model and row["kind"] == "split"]
         shown = sorted({row["steps"] for row in mine})
         for k, (asked, among) in enumerate(WAYS):
             found = []
@@ -104,7 +109,8 @@ STUDY = Study(
     about=(
         "`sample to noise`: of each picture the nearest noise, in L2; right where it is the picture's own. By chance"
         " one of N is right, and splits have 16 pictures or more (at most 8 splits), where the paper has a thousand and"
-        " more: its accuracies are lower for that alone.",
+        " more: its accuracies are lower for that alone. Claims are judged over pictures, each right or wrong among those"
+        " of its split.",
         "Where noises or latents are asked for the nearest picture, `attractor` is the share that the most frequent"
         " answer draws; `variance_rank` and `norm_rank` say whether it is the plainest picture, and the nearest to 0.",
         "`cosine` is how alike a picture's own two are: a latent that holds the picture is like it, and finds it.",
