@@ -109,8 +109,8 @@ STUDY = Study(
     about=(
         "`sample to noise`: of each picture the nearest noise, in L2; right where it is the picture's own. By chance"
         " one of N is right, and splits have 16 pictures or more (at most 8 splits), where the paper has a thousand and"
-        " more: its accuracies are lower for that alone. Claims are judged over pictures, each right or wrong among those"
-        " of its split.",
+        " more: its accuracies are lower for that alone. Claims are judged over pictures, each right or wrong among"
+        " its split.",
         "Where noises or latents are asked for the nearest picture, `attractor` is the share that the most frequent"
         " answer draws; `variance_rank` and `norm_rank` say whether it is the plainest picture, and the nearest to 0.",
         "`cosine` is how alike a picture's own two are: a latent that holds the picture is like it, and finds it.",
