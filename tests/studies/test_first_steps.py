@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from unsample.bench.run import How
+from unsample.studies import get_study
 from unsample.studies.base import packed
 from unsample.studies.first_steps import jackknifed, levels_of, mean_absolute, rows_by_level, sharpness, top_correlation
+from unsample.studies.running import asked_of, run_study
 
 
 def noise(count: int, seed: int = 0) -> Tensor:
@@ -75,3 +79,16 @@ def test_levels_and_their_rows_keep_what_belongs_together() -> None:
     assert (first["kl"], first["noise_mae"], first["edit_mae"]) == (0.25, 0.5, None)
     assert (last["kl"], last["noise_mae"], last["edit_mae"]) == (0.125, 0.0, None)
     assert first["correlation"] == pytest.approx(rows[16]["correlation"])  # a scale correlates nothing
+
+
+def test_true_predictions_in_every_step_are_the_true_noise_and_all_that_follows(tmp_path: Path) -> None:
+    asked = asked_of(get_study("taba_replacement"), ["scenes-mixture"], num_samples=2, steps=2)
+    found = run_study("taba_replacement", asked, tmp_path, How(artefacts="none", batch_size=2, threads=1))
+    rows = [row for row in found.rows if row["replaced"] == "100 %"]
+    assert len(rows) == 2
+    for row in rows:
+        assert [row[name] for name in ("noise_mae", "image_mae", "interpolation_mae", "edit_mae")] == pytest.approx(
+            [0, 0, 0, 0], abs=1e-4
+        )
+        assert row["interpolation_sharpness"] == pytest.approx(1, abs=1e-3)
+    assert all(row["noise_mae"] > 0.01 for row in found.rows if row["replaced"] == "0 %")

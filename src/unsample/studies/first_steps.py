@@ -163,7 +163,8 @@ def looked_at(found: Findings, settings: Mapping[str, Any], replaced: int) -> li
     more += [edits(found)] if settings.get("edits") and found.model.takes_prompt else []
     for looked in more:
         rows = [row | told for row, told in zip(rows, looked, strict=True)]
-    return [row | {"k": replaced} for row in rows]
+    level = {"k": replaced, "sigma": found.inversion.meta["grid"]["sigma"][replaced]}
+    return [row | level for row in rows]
 
 
 def rows_by_level(cells: Cells, shares: Sequence[float], steps: int, names: Sequence[str]) -> Iterator[Row]:
@@ -190,7 +191,7 @@ def _of_noise(told: Mapping[str, Any], name: str) -> float | None:
     """What the true noise has in a column: its own value, else that of no error."""
     if name not in told:
         return None
-    known = {"interpolation_sharpness": 1.0}
+    known = {"interpolation_sharpness": 1.0, "sigma": None}
     return told.get(f"{name}_noise", known.get(name, 0.0))
 
 
@@ -215,7 +216,11 @@ def curves(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
     drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes]
     handles = {label: handle for each in drawn for handle, label in each}
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=min(3, len(names)), fontsize=8
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(names) if len(models) > 2 else 3,
+        fontsize=8,
     )
     return figure
 

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 SHARES = (0.0, 0.04, 0.1, 0.3, 1.0)
 FIX = 0.04  # what the paper settles on
 COLUMNS = (
-    *("neighbours", "kl", "std_plain", "std_textured", "picture_mae", "picture_ssim", "mae_plain", "mae_textured"),
+    *(
+        "sigma",
+        "neighbours",
+        "kl",
+        "std_plain",
+        "std_textured",
+        "picture_mae",
+        "picture_ssim",
+        "mae_plain",
+        "mae_textured",
+    ),
     *("interpolation_sharpness", "edit_ssim", "edit_clip_image", "edit_clip_source", "edit_clip_target"),
 )
 SEEDS, AUTOENCODER = "two seeds", "autoencoder"
@@ -122,6 +132,8 @@ STUDY = Study(
         "The correlation is TABA's, the 20 largest within 8x8 patches, but over all patches of all pictures at once, "
         "so that few pictures tell; the row `noise` is the true noise of the same pictures, whose floor is its own. "
         "`neighbours` is the absolute correlation of neighbouring values within one latent.",
+        "`sigma` is the noise level from which the inversion goes on: one share of steps reaches different levels on "
+        "different grids.",
         "`two seeds` is how far two reconstructions of a picture lie apart that differ in the seed of the forward "
         "diffusion, `autoencoder` what the autoencoder alone changes. Two independent errors of one size lie further "
         "apart than each from the picture, so that the floor of two seeds is not hard to meet; the error of DDIM "
