@@ -159,8 +159,7 @@ def figure(rows: Sequence[Row]) -> Figure:
 
 
 def _rows_of(drawn: Figure, count: int) -> list[Any]:
-    parts = drawn.subfigures(count, 1)
-    return [parts] if count == 1 else list(parts)
+    return list(drawn.subfigures(count, 1, squeeze=False).flat)
 
 
 def _mean(values: Sequence[float]) -> float:
