@@ -83,8 +83,8 @@ def test_a_picture_is_kept_as_it_is() -> None:
 def test_the_hybrid_has_the_papers_updates_on_models_that_are_not_ours() -> None:
     asked = Asked(models=("scenes-sd", "mini-ink-linear-epsilon-0", "google/ddpm-church-256"), num_samples=8)
     assert [(own.models, own.num_samples) for own in split(asked)] == [
-        (("scenes-sd",), 4),
         (("mini-ink-linear-epsilon-0",), 8),
+        (("scenes-sd",), 4),
         (("google/ddpm-church-256",), 8),
     ]
     assert hybrid("google/ddpm-church-256", asked) == "hybrid"

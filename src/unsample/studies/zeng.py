@@ -49,9 +49,9 @@ def called(method: str) -> str:
 
 def split(asked: Asked) -> list[Asked]:
     """What is asked of models that are run alike; of half of the pictures where a prediction is dear, of our own."""
-    kinds = {
-        "dear": ([m for m in asked.models if bundled(m) and not small(m)], max(1, asked.num_samples // 2)),
+    kinds = {  # the quick ones first
         "cheap": ([m for m in asked.models if bundled(m) and small(m)], asked.num_samples),
+        "dear": ([m for m in asked.models if bundled(m) and not small(m)], max(1, asked.num_samples // 2)),
         "given": ([m for m in asked.models if not bundled(m)], asked.num_samples),
     }
     return [replace(asked, models=tuple(some), num_samples=count) for some, count in kinds.values() if some]

@@ -26,8 +26,8 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
 
 
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
-    """A row a picture and method."""
-    for cell in cells:
+    """A row a picture and method, in the order of the models asked for."""
+    for cell in sorted(cells, key=lambda cell: asked.models.index(cell["model"])):
         about = {"model": cell["model"], "unit": cell["item"], "method": called(cell["method"])}
         found = {name: value(cell, f"recovered.{name}") for name in METRICS}
         yield about | found | {"status": cell["status"], "passes": cell["nfe"], "backward": cell["backward"]}
