@@ -135,6 +135,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=probe,
+    minutes=0.4,
     published="unsample study easyinv_wraparound --model CompVis/stable-diffusion-v1-4 --num-samples 2298",
     about=(
         "The authors' code holds no metric, so this is a hypothesis of ours and not a claim of the paper: pictures "
