@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -136,7 +135,6 @@ def run_study(
     plans = plans_of(study, asked)
     weights = hashes({model for plan in plans.values() for model in plan.models}, loaded)
     _check_weights(folder, weights)
-    begin = time.perf_counter()
     with _threads_kept():
         for run, plan in plans.items():
             run_plan(plan, folder / run, fitting(plan, how, loaded), partial(observe, run), loaded=loaded)
@@ -148,7 +146,7 @@ def run_study(
     about |= {"quick": asked.quick, "models": list(asked.models), "weights_sha256": weights}
     about |= {"cells": len(cells), "failed_cells": sum(cell["status"] == "failed" for cell in cells)}
     about |= {"versions": versions(), "command": list(how.command) or command_of(name, asked)}
-    about |= {"seconds": round(time.perf_counter() - begin, 1)}
+    about |= {"worker_seconds": round(sum(cell["seconds"] or 0.0 for cell in cells), 1)}  # without metrics and probes
     return StudyResult(name, asked, rows, judge(claims_of(name), rows), about)
 
 
