@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -359,8 +358,3 @@ def _number(value: float | None) -> str:
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{low:.3g}, {high:.3g}]"
-
-
-def counted(answers: Sequence[str]) -> str:
-    """How many claims of a study came to what: `2 holds, 1 does not hold`."""
-    return ", ".join(f"{count} {answer}" for answer, count in Counter(answers).items()) or "no claims"

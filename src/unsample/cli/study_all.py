@@ -26,11 +26,11 @@ def run_all(
 ) -> int:
     """Run studies into `site/NAME`, and write the index; the exit code is that of what failed, 1 for several."""
     from unsample.cli.main import explain
-    from unsample.cli.study import before, conducted, counted
+    from unsample.cli.study import before, conducted
     from unsample.media.files import check_writable_folder
     from unsample.studies import get_study
     from unsample.studies.docs import check_document, write_docs
-    from unsample.studies.site import FAILED, NOT_COMPARABLE, write_site
+    from unsample.studies.site import FAILED, NOT_COMPARABLE, counts, write_site
 
     if docs is not None:
         check_document(docs)
@@ -62,7 +62,7 @@ def run_all(
         codes += [1] if result.about["failed_cells"] else []
         answers = [verdict.answer for verdict in result.verdicts]
         found[name] = dict(Counter(answers))
-        talk.say(f"{name}: {counted(answers)}")
+        talk.say(f"{name}: {counts(answers)}")
     files = write_site(site, states)
     if docs is not None:
         files += write_docs(site, Path(docs))

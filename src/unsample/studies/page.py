@@ -137,7 +137,7 @@ def _width(pictures: Mapping[str, bytes]) -> int:
 
 def _made(study: Study, about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whatever a number depends on."""
-    keys = ("num_samples", "steps", "seed", "quick", "cells", "failed_cells", "worker_seconds")
+    keys = ("num_samples", "steps", "seed", "quick", "cells", "failed_cells")  # no seconds: pages are the same bits
     rows = [(key.replace("_", " "), str(about[key])) for key in keys if key in about]
     rows += [("needs", ", ".join(study.needs))] if study.needs else []
     rows += [(f"SHA-256 of {name}", sha256) for name, sha256 in about.get("weights_sha256", {}).items()]

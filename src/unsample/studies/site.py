@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unsample.media.files import atomic_write
 from unsample.models.families import read_json
+from unsample.studies.verdicts import FAILS, FEW, HOLDS, NOT
 
 FAILED, NOT_COMPARABLE = "failed", "not comparable"
 STATES, INDEX = "states.json", "index.html"
@@ -31,7 +32,7 @@ def write_site(site: Path, states: Mapping[str, tuple[str, str]]) -> list[Path]:
     now: dict[str, tuple[str, str]] = {**before, **states}
     _write(site / STATES, json.dumps({name: list(state) for name, state in now.items()}, indent=1) + "\n")
     papers = papers_of(site, now)
-    every = [each for paper in papers for study in paper["studies"] for each in study["verdicts"]]
+    every = [str(each["answer"]) for paper in papers for study in paper["studies"] for each in study["verdicts"]]
     lead = f"{sum(bool(s['link']) for p in papers for s in p['studies'])} studies: {counts(every)}."
     _write(site / INDEX, render("index.html.jinja", title="Studies of diffusion inversion", lead=lead, papers=papers))
     return [site / STATES, site / INDEX]
@@ -69,7 +70,7 @@ def papers_of(site: Path, states: Mapping[str, tuple[str, str]]) -> list[dict[st
             "id": f"paper-{k}",
             "name": paper,
             "studies": studies,
-            "counted": counts([each for study in studies for each in study["verdicts"]]) + ".",
+            "counted": counts([str(each["answer"]) for study in studies for each in study["verdicts"]]) + ".",
         }
         for k, (paper, studies) in enumerate(papers.items(), 1)
     ]
@@ -83,15 +84,19 @@ def verdicts_of(site: Path, name: str) -> list[dict[str, Any]]:
     return [each | {"answer": each["verdict"], "kind": KINDS[each["verdict"]]} for each in found]
 
 
-def counts(verdicts: list[dict[str, Any]]) -> str:
-    """`3 hold, 2 do not hold, 1 too few samples`, in words."""
-    answers = Counter(str(each["answer"]) for each in verdicts)
-    said = ", ".join(
-        f"{answers[name]} {name}"
-        for name in ("holds", "does not hold", "too few samples", "not comparable")
-        if answers[name]
-    )
-    return f"{len(verdicts)} claims: {said}" if verdicts else "no claims yet"
+def counts(answers: Sequence[str]) -> str:
+    """`12 claims: 3 hold, 1 does not hold, 8 with too few samples`."""
+    if not answers:
+        return "no claims judged"
+    found = Counter(answers)
+    words = {HOLDS: ("holds", "hold"), FAILS: ("does not hold", "do not hold")}
+    words |= {FEW: ("with too few samples",) * 2, NOT: ("not comparable",) * 2}
+    said = [
+        f"{found[answer]} {one if found[answer] == 1 else more}"
+        for answer, (one, more) in words.items()
+        if found[answer]
+    ]
+    return f"{len(answers)} claim{'s' if len(answers) > 1 else ''}: {', '.join(said)}"
 
 
 def _told(about: Mapping[str, Any]) -> str:
