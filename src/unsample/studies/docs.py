@@ -76,7 +76,7 @@ def _done(site: Path) -> list[str]:
 def section(site: Path, names: list[str], drawn: set[str]) -> str:
     """The Markdown: a table for each paper, and under it its figures."""
     from unsample.report.docs import table_of
-    from unsample.studies import get_study
+    from unsample.studies import NAMES, get_study
 
     papers: dict[str, list[str]] = {}
     for name in names:
@@ -92,7 +92,9 @@ def section(site: Path, names: list[str], drawn: set[str]) -> str:
     versions = {f"{key} {value}" for about in abouts for key, value in (about.get("versions") or {}).items()}
     failed = sum(int(about.get("failed_cells") or 0) for about in abouts)
     made = f"Made by `unsample study all --docs` with {', '.join(sorted(versions))}."
-    return "\n\n".join([*parts, made + (f" {failed:,} cells failed." if failed else "")])
+    made += f" {failed:,} cells failed." if failed else ""
+    left = [f"`{name}`" for name in NAMES if name not in names]
+    return "\n\n".join([*parts, made + (f" Not run in full yet: {', '.join(left)}." if left else "")])
 
 
 def _lines(site: Path, name: str) -> list[tuple[str, ...]]:
