@@ -30,7 +30,7 @@ READING = (
     "The dot is the effect on one model, the line its 95 % interval over units (pictures, or splits of them); the thin "
     "line is no effect, the dashed ones are what the claim asks for.",
     "holds: the interval lies where the claim says. does not hold: it lies on the other side. too few samples: it "
-    "reaches over the limit, or would with the correction. not comparable: the rows do not have what the claim is about.",
+    "reaches over the limit, or would with the correction. not comparable: the rows do not have what it is about.",
     "p is of the effect lying on the other side of the limit; p, Holm, is corrected over the claims of this study on "
     "one model, and decides.",
     f"A claim about the nature of inversion holds where its sign agrees on 10 of {COUNT} small networks and on every "
