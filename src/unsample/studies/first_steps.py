@@ -191,7 +191,7 @@ def _of_noise(told: Mapping[str, Any], name: str) -> float | None:
     """What the true noise has in a column: its own value, else that of no error."""
     if name not in told:
         return None
-    known = {"interpolation_sharpness": 1.0, "sigma": None}
+    known = {"interpolation_sharpness": 1.0, "picture_ssim": 1.0, "sigma": None}
     return told.get(f"{name}_noise", known.get(name, 0.0))
 
 

@@ -131,7 +131,8 @@ STUDY = Study(
         "latents are to be like noise, not to be that noise, so that no error against the true noise is shown.",
         "The correlation is TABA's, the 20 largest within 8x8 patches, but over all patches of all pictures at once, "
         "so that few pictures tell; the row `noise` is the true noise of the same pictures, whose floor is its own. "
-        "`neighbours` is the absolute correlation of neighbouring values within one latent.",
+        "Over a few pictures two sets of white noise differ in it, so that the claim is about `neighbours`, the "
+        "absolute correlation of neighbouring values within one latent.",
         "`sigma` is the noise level from which the inversion goes on: one share of steps reaches different levels on "
         "different grids.",
         "`two seeds` is how far two reconstructions of a picture lie apart that differ in the seed of the forward "
