@@ -52,7 +52,7 @@ def test_the_flow_is_that_of_a_gaussian_and_the_orders_are_those_of_the_rules() 
         found = []
         for grid in grids.values():
             predict = Predict(model, grid, condition, None, 1.0, 3)
-            down, up = convergence.ends(get_method(name, settings), predict, x, picture, grid)
+            (down, _), (up, _) = convergence.ends(get_method(name, settings), predict, x, picture, grid)
             found.append((convergence.relative(down, picture)[0], convergence.relative(up, x)[0]))
         for errors in zip(*found, strict=True):
             assert convergence.orders(errors)[1] == pytest.approx(order, abs=0.5), name
