@@ -36,6 +36,7 @@ NAMES: tuple[str, ...] = (  # in the order of the site: by paper
     "taba_forward",
     "taba_training",
     "easyinv_table1",
+    "easyinv_wraparound",
     "easyinv_precision",
     "easyinv_midpoint",
     "easyinv_white",
