@@ -53,3 +53,16 @@ def colour(index: int) -> str:
 def models_of(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The models of rows, in order."""
     return list(dict.fromkeys(str(row["model"]) for row in rows))
+
+
+def logarithmic(axis: Any) -> None:
+    """A logarithmic x axis with few, short labels at 1, 2 and 5, whatever its range."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    decades = high / low if low > 0 else 1.0
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 50 else (1.0,), numticks=6))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(axis="x", labelsize=7)

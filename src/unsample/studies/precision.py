@@ -37,7 +37,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     """Medians of the three errors by method and type."""
     from statistics import median
 
-    from unsample.studies.plotting import colour, models_of, panels, short
+    from unsample.studies.plotting import colour, logarithmic, models_of, panels, short
 
     models = models_of(rows)
     figure, axes = panels(len(DRAWN) * len(models), columns=len(DRAWN), width=3.4, height=2.6, sharey=True)
@@ -52,7 +52,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             middle = [median([v for v in values if v] or [math.nan]) for values in found]
             at = [place + 0.2 * (1 - k) for place in places]
             axis.plot(middle, at, "os^"[k], ms=4, color=colour(k), label=dtype)
-        axis.set_xscale("log")
+        logarithmic(axis)
         axis.set_title(f"{short(model)}: {DRAWN[column]}", fontsize=8)
     axes[0].set_yticks(places, [method.partition("[")[0] for method in METHODS])
     axes[0].legend(fontsize=6)

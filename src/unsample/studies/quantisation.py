@@ -109,7 +109,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     """Medians of the errors by what was inverted."""
     from statistics import median
 
-    from unsample.studies.plotting import colour, models_of, panels, short
+    from unsample.studies.plotting import colour, logarithmic, models_of, panels, short
 
     models = models_of(rows)
     figure, axes = panels(len(DRAWN) * len(models), columns=len(DRAWN), width=3.2, height=2.4, sharey=True)
@@ -123,7 +123,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             ]
             middle = [median([v for v in values if v] or [math.nan]) for values in found]
             axis.plot(middle, [p - 0.15 * k for p in places], "os"[k], ms=4, color=colour(k), label=method)
-        axis.set_xscale("log")
+        logarithmic(axis)
         axis.set_title(f"{short(model)}: {DRAWN[column]}", fontsize=8)
     axes[0].set_yticks(places, STARTS)
     axes[0].legend(fontsize=6)
