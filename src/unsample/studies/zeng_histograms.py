@@ -18,7 +18,7 @@ METRICS = ("e_latent", "e_recon", "e_interp")
 
 
 def models() -> tuple[str, ...]:
-    """A grid whose first step repels, the model whose prediction is exact, and four small networks."""
+    """A longer first step, the model whose prediction is exact, and four small networks."""
     return (TRAILING, MIXTURE, *minis()[::3])
 
 

@@ -23,7 +23,7 @@ SIDE = 32  # pixels of what is kept of a picture, at most
 
 
 def models() -> tuple[str, ...]:
-    """A grid whose first step repels, the model whose prediction is exact, and three small networks."""
+    """A longer first step, the model whose prediction is exact, and three small networks."""
     return (TRAILING, MIXTURE, *minis()[::4])
 
 
