@@ -206,10 +206,11 @@ def curves(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
         for number, (name, label) in enumerate(names.items()):
             means = [_mean([r.get(name) for r in rows if r["model"] == model and r["replaced"] == at]) for at in levels]
             if means[0]:
-                shares = [float("nan") if mean is None else mean / means[0] for mean in means]
+                shares = [mean / means[0] if mean else float("nan") for mean in means]
                 axis.plot(levels, shares, marker="o", markersize=3, color=colour(number), label=label)
         axis.axhline(1, color="#999999", linewidth=0.6)
-        axis.set_ylim(0, 2.5)
+        axis.set_yscale("log")
+        axis.set_ylim(0.02, 30)
         axis.set_title(short(model), fontsize=9)
         axis.tick_params(axis="x", labelsize=7)
     axes[0].set_ylabel("relative to none replaced", fontsize=8)

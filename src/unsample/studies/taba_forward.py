@@ -137,8 +137,8 @@ STUDY = Study(
         "different grids.",
         "`two seeds` is how far two reconstructions of a picture lie apart that differ in the seed of the forward "
         "diffusion, `autoencoder` what the autoencoder alone changes. Two independent errors of one size lie further "
-        "apart than each from the picture, so that the floor of two seeds is not hard to meet; the error of DDIM "
-        "inversion stands beside it.",
+        "apart than each from the picture, so that the floor of two seeds is not hard to meet; where it is not met, "
+        "the two have an error in common, which is not that of the seed. The error of DDIM inversion stands beside it.",
         "Interpolations go half way to the latent of one of two fixed pictures of the model, on the small networks and "
         "scenes-mixture; their sharpness is that of the same interpolation of true noises times the number shown. "
         "Edits are sampled with the target prompt at guidance 1.",
