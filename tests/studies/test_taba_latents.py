@@ -77,6 +77,9 @@ def test_the_attractor_is_the_plain_picture() -> None:
     pictures = 2 * drawn(32, 192, seed=1)
     pictures[5] = 0.01
     found = attractor(noise, pictures)
+    norms = pictures.numpy().astype(np.float64)
+    spread = np.linalg.norm(norms, axis=1).std() / np.linalg.norm(norms, axis=1).mean()
+    assert abs(found.pop("norm_spread") - spread) < 1e-9
     assert found == {"attractor": 1.0, "variance_rank": 0.0, "norm_rank": 0.0}
 
 

@@ -37,7 +37,7 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
                 right = [place == own for own, place in enumerate(nearest(one, two))]
                 row = about | {"unit": f"split-{k}", "kind": "split", "n": len(split), "chance": 1 / len(split)} | way
                 row |= {"accuracy": sum(right) / len(right), "cosine": cosine(one, two)}
-                yield row | (attractor(one, two) if among == "sample" else {})
+                yield row | attractor(one, two)
                 if times[steps] in (TIMES[0], TIMES[-1]):
                     for own, hit in zip(split, right, strict=True):
                         yield about | {"unit": ids[own], "kind": "picture"} | way | {"accuracy": float(hit)}
@@ -50,16 +50,18 @@ def cosine(asked: Tensor, among: Tensor) -> float:
 
 
 def attractor(asked: Tensor, among: Tensor) -> Row:
-    """Of the picture that is nearest to most: the share that it draws, and its places among all (0 lowest, 1 highest).
+    """Of the answer that is nearest to most: the share that it draws, and its places among all (0 lowest, 1 highest).
 
-    `variance_rank` is of the variance of its pixels, `norm_rank` of its distance from 0, the mean of the noise.
+    `variance_rank` is of the variance of its pixels, `norm_rank` of its distance from 0, the mean of the noise;
+    `norm_spread` is the standard deviation of those distances over their mean.
     """
     found = nearest(asked, among)
     most = max(range(len(among)), key=found.count)
     flat = among.double().flatten(1)
     ranks = {"variance_rank": flat.var(dim=1).tolist(), "norm_rank": flat.norm(dim=1).tolist()}
-    others = max(1, len(among) - 1)
-    return {"attractor": found.count(most) / len(found)} | {
+    others, norms = max(1, len(among) - 1), flat.norm(dim=1)
+    spread = float(norms.std(correction=0) / norms.mean())
+    return {"attractor": found.count(most) / len(found), "norm_spread": spread} | {
         name: sum(value < values[most] for value in values) / others for name, values in ranks.items()
     }
 
@@ -105,14 +107,16 @@ STUDY = Study(
     probe=whole,
     rows=rows,
     figure=figure,
+    minutes=1.8,
     published="unsample study taba_assignment --model CompVis/ldm-celebahq-256 --num-samples 10240 --steps 100",
     about=(
         "`sample to noise`: of each picture the nearest noise, in L2; right where it is the picture's own. By chance"
         " one of N is right, and splits have 16 pictures or more (at most 8 splits), where the paper has a thousand and"
         " more: its accuracies are lower for that alone. Claims are judged over pictures, each right or wrong among"
         " its split.",
-        "Where noises or latents are asked for the nearest picture, `attractor` is the share that the most frequent"
-        " answer draws; `variance_rank` and `norm_rank` say whether it is the plainest picture, and the nearest to 0.",
+        "`attractor` is the share that the most frequent answer draws; `variance_rank` and `norm_rank` say whether it"
+        " is the plainest, and the nearest to 0. Of answers that lie equally far from 0 the nearest is the one that is"
+        " most alike; the more unequal they are (`norm_spread`), the more often it is just the one nearest to 0.",
         "`cosine` is how alike a picture's own two are: a latent that holds the picture is like it, and finds it.",
         "Steps are those asked for, half of them and a tenth; the small networks are asked for twice as many pictures.",
     ),
