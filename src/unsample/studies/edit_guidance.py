@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.base import EDITING, FLOW, SD, Asked, Cells, Row, Study
+from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study
 from unsample.studies.edited import METRICS, SOURCE, TRUTH, edit_row, looked_at, mean_of, picture_rows, strips
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ STUDY = Study(
     question="Does a larger guidance scale bring an edit by DDIM inversion nearer to its prompt, and at what price?",
     paper=EDITING,
     shows="Figure 2",
-    models=(SD, FLOW),
-    num_samples=24,
+    models=(SD,),
+    num_samples=16,
     steps=20,
     needs=("prompt",),
     plans=plans,

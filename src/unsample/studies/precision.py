@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.base import DDPM, OURS, SD, Asked, Cells, Row, Study, value
+from unsample.studies.base import OURS, SD, Asked, Cells, Row, Study, value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ STUDY = Study(
     question="Does it matter in which number type the network runs, to the noise and to the round trip?",
     paper=OURS,
     shows="float64, float32 and bfloat16",
-    models=(SD, DDPM),
+    models=(SD,),
     num_samples=4,
     steps=20,
     plans=plans,
