@@ -192,3 +192,24 @@ def test_of_several_models_it_holds_on_each() -> None:
     assert verdict.answer == FAILS
     assert "m1" in verdict.reason
     assert "m0" not in verdict.reason
+
+
+def test_of_fewer_units_than_a_claim_takes_no_sign_counts() -> None:
+    names = [f"{PREFIX}{k}" for k in range(12)] + ["larger-0", "larger-1"]
+    rows = [row for name in names for row in rows_of([1.0, 1.1], model=name)]
+    verdict = judge([claim("value", nature=True)], rows)[0]
+    assert verdict.answer == FEW
+    assert "0 of 12" in verdict.reason
+
+
+def test_a_ratio_that_one_picture_turns_has_an_interval_too() -> None:
+    each = found(claim("ratio", "below", 1.0), [0.1] * 9 + [-0.8], [1.0] * 10)
+    assert each.effect == pytest.approx(0.01)
+    assert (each.low or 0.0) < 0.01 < (each.high or 0.0)
+
+
+@pytest.mark.parametrize("effect", ["value", "median", "share", "difference"])
+def test_what_is_no_number_gives_no_verdict(effect: str) -> None:
+    given = {"least": 0.5, "against_value": 0.0} if effect == "share" else {}
+    each = found(claim(effect, **given), [1.0] * 11 + [math.nan], [0.0] * 12)
+    assert each.answer == NOT

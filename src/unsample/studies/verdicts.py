@@ -163,7 +163,9 @@ def _on(claim: Claim, model: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Cl
     if not pairs:
         return claim, Found(model, NOT, reason=reason)
     statistic, logarithmic = _statistic(claim)
-    effect = statistic(pairs)
+    paired = claim.against is not None or claim.against_value is not None
+    finite = all(math.isfinite(a) and (math.isfinite(b) or not paired) for a, b in pairs)
+    effect = statistic(pairs) if finite else math.nan
     if not math.isfinite(effect):
         return claim, Found(model, NOT, n=len(pairs), reason="the effect is no finite number")
     side = {"above": 1, "below": -1}.get(claim.direction, 0)
@@ -173,7 +175,9 @@ def _on(claim: Claim, model: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Cl
     if claim.exact:
         return claim, replace(found, p=0.0)
     if len(pairs) < max(claim.n, 2):
-        return claim, replace(found, low=None, high=None, reason=f"{len(pairs)} units; it takes {claim.n}")
+        few = len(pairs) < claim.n  # below it nothing is said, not even a sign
+        reason = f"{len(pairs)} units; it takes {claim.n}" if few else "1 unit; an interval takes 2"
+        return claim, replace(found, low=None, high=None, sign=0 if few else sign, reason=reason)
     try:
         low, high, p = _interval(claim, pairs, statistic, logarithmic)
     except ImportError:
@@ -246,13 +250,14 @@ def _interval(
         return _of_medians(claim, pairs)
     if claim.effect == "share":
         return _of_share(claim, pairs, statistic)
-    into: Callable[[float], float] = math.log if logarithmic and statistic(pairs) > 0 else float
-    back: Callable[[float], float] = math.exp if into is math.log else float
-    effect, ends = into(statistic(pairs)), [_into(into, end) for end in limits_of(claim)]
     from scipy import stats
 
     n = len(pairs)
-    without = [into(statistic([*pairs[:k], *pairs[k + 1 :]])) for k in range(n)]
+    plain = [statistic(pairs), *(statistic([*pairs[:k], *pairs[k + 1 :]]) for k in range(n))]
+    into: Callable[[float], float] = math.log if logarithmic and min(plain) > 0 else float
+    back: Callable[[float], float] = math.exp if into is math.log else float
+    effect, *without = (into(each) for each in plain)
+    ends = [_into(into, end) for end in limits_of(claim)]
     center = _mean(without)
     error = math.sqrt((n - 1) / n * math.fsum((each - center) ** 2 for each in without))
     width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
