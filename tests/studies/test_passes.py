@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 from tests.studies import tiny
 from unsample.bench.plan import make_plan
 from unsample.bench.run import How, run_plan
-from unsample.studies.base import MIXTURE, Asked
-from unsample.studies.passes import Work, work_of, work_of_plan
+from unsample.datasets import open_dataset
+from unsample.errors import BadOption
+from unsample.studies import NAMES, get_study
+from unsample.studies.base import DDPM, MIXTURE, Asked
+from unsample.studies.passes import Work, pictures_of, pictures_told, work_of, work_of_plan
+from unsample.studies.running import asked_of, check_study, plans_of
 
 ALL = {"dataset": "generated:2,split=report", "metrics": ["e_latent", "e_recon", "e_interp", "psnr"]}
 RECOVERED = {"datasets": {"recovered": ALL["dataset"]}, "metrics": ["e_latent"]}
@@ -70,3 +75,31 @@ def test_probes_count_and_models_add_up() -> None:
     assert plain.cells == 2 * 2 * 4
     assert (Work() + plain) == plain
     assert f"{plain.total:,} in all" in plain.told
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_of_two_plans_the_one_with_fewer_pictures_has_some_of_the_others(name: str, seed: int) -> None:
+    study = get_study(name)
+    found: dict[tuple[str, str], list[set[str]]] = {}
+    for plan in plans_of(study, asked_of(study, seed=seed)).values():
+        for spec in plan.stages:
+            ids = open_dataset(spec).ids
+            for model in plan.models:
+                found.setdefault((model, str(ids[0]).rstrip("0123456789")), []).append(set(ids))
+    for sets in found.values():
+        ordered = sorted(sets, key=len)
+        assert all(fewer <= more for fewer, more in pairwise(ordered))
+
+
+def test_pictures_are_told_as_the_plans_have_them() -> None:
+    study = get_study("zeng_table1")
+    counts = pictures_of(plans_of(study, Asked(models=(DDPM, MIXTURE), num_samples=4)).values())
+    assert counts == {DDPM: 2, MIXTURE: 4}
+    assert pictures_told(counts) == "2 to 4 pictures each"
+
+
+@pytest.mark.parametrize("name", ["taba_triangle", "taba_assignment", "zeng_first_step"])
+def test_more_steps_than_a_model_has_are_refused_though_plans_walk_other_numbers(name: str) -> None:
+    with pytest.raises(BadOption, match="at most 1000"):
+        check_study(get_study(name), Asked(models=(MIXTURE,), num_samples=4, steps=1001))

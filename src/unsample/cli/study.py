@@ -180,18 +180,23 @@ def _how(workers: int | None, threads: int | None, engine: str, ray_address: str
 def _models(text: str | None) -> list[str]:
     from unsample.bench.entries import split_outside
 
-    return [part.strip() for part in split_outside(text or "", ",") if part.strip()]
+    found = [part.strip() for part in split_outside(text or "", ",") if part.strip()]
+    if text is not None and not found:
+        raise BadOption(f"--model names no model; got {text!r}")
+    return found
 
 
 def _named(name: str, only: str | None) -> list[str]:
     """The studies that are meant.
 
     Raises:
-        UnknownName: none of them.
+        UnknownName: none of them. BadOption: no name.
     """
     from unsample.studies import NAMES
 
     wanted = [part.strip() for part in (only or "").split(",") if part.strip()] if name == ALL else [name]
+    if only is not None and not wanted:
+        raise BadOption(f"--only names no study; got {only!r}")
     for each in wanted:
         if each not in NAMES:
             raise unknown_name("study", each, [*NAMES, ALL] if name != ALL else NAMES)
@@ -293,12 +298,15 @@ def before(study: Study, asked: Asked, work: Work) -> None:
     """What is said before the work starts."""
     from unsample.models.minis import COUNT, minis
     from unsample.studies.claimed import claims_of
+    from unsample.studies.passes import pictures_of, pictures_told
+    from unsample.studies.running import plans_of
 
+    plans = plans_of(study, asked)
     talk.say(f"{study.name}: {study.question}")
     models = ", ".join(asked.models) if len(asked.models) < 6 else _several(asked.models)
     quick = ", quick presets" if asked.quick else ""
     talk.say(
-        f"{models}: {asked.num_samples} pictures each, {asked.steps} steps, seed {asked.seed}{quick}; "
+        f"{models}: {pictures_told(pictures_of(plans.values()))}, {asked.steps} steps, seed {asked.seed}{quick}; "
         f"{work.cells:,} cells, {work.told}"
     )
     if any(claim.nature for claim in claims_of(study.name)) and len(minis()) < COUNT:

@@ -28,6 +28,8 @@ EASYINV = "EasyInv"
 EDITING = "Comparing DDIM and null-text inversion for editing"
 OURS = "unsample"
 
+APART, SEEDS = 20_000, 5_000  # pictures from one seed's first to the next seed's; seeds that there are
+
 Row = dict[str, Any]
 """One finished row: plain values by column; `model` and `unit` (what is sampled: a picture, a split) are among them."""
 Cells = Sequence[Mapping[str, Any]]
@@ -45,7 +47,7 @@ class Asked:
 
     Args:
         models: names as `unsample.load` takes them.
-        num_samples: pictures for each model.
+        num_samples: pictures for each model, of which a study may take a part where they are dear, or more where cheap.
         steps: of the grid, each way.
         seed: another seed has other pictures.
         quick: every method's quick preset, to try a study out; its page says so.
@@ -68,7 +70,7 @@ class Asked:
         return self._spec("scenes")
 
     def _spec(self, name: str) -> str:
-        start = f",start={self.seed * self.num_samples}" if self.seed else ""
+        start = f",start={self.seed * APART}" if self.seed else ""
         return f"{name}:{self.num_samples},split=report{start}"
 
     def plan(self, **given: Any) -> dict[str, Any]:

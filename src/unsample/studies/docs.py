@@ -13,6 +13,7 @@ from unsample.media.files import atomic_write, check_writable_folder
 from unsample.models.families import read_json
 from unsample.models.minis import PREFIX
 from unsample.studies.means import number
+from unsample.studies.passes import pictures_told
 
 DOCUMENT = "docs/studies.md"
 SECTION, FOLDER = "studies", "studies"
@@ -100,7 +101,7 @@ def section(site: Path, names: list[str], drawn: set[str]) -> str:
 def _lines(site: Path, name: str) -> list[tuple[str, ...]]:
     verdicts = json.loads((site / name / "verdicts.json").read_text(encoding="utf-8"))
     about = read_json(site / name / "study.json")
-    link = f"`{name}`<br>N {about.get('num_samples')}, T {about.get('steps')}"
+    link = f"`{name}`<br>{pictures_told(about.get('pictures') or {})}, T {about.get('steps')}"
     if not verdicts:
         return [(link, "(shows, and judges nothing)", "", "", "")]
     return [

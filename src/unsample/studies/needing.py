@@ -69,13 +69,17 @@ def check_needs(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = N
     """Refuse a model that lacks what a study needs.
 
     Raises:
-        Incompatible: which model, and what it lacks. WeightsMissing: no such model.
+        Incompatible: which model, and what it lacks. BadOption: more steps than it was trained with.
+        WeightsMissing: no such model.
     """
     for name in asked.models:
-        facts = _facts_of_loaded(loaded[name]) if loaded and name in loaded else facts_of(known_model(name))
+        lent = loaded[name] if loaded and name in loaded else None
+        known = known_model(name) if lent is None else known_of(lent)
+        facts = facts_of(known) if lent is None else _facts_of_loaded(lent)
         for need in study.needs:
             if getattr(facts, need) is False:
                 raise Incompatible(
                     f"the study {study.name} needs {NEEDS[need]}, and {name} is none; "
                     f"by itself it runs on {', '.join(study.default_models)}"
                 )
+        known.check(asked.steps)  # whatever numbers of steps its plans walk

@@ -17,6 +17,7 @@ from unsample.studies import get_study
 from unsample.studies.base import Study
 from unsample.studies.claimed import Claim
 from unsample.studies.means import means_of, number, numbers_of
+from unsample.studies.passes import pictures_told
 from unsample.studies.plotting import short
 from unsample.studies.running import StudyResult, command_of
 from unsample.studies.verdicts import FAILS, FEW, HOLDS, NOT, Found, Verdict, limits_of
@@ -95,7 +96,7 @@ def render(template: str, **given: Any) -> str:
 def samples_told(found: StudyResult) -> str:
     """Models, pictures, steps and seed, in words."""
     asked, models = found.asked, len(dict.fromkeys(row["model"] for row in found.rows))
-    said = f"{models} model{'s' if models != 1 else ''}, {asked.num_samples} pictures each"
+    said = f"{models} model{'s' if models != 1 else ''}, {pictures_told(found.about.get('pictures', {}))}"
     return f"{said}, {asked.steps} steps each way, seed {asked.seed}."
 
 
@@ -105,9 +106,7 @@ def cautions_of(found: StudyResult, said: Sequence[str]) -> list[str]:
     if found.asked.quick:
         cautions.append("Made with every method's quick preset: a look, not a result.")
     if found.asked.num_samples < study.num_samples:
-        cautions.append(
-            f"Made with {found.asked.num_samples} pictures a model; by default it takes {study.num_samples}."
-        )
+        cautions.append(f"Made with --num-samples {found.asked.num_samples}; by default it is {study.num_samples}.")
     if found.asked.steps != study.steps:
         cautions.append(f"Made with {found.asked.steps} steps; by default it takes {study.steps}.")
     if any(verdict.claim.nature for verdict in found.verdicts):

@@ -6,7 +6,7 @@ is done to them, as it is done once; what else a run finds remembered is not tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,25 @@ class Work:
         least, most = min(self.passes.values(), default=0), max(self.passes.values(), default=0)
         each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
         return f"{each} network evaluations a picture, {self.total:,} in all"
+
+
+def pictures_of(plans: Iterable[Plan]) -> dict[str, int]:
+    """How many pictures each model has in some plans: of plans with more and with fewer, the larger number."""
+    from unsample.datasets import open_dataset
+
+    found: dict[str, int] = {}
+    for plan in plans:
+        count = max(len(open_dataset(spec).ids) for spec in plan.stages)
+        found |= {model: max(count, found.get(model, 0)) for model in plan.models}
+    return found
+
+
+def pictures_told(counts: Mapping[str, int]) -> str:
+    """In words: `4 pictures each`, or `2 to 4 pictures each`."""
+    least, most = min(counts.values(), default=0), max(counts.values(), default=0)
+    if least != most:
+        return f"{least:,} to {most:,} pictures each"
+    return f"{most:,} picture{'s' if most != 1 else ''} each"
 
 
 def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

@@ -58,13 +58,14 @@ def asked_of(
     """
     from unsample.errors import BadOption
     from unsample.numbers.grid import check_steps
+    from unsample.studies.base import SEEDS
     from unsample.wording import argument, of
 
     count = study.num_samples if num_samples is None else num_samples
     if count < 1:
         raise BadOption(f"{argument('num_samples')} must be at least 1; got {count}")
-    if seed < 0:
-        raise BadOption(f"{argument('seed')} must be at least 0; got {seed}")
+    if not 0 <= seed < SEEDS:
+        raise BadOption(f"{argument('seed')} must be at least 0 and below {SEEDS}; got {seed}")
     with of("steps"):
         walked = check_steps(study.steps if steps is None else steps)
     return Asked(
@@ -128,6 +129,7 @@ def run_study(
     from unsample.bench.ledger import read_run
     from unsample.bench.run import run_plan, versions
     from unsample.studies.claimed import claims_of
+    from unsample.studies.passes import pictures_of
     from unsample.studies.verdicts import judge
 
     study = get_study(name)
@@ -143,7 +145,8 @@ def run_study(
     cells.sort(key=lambda cell: (cell["plan"], place[cell["model"]]))
     rows = [_plain(row) for row in study.rows(cells, asked)]
     about = {"study": name, "num_samples": asked.num_samples, "steps": asked.steps, "seed": asked.seed}
-    about |= {"quick": asked.quick, "models": list(asked.models), "weights_sha256": weights}
+    about |= {"pictures": pictures_of(plans.values()), "quick": asked.quick, "models": list(asked.models)}
+    about |= {"weights_sha256": weights}
     about |= {"cells": len(cells), "failed_cells": sum(cell["status"] == "failed" for cell in cells)}
     about |= {"versions": versions(), "command": list(how.command) or command_of(name, asked)}
     about |= {"worker_seconds": round(sum(cell["seconds"] or 0.0 for cell in cells), 1)}  # without metrics and probes

@@ -10,6 +10,7 @@ from typing import Any
 
 from unsample.media.files import atomic_write
 from unsample.models.families import read_json
+from unsample.studies.passes import pictures_told
 from unsample.studies.verdicts import FAILS, FEW, HOLDS, NOT
 
 FAILED, NOT_COMPARABLE = "failed", "not comparable"
@@ -102,7 +103,7 @@ def counts(answers: Sequence[str]) -> str:
 def _told(about: Mapping[str, Any]) -> str:
     """Models, pictures, steps and seed of a study's run."""
     models = about.get("models") or []
-    said = f"{len(models)} model{'s' if len(models) != 1 else ''}, {about.get('num_samples')} pictures each, "
+    said = f"{len(models)} model{'s' if len(models) != 1 else ''}, {pictures_told(about.get('pictures') or {})}, "
     return (
         said
         + f"{about.get('steps')} steps, seed {about.get('seed')}"
