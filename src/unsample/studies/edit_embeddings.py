@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study, value
-from unsample.studies.edited import METRICS, edit_row, looked_at, mean_of
+from unsample.studies.edited import edit_row, looked_at, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
     return [
         asked.plan(
             methods=list(FITTED),
-            metrics=[*METRICS, "ssim_global"],
+            metrics=["psnr", "clip_text", "ssim_global"],
             guidance=[GUIDANCE],
             edit=True,
             datasets={"record": asked.scenes, "edit": asked.scenes},
