@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unsample.experiment.findings import Findings
 
 SD, FLOW, DDPM, MIXTURE = "scenes-sd", "scenes-flow", "scenes-ddpm", "scenes-mixture"
-TRAILING = "scenes-sd[timestep_spacing=trailing]"  # its first step repels: the grid on which the papers' effects show
+TRAILING = "scenes-sd[timestep_spacing=trailing]"  # its first level is noisier: `zeng_first_step` says how it contracts
 LARGER = (SD, TRAILING, DDPM, MIXTURE)  # beside the minis, of a claim about the nature of inversion
 
 ZENG = "Zeng et al., Inverting the Generation Process of DDIM"
