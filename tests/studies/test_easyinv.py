@@ -10,11 +10,12 @@ import torch
 
 from unsample.metrics import measure
 from unsample.metrics.subject import Subject
-from unsample.studies._easyinv import at, interval, picture, shown
+from unsample.studies._easyinv import at, interval
 from unsample.studies.easyinv_midpoint import cosines, errors
 from unsample.studies.easyinv_oversmoothing import BANDS, band_powers
 from unsample.studies.easyinv_white import RATE, blackened, overshooting
 from unsample.studies.easyinv_wraparound import brought_to, unrelated_psnr, wrapped_psnr
+from unsample.studies.pictures import as_png, from_png
 
 
 def pictures(count: int = 2, side: int = 32, seed: int = 0) -> torch.Tensor:
@@ -130,4 +131,4 @@ def test_steps_stand_in_a_methods_text_and_intervals_are_students() -> None:
     low, middle, high = interval([1.0, 2.0, 3.0])
     assert (middle, high - middle, middle - low) == pytest.approx((2.0, 4.302653 / 3**0.5, 4.302653 / 3**0.5), rel=1e-5)
     image = pictures(1)[0]
-    assert np.array_equal(shown(picture(image)), (image * 255).round().byte().permute(1, 2, 0).numpy())
+    assert np.array_equal(from_png(as_png(image)), (image * 255).round().byte().permute(1, 2, 0).numpy())

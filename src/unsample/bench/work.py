@@ -22,6 +22,7 @@ from unsample.bench.plan import FORMAT, Plan, digest
 from unsample.errors import BadInput, UnsampleError, first_line, out_of_memory
 from unsample.experiment.setup import Setup
 from unsample.experiment.shared import Shared
+from unsample.models.variants import parted
 
 if TYPE_CHECKING:
     from unsample.datasets.item import Dataset
@@ -174,7 +175,7 @@ def _key(worker: Worker, task: BatchTask, item: str) -> str:
         what["guidance_schedule"] = plan.guidance_schedule
     if plan.probe:
         what["probe"] = [plan.probe, plan.probe_settings]
-    if "[" in part.model:  # a change of its scheduler, which is no part of the weights' hash
+    if parted(part.model)[1]:  # a change of its scheduler, which is no part of the weights' hash
         what["model_name"] = part.model
     if part.edits:
         what["edit"] = [task.edited.name, dict(task.edited.settings), part.mask, part.edited_at]

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, places, talk
-from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, examples
+from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, RUNNING, examples
 from unsample.cli.progress import Progress
 from unsample.errors import BadOption
 from unsample.media.files import check_writable_folder
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from unsample.bench.plan import Plan
     from unsample.bench.run import How, Summary
 
-RUNNING = "Running"
 RunFolder = Annotated[
     str, Argument(metavar="RUN", help="The folder of a run: what 'unsample bench run -o' made.", show_default=False)
 ]
-Engine = Literal["local", "ray"]
 Artefacts = Literal["pictures", "all", "none"]
 MOST = 20  # parts of a plan that are named on the terminal
 GO_ON = "the same command goes on"
@@ -144,19 +142,12 @@ def run(
             show_default="the plan's, else that of sampling",
         ),
     ] = None,
-    quick: Annotated[
-        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
-    ] = False,
+    quick: options.Quick = False,
     seed: Annotated[
         int | None, Option(metavar="N", help="Seed of the run.", show_default="the plan's, else 0")
     ] = None,
-    engine: Annotated[
-        Engine, Option(metavar="NAME", help="local, or ray (pip install 'unsample\\[ray]').", rich_help_panel=RUNNING)
-    ] = "local",
-    ray_address: Annotated[
-        str | None,
-        Option(metavar="HOST:PORT", help="Of a Ray cluster.", rich_help_panel=RUNNING, show_default="one of its own"),
-    ] = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
     workers: Annotated[int, Option(metavar="N", help="Processes, or Ray actors.", rich_help_panel=RUNNING)] = 1,
     threads: Annotated[
         int | None,
@@ -217,11 +208,7 @@ def run(
         asked = _plan(plan, changes)
         examined = examine(asked)
     check_kept(asked, artefacts)
-    for part in (device or "").split(","):
-        checks.device(part or None)
-    checks.at_least("--workers", workers, highest=1024)
-    if threads is not None:
-        checks.at_least("--threads", threads, highest=1024)
+    checks.workers(device, workers, threads)
     how = How(
         engine=engine, workers=workers, batch_size=_batch_size(batch_size), threads=threads, shard=_shard(shard),
         only=_names(only) or (),

@@ -122,6 +122,15 @@ def device(name: str | None) -> str:
     return kind
 
 
+def workers(devices: str | None, count: int | None, threads: int | None) -> None:
+    """Of those who do the batches: their devices, how many they are, and threads of each."""
+    for name in (devices or "").split(","):
+        device(name or None)
+    for option, number in (("--workers", count), ("--threads", threads)):
+        if number is not None:
+            at_least(option, number, highest=1024)
+
+
 def place(where: Placement) -> Placement:
     """How a model is to be loaded, as far as it can be known without torch."""
     kind = device(where.device)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 MODEL, EDIT, INVERSION, PLAYBACK, OUTPUT = "Model", "Edit", "Inversion", "Playback", "Output"
-MEASURING, METHODS = "Measuring", "Methods"
+MEASURING, METHODS, RUNNING = "Measuring", "Methods", "Running"
 
 FitName = Literal["aspect", "crop", "pad"]
 DtypeName = Literal["float32", "float64", "bfloat16", "float16"]
@@ -18,6 +18,7 @@ QuantizeName = Literal[
 ]
 ClipName = Literal["off", "config"]
 UseName = Literal["record", "noise"]
+EngineName = Literal["local", "ray"]
 ScheduleName = Literal["constant", "linear", "cosine", "increasing"]
 
 STEPS = ("--num-inference-steps", "--steps")  # diffusers' name, and ours for short
@@ -355,6 +356,9 @@ EditOutput = Annotated[
     ),
 ]
 BatchSize = Annotated[int, opt(OUTPUT, "N", "Pictures of one size that go through the model together.")]
+Quick = Annotated[bool, opt(METHODS, None, "Each method's quick preset, for a look.", "--quick")]
+Engine = Annotated[EngineName, opt(RUNNING, "NAME", "local, or ray (pip install 'unsample\\[ray]').")]
+RayAddress = Annotated[str | None, opt(RUNNING, "HOST:PORT", "Of a Ray cluster.", default="one of its own")]
 Folder = Annotated[str, opt(OUTPUT, "DIR", "Folder to write to; it is made when missing.", *OUT)]
 Force = Annotated[bool, opt(OUTPUT, None, "Go on although the model does not know such pictures or words.", "--force")]
 Overwrite = Annotated[bool, opt(OUTPUT, None, "Replace files that exist.", "--overwrite")]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from unsample.cli import checks, options, talk
 from unsample.cli.methods import table
-from unsample.cli.options import INVERSION, METHODS, MODEL, OUTPUT, examples
+from unsample.cli.options import INVERSION, MODEL, OUTPUT, RUNNING, examples
 from unsample.cli.progress import Progress
 from unsample.errors import BadOption, unknown_name
 
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from unsample.studies.running import StudyResult
     from unsample.studies.verdicts import Verdict
 
-RUNNING = "Running"
 ALL, CORES = "all", 2
-Engine = Literal["local", "ray"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,9 +61,7 @@ def study(
         ),
     ] = None,
     seed: Annotated[int, Option(metavar="N", help="Another seed has other pictures.", rich_help_panel=INVERSION)] = 0,
-    quick: Annotated[
-        bool, Option("--quick", help="Each method's quick preset, for a look.", rich_help_panel=METHODS)
-    ] = False,
+    quick: options.Quick = False,
     only: Annotated[
         str | None,
         Option(
@@ -86,13 +82,8 @@ def study(
             show_default="1 with bundled models, else cores / workers",
         ),
     ] = None,
-    engine: Annotated[
-        Engine, Option(metavar="NAME", help="local, or ray (pip install 'unsample\\[ray]').", rich_help_panel=RUNNING)
-    ] = "local",
-    ray_address: Annotated[
-        str | None,
-        Option(metavar="HOST:PORT", help="Of a Ray cluster.", rich_help_panel=RUNNING, show_default="one of its own"),
-    ] = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
     output: Annotated[
         str | None,
         Option(
@@ -162,11 +153,7 @@ class _Numbers:
 def _how(workers: int | None, threads: int | None, engine: str, ray_address: str | None, device: str | None) -> How:
     from unsample.bench.run import How
 
-    for part in (device or "").split(","):
-        checks.device(part or None)
-    for option, number in (("--workers", workers), ("--threads", threads)):
-        if number is not None:
-            checks.at_least(option, number, highest=1024)
+    checks.workers(device, workers, threads)
     if engine == "ray":
         from unsample.bench.ray_engine import import_ray
 

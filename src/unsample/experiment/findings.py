@@ -66,6 +66,10 @@ class Findings:
             made: Tensor = self.model.decode(self.inversion.latents)
         return made.float().clamp(0, 1).cpu()
 
+    def prompts(self, name: str = "prompt") -> list[str] | None:
+        """What the pictures show, or (`target_prompt`) shall show; None for a model without text."""
+        return texts_of(self.model, self.items, name)
+
     def latents(self, stage: str) -> Tensor | None:
         """What a stage's sampling ended with: (B, C, h, w)."""
         return self.made[stage].latents if stage in self.made else None
@@ -123,6 +127,11 @@ class Findings:
         if made is None:
             return {}
         return {"edit_nfe": made.nfe[n], "edit_backward": made.backward[n], "edited_at": self.edit_guidance}
+
+
+def texts_of(model: Any, items: Sequence[Item], name: str = "prompt") -> list[str] | None:
+    """A text of every item, empty where it has none; None for a model without text."""
+    return [getattr(item, name) or "" for item in items] if model.takes_prompt else None
 
 
 def every(items: Sequence[Item], name: str) -> list[Any] | None:

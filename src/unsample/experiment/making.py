@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.edits import Editor
 from unsample.errors import Diverged, Incompatible
-from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded
+from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded, texts_of
 from unsample.experiment.setup import GIVEN, NO_MASK, PASTED, STAGES, Setup
 from unsample.experiment.shared import Shared, key_of, unshared
 
@@ -48,15 +48,6 @@ def make(model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None,
     return found
 
 
-def _prompts(found: Findings, name: str = "prompt") -> list[str] | None:
-    return _texts(found.model, found.items, name)
-
-
-def _texts(model: Any, items: Sequence[Item], name: str = "prompt") -> list[str] | None:
-    """What the pictures show, or shall show; None for a model without text."""
-    return [getattr(item, name) or "" for item in items] if model.takes_prompt else None
-
-
 def _generators(found: Findings) -> Any:
     """What `unsample.invert` and `sample` take."""
     setup = found.setup
@@ -72,7 +63,7 @@ def _sampled(model: Any, items: Sequence[Item], setup: Setup, progress: bool | N
     keep = setup.keep_trajectory or (not isinstance(setup.method, str) and setup.method.needs_trajectory)
     return unsample.sample(
         model,
-        _texts(model, items),
+        texts_of(model, items),
         num_inference_steps=setup.steps,
         guidance_scale=1.0 if setup.guidance is None else setup.guidance,
         guidance_schedule=setup.guidance_schedule,
@@ -93,7 +84,7 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
         given = {"images": [item.image for item in items]}
     if setup.negative_prompt is not None:
         given["negative_prompt"] = [setup.negative_prompt] * len(items)
-    given |= {"prompt": _prompts(found), "num_inference_steps": setup.steps, "strength": setup.strength}
+    given |= {"prompt": found.prompts(), "num_inference_steps": setup.steps, "strength": setup.strength}
     given |= {"guidance_scale": setup.inversion_guidance, "fit": setup.fit}
 
     def invert() -> Inversion:
@@ -220,7 +211,7 @@ def _sample(found: Findings, noise: Tensor) -> Images:
     scale = 1.0 if found.setup.guidance is None else found.setup.guidance
     given: dict[str, Any] = {"noise": noise, "guidance_scale": scale, "num_inference_steps": found.setup.steps}
     given |= {"guidance_schedule": found.setup.guidance_schedule}
-    return unsample.sample(found.model, _prompts(found), progress=found.progress, **given)
+    return unsample.sample(found.model, found.prompts(), progress=found.progress, **given)
 
 
 def _baseline(found: Findings) -> None:
@@ -254,7 +245,7 @@ def _baseline(found: Findings) -> None:
         given: dict[str, Any] = {"guidance_scale": found.edit_guidance, "num_inference_steps": setup.steps}
         given |= {"generator": _generators(found), "progress": found.progress}
         given |= {"guidance_schedule": setup.guidance_schedule}
-        found.pictures["edit"] = unsample.sample(model, _prompts(found, "target_prompt"), **given).images.cpu()
+        found.pictures["edit"] = unsample.sample(model, found.prompts("target_prompt"), **given).images.cpu()
     else:
         through = found.source if name == "vae(source)" else found.truth
         if through is None:

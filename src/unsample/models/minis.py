@@ -21,6 +21,11 @@ def mini_folder() -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
+def is_mini(model: str) -> bool:
+    """Whether a name is that of one of them, here or not."""
+    return model.startswith(PREFIX)
+
+
 def minis() -> tuple[str, ...]:
     """The names of those that are here, in order."""
     folder = mini_folder()

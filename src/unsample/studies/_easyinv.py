@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unsample.studies.base import Asked, Row
 
@@ -95,26 +95,3 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
         wide = 1.96
     half = wide * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
     return mean - half, mean, mean + half
-
-
-def picture(image: Any) -> str:
-    """A picture (3, H, W) in [0, 1] as a PNG in base64, for a row that a figure shows."""
-    import base64
-    import io
-
-    from unsample.metrics.pixels import as_pil
-
-    content = io.BytesIO()
-    as_pil(image[None])[0].save(content, "PNG")
-    return base64.b64encode(content.getvalue()).decode()
-
-
-def shown(told: str) -> Any:
-    """The array (H, W, 3) of `picture`."""
-    import base64
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(told))))

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsample.experiment.findings import Findings
     from unsample.models.guidance import Predict
 
 
@@ -22,8 +21,3 @@ def asking(model: Any, steps: int, prompts: Sequence[str] | None, count: int) ->
     with quiet(own):
         condition, free = Prompts(None if prompts is None else list(prompts)).conditions(own, count, 1.0)
         yield Predict(own, own.grid(steps), condition, free, 1.0, count)
-
-
-def prompts_of(found: Findings) -> list[str] | None:
-    """What the pictures of a batch show; None for a model without text."""
-    return [item.prompt or "" for item in found.items] if found.model.takes_prompt else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import minis
+from unsample.models.minis import is_mini, minis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +39,11 @@ Cells = Sequence[Mapping[str, Any]]
 def nature() -> tuple[str, ...]:
     """The models on which a claim about the nature of inversion is judged: four larger ones, and the minis here."""
     return LARGER + minis()
+
+
+def is_cheap(model: str) -> bool:
+    """Whether an evaluation of its network costs next to nothing: the minis and the mixture."""
+    return is_mini(model) or model.partition("[")[0] == MIXTURE
 
 
 @dataclass(frozen=True, kw_only=True)

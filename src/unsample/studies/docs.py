@@ -11,7 +11,7 @@ from typing import Any
 from unsample.errors import BadInput
 from unsample.media.files import atomic_write, check_writable_folder
 from unsample.models.families import read_json
-from unsample.models.minis import PREFIX
+from unsample.models.minis import is_mini
 from unsample.studies.means import number
 from unsample.studies.passes import pictures_told
 
@@ -119,8 +119,8 @@ def _lines(site: Path, name: str) -> list[tuple[str, ...]]:
 def _effects(verdict: dict[str, Any]) -> str:
     """What was found on each larger model, and of the small ones the range; and why."""
     found = [each for each in verdict["models"] if each["effect"] is not None]
-    larger = [each for each in found if not each["model"].startswith(PREFIX)]
-    small = [each["effect"] for each in found if each["model"].startswith(PREFIX)]
+    larger = [each for each in found if not is_mini(each["model"])]
+    small = [each["effect"] for each in found if is_mini(each["model"])]
     said = [f"{_plain(each['model'])} {number(each['effect'])}{_interval(each)}" for each in larger]
     if small:
         said.append(f"{len(small)} small: {number(min(small))} to {number(max(small))}")

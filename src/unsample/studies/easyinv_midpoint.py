@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies._easyinv import ABOUT_FIXED_POINT, EASYINV, PAN, at, fewer, means, named, picture, shown
+from unsample.studies._easyinv import ABOUT_FIXED_POINT, EASYINV, PAN, at, fewer, means, named
 from unsample.studies.base import EASYINV as PAPER
 from unsample.studies.base import SD, Asked, Cells, Row, Study
+from unsample.studies.pictures import as_png, from_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,9 +68,9 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         with torch.no_grad():
             pictures = found.model.decode(point).float().clamp(0, 1).cpu()
         for k, (cosine, error) in enumerate(zip(with_clean, errors(point, truth), strict=True)):
-            each[k][name] = {"cosine": cosine, "error": error, "png": picture(pictures[k])}
+            each[k][name] = {"cosine": cosine, "error": error, "png": as_png(pictures[k])}
     for k, source in enumerate(found.source):
-        each[k]["source"] = picture(source)
+        each[k]["source"] = as_png(source)
     return each
 
 
@@ -110,7 +111,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axis.axis("off")
         for row in first:
             if (row["unit"], row["method"]) == (unit, method):
-                axis.imshow(shown(row["png"]))
+                axis.imshow(from_png(row["png"]))
         here = [r for r in values if (r["model"], r["unit"], r["method"]) == (first[0]["model"], unit, method)]
         said = f"\ncos {here[0]['cosine']:.2f}, err {here[0]['error']:.2f}" if here else ""
         axis.set_title(f"{method}{said}", fontsize=7)

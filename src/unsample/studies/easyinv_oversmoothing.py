@@ -30,8 +30,9 @@ def band_powers(images: Tensor) -> Tensor:
     """
     import torch
 
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
-    grey = (images.double().cpu() * weights).sum(1)
+    from unsample.models.base import luminance
+
+    grey = luminance(images.double().cpu())[:, 0]
     height, width = grey.shape[-2:]
     hann = [torch.hann_window(side, periodic=True, dtype=torch.float64) for side in (height, width)]
     windowed = (grey - grey.mean((-2, -1), keepdim=True)) * hann[0][:, None] * hann[1][None]

@@ -66,7 +66,7 @@ def _first_eps(found: Findings) -> tuple[Tensor, Tensor]:
         up = unsample.invert(
             found.model,
             latents=x,
-            prompt=[item.prompt or "" for item in found.items] if found.model.takes_prompt else None,
+            prompt=found.prompts(),
             method="ddim",
             num_inference_steps=setup.steps,
             guidance_scale=setup.inversion_guidance,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study, value
-from unsample.studies.edited import edit_row, looked_at, mean_of
+from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study
+from unsample.studies.edited import WITH_RECONSTRUCTION as DRAWN
+from unsample.studies.edited import looked_at, mean_of, plan_with_reconstruction, row_with_reconstruction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,35 +15,18 @@ if TYPE_CHECKING:
 GUIDANCE = 7.5
 EACH, ONE, NONE = "one a step", "one for all", "not fitted"
 FITTED = {"null_text": EACH, "null_text[global_embedding=true]": ONE, "ddim": NONE}
-DRAWN = {
-    "recon_psnr": "reconstruction, PSNR (dB)",
-    "recon_ssim": "reconstruction, SSIM",
-    "ssim": "edit, SSIM to the source",
-    "clip_text": "edit, CLIP to its prompt",
-    "psnr_truth": "edit, PSNR to the true edit (dB)",
-}
 
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """Null-text inversion in both forms, with as many updates, and DDIM inversion under the same guidance."""
-    return [
-        asked.plan(
-            methods=list(FITTED),
-            metrics=["psnr", "clip_text", "ssim_global"],
-            guidance=[GUIDANCE],
-            edit=True,
-            datasets={"record": asked.scenes, "edit": asked.scenes},
-            probe="edit_embeddings",
-        )
-    ]
+    return [plan_with_reconstruction(asked, "edit_embeddings", methods=list(FITTED), guidance=[GUIDANCE])]
 
 
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """A row a picture and form: its reconstruction and its edit."""
     for cell in cells:
         if cell["method"] in FITTED:
-            found = {"recon_psnr": value(cell, "record.psnr"), "recon_ssim": value(cell, "record.ssim_global")}
-            yield edit_row(cell, {"embeddings": FITTED[cell["method"]]}) | found
+            yield row_with_reconstruction(cell, {"embeddings": FITTED[cell["method"]]})
 
 
 def figure(rows: Sequence[Row]) -> Figure:

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study
-from unsample.studies.edited import METRICS, SOURCE, TRUTH, edit_row, looked_at, mean_of, picture_rows, strips
+from unsample.studies.edited import NAMES, edit_row, looked_at, mean_of, picture_rows, plan_of_edits, strips
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCALES = (1.0, 1.5, 3.0, 5.0, 7.5, 10.0, 15.0)
-NAMES = {SOURCE: "source", TRUTH: "true edit"}
 DRAWN = {
     "clip_text": "CLIP, picture and target prompt",
     "attribute": "share with the wanted attribute",
@@ -24,13 +23,11 @@ DRAWN = {
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """DDIM inversion without guidance, and edits at each scale."""
     return [
-        asked.plan(
+        plan_of_edits(
+            asked,
+            "edit_guidance",
             methods=["ddim"],
-            metrics=list(METRICS),
             guidance=list(SCALES),
-            edit=True,
-            datasets={"edit": asked.scenes},
-            probe="edit_guidance",
         )
     ]
 

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study
-from unsample.studies.edited import METRICS, SOURCE, TRUTH, edit_row, looked_at, mean_of, picture_rows, strips
+from unsample.studies.edited import NAMES, edit_row, looked_at, mean_of, picture_rows, plan_of_edits, strips
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = ("random_noise", "sdedit", "ddim", "null_text")
 GUIDANCE = (1.5, 7.5)  # at which scenes-sd edits best, and the default of diffusers, which is the report's
-NAMES = {SOURCE: "source", TRUTH: "true edit"}
 DRAWN = {
     "ssim": "SSIM to the source",
     "clip_image": "CLIP to the source",
@@ -26,13 +25,11 @@ DRAWN = {
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """Each method edits the same scenes at each scale; null-text, which is dear, at the larger one."""
     return [
-        asked.plan(
+        plan_of_edits(
+            asked,
+            "edit_methods",
             methods=[*METHODS[:-1], f"null_text[guidance={GUIDANCE[1]:g}]"],
-            metrics=list(METRICS),
             guidance=list(GUIDANCE),
-            edit=True,
-            datasets={"edit": asked.scenes},
-            probe="edit_methods",
         )
     ]
 

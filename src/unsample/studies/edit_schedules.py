@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study, value
-from unsample.studies.edited import edit_row, looked_at, mean_of
+from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study
+from unsample.studies.edited import WITH_RECONSTRUCTION as DRAWN
+from unsample.studies.edited import looked_at, mean_of, plan_with_reconstruction, row_with_reconstruction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,27 +40,18 @@ COURSES = (
     Course("increasing", HIGH),
 )
 FITTED = COURSES[:5]  # null-text is fitted under each anew, and dear
-DRAWN = {
-    "recon_psnr": "reconstruction, PSNR (dB)",
-    "recon_ssim": "reconstruction, SSIM",
-    "ssim": "edit, SSIM to the source",
-    "clip_text": "edit, CLIP to its prompt",
-    "psnr_truth": "edit, PSNR to the true edit (dB)",
-}
 
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """A plan a course: it is one for a whole plan."""
     courses, fitted = (FITTED, FITTED[:2]) if asked.quick else (COURSES, FITTED)
     return [
-        asked.plan(
+        plan_with_reconstruction(
+            asked,
+            "edit_schedules",
             methods=list(METHODS) if course in fitted else ["ddim"],
-            metrics=["psnr", "clip_text", "ssim_global"],
             guidance=[course.peak],
             guidance_schedule=course.schedule,
-            edit=True,
-            datasets={"record": asked.scenes, "edit": asked.scenes},
-            probe="edit_schedules",
         )
         for course in courses
     ]
@@ -74,8 +66,7 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 def _row(cell: Mapping[str, Any], course: Course) -> Row:
     about = {"schedule": course.schedule, "peak": course.peak, "mean": course.mean}
-    found = {"recon_psnr": value(cell, "record.psnr"), "recon_ssim": value(cell, "record.ssim_global")}
-    return edit_row(cell, about) | found
+    return row_with_reconstruction(cell, about)
 
 
 def figure(rows: Sequence[Row]) -> Figure:

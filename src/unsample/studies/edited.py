@@ -9,17 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.base import Cells, Row, value
+from unsample.studies.base import Asked, Cells, Row, value
+from unsample.studies.pictures import as_png, from_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
-    from torch import Tensor
 
     from unsample.experiment.findings import Findings
 
 METRICS = ("psnr", "clip_text", "edit_gain", "attribute_render_fit")  # psnr: to the true edit
 SHOWN = 3  # pictures in a figure
-SOURCE, TRUTH = "identity", "vae(truth)"  # rows of the benchmark that are no edits
+NAMES = {"identity": "source", "vae(truth)": "true edit"}  # rows of the benchmark that are no edits, in strips
+WITH_RECONSTRUCTION = {  # columns of `row_with_reconstruction`, and what a panel calls them
+    "recon_psnr": "reconstruction, PSNR (dB)",
+    "recon_ssim": "reconstruction, SSIM",
+    "ssim": "edit, SSIM to the source",
+    "clip_text": "edit, CLIP to its prompt",
+    "psnr_truth": "edit, PSNR to the true edit (dB)",
+}
 
 
 def looked_at(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -38,18 +45,6 @@ def looked_at(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, An
         {"ssim": ssim, "clip_image": clip, "picture": as_png(picture)}
         for (ssim, clip), picture in zip(near, rounded, strict=True)
     ]
-
-
-def as_png(picture: Tensor) -> str:
-    """A picture (3, H, W) of 8-bit levels in [0, 1] as a PNG in base64."""
-    import base64
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def edit_row(cell: Mapping[str, Any], about: Mapping[str, Any]) -> Row:
@@ -76,6 +71,24 @@ def edit_row(cell: Mapping[str, Any], about: Mapping[str, Any]) -> Row:
     }
 
 
+def plan_of_edits(asked: Asked, study: str, **given: Any) -> dict[str, Any]:
+    """A plan that edits the scenes; `METRICS` of the edits unless others are given."""
+    own: dict[str, Any] = {"metrics": list(METRICS), "datasets": {"edit": asked.scenes}}
+    return asked.plan(edit=True, probe=study, **own | given)
+
+
+def plan_with_reconstruction(asked: Asked, study: str, **given: Any) -> dict[str, Any]:
+    """A plan that reconstructs the scenes and edits them, for `row_with_reconstruction`."""
+    both = {"record": asked.scenes, "edit": asked.scenes}
+    return plan_of_edits(asked, study, metrics=["psnr", "clip_text", "ssim_global"], datasets=both, **given)
+
+
+def row_with_reconstruction(cell: Mapping[str, Any], about: Mapping[str, Any]) -> Row:
+    """The row of one edit, and how near the reconstruction is to the source."""
+    found = {"recon_psnr": value(cell, "record.psnr"), "recon_ssim": value(cell, "record.ssim_global")}
+    return edit_row(cell, about) | found
+
+
 def picture_rows(cells: Cells, label: Callable[[Mapping[str, Any]], str]) -> list[Row]:
     """The first pictures of the first model, as rows of kind "picture"; `label(cell)` names a column of the strip."""
     if not cells:
@@ -96,11 +109,6 @@ def picture_rows(cells: Cells, label: Callable[[Mapping[str, Any]], str]) -> lis
 
 def strips(figure: Figure | SubFigure, rows: Sequence[Row], labels: Sequence[str]) -> None:
     """Pictures of rows, one line a source, one column a label."""
-    import base64
-    import io
-
-    from PIL import Image
-
     kept = {(row["unit"], row["label"]): row["picture"] for row in rows if row["kind"] == "picture"}
     units = list(dict.fromkeys(unit for unit, _ in kept))
     named = [label for label in labels if any((unit, label) in kept for unit in units)]
@@ -111,7 +119,7 @@ def strips(figure: Figure | SubFigure, rows: Sequence[Row], labels: Sequence[str
         for axis, label in zip(line, named, strict=True):
             axis.set_axis_off()
             if (unit, label) in kept:
-                axis.imshow(Image.open(io.BytesIO(base64.b64decode(kept[unit, label]))), interpolation="nearest")
+                axis.imshow(from_png(kept[unit, label]), interpolation="nearest")
             if unit == units[0]:
                 axis.set_title(label, fontsize=7)
 

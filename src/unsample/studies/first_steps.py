@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX
-from unsample.studies.base import MIXTURE, Asked, Cells, Row, packed, unpacked
+from unsample.studies.base import Asked, Cells, Row, is_cheap, packed, unpacked
+from unsample.studies.means import mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def halfway(found: Findings) -> list[dict[str, float]]:
     given = walk | {"trajectory": made.trajectory, "generator": seeds}
     partner = unsample.invert(model, latents=made.latents, prompt=prompts, method=setup.method, **given)
     whose = [(item.seed or 0) % PARTNERS for item in found.items]
-    own = [item.prompt or "" for item in found.items] if model.takes_prompt else None
+    own = found.prompts()
 
     def between(ends: Tensor, others: Tensor) -> Tensor:
         pictures = unsample.sample(model, own, noise=slerp(ends, others[whose].to(ends), 0.5), **walk).images
@@ -137,7 +137,7 @@ def levels_of(shares: Sequence[float], steps: int) -> dict[str, int]:
 
 def plans_of_levels(asked: Asked, study: str, methods: Sequence[str]) -> list[dict[str, Any]]:
     """The methods on all models; interpolations on the quick ones; on the others three quarters of the pictures."""
-    quick = [m for m in asked.models if m.startswith((PREFIX, MIXTURE))]
+    quick = [m for m in asked.models if is_cheap(m)]
     larger = [m for m in asked.models if m not in quick]
     fewer = replace(asked, num_samples=max(1, asked.num_samples * 3 // 4))
     found = []
@@ -204,9 +204,9 @@ def curves(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
     figure, axes = panels(len(models), sharey=True, width=3.2, height=2.6)
     for axis, model in zip(axes, models, strict=True):
         for number, (name, label) in enumerate(names.items()):
-            means = [_mean([r.get(name) for r in rows if r["model"] == model and r["replaced"] == at]) for at in levels]
+            means = [mean(rows, name, model=model, replaced=at) for at in levels]
             if means[0]:
-                shares = [mean / means[0] if mean else float("nan") for mean in means]
+                shares = [each / means[0] if each else float("nan") for each in means]
                 axis.plot(levels, shares, marker="o", markersize=3, color=colour(number), label=label)
         axis.axhline(1, color="#999999", linewidth=0.6)
         axis.set_yscale("log")
@@ -224,8 +224,3 @@ def curves(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
         fontsize=8,
     )
     return figure
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

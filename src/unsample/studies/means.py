@@ -79,9 +79,10 @@ def _table(title: str, rows: Sequence[Row]) -> Means:
     return Means(title, (*keys, "n", *values), tuple(lines), len(groups))
 
 
-def mean(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
-    """Of a column's numbers; None where there are none."""
-    found = [float(row[column]) for row in rows if isinstance(row.get(column), int | float)]
+def mean(rows: Sequence[Mapping[str, Any]], column: str, **where: Any) -> float | None:
+    """Of a column's numbers, over the rows that fit; None where there are none."""
+    some = (row for row in rows if all(row.get(key) == wanted for key, wanted in where.items()))
+    found = [float(row[column]) for row in some if isinstance(row.get(column), int | float)]
     return math.fsum(found) / len(found) if found else None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX
+from unsample.models.minis import is_mini
 from unsample.models.variants import parted
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
 
 def seconds_of(model: str) -> float:
     """Of one evaluation of a picture, on one core."""
-    return MINI_SECONDS if model.startswith(PREFIX) else SECONDS.get(parted(model)[0], OTHER_SECONDS)
+    return MINI_SECONDS if is_mini(model) else SECONDS.get(parted(model)[0], OTHER_SECONDS)
 
 
 def work_of(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = None) -> Work:

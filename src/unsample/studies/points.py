@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX
-from unsample.studies.base import MIXTURE, Asked, Cells, packed, unpacked
+from unsample.studies.base import Asked, Cells, is_cheap, packed, unpacked
 from unsample.studies.geometry import VERTICES
 
 if TYPE_CHECKING:
@@ -19,15 +18,10 @@ if TYPE_CHECKING:
     from unsample.experiment.findings import Findings
 
 
-def is_small(model: str) -> bool:
-    """Whether a network evaluation is so cheap that many more pictures cost little: the minis and the mixture."""
-    return model.startswith(PREFIX) or model.partition("[")[0] == MIXTURE
-
-
 def by_size(asked: Asked, times: int) -> list[Asked]:
     """The same asked of the small networks with `times` as many pictures, apart; a part without models is left out."""
-    small = tuple(model for model in asked.models if is_small(model))
-    large = tuple(model for model in asked.models if not is_small(model))
+    small = tuple(model for model in asked.models if is_cheap(model))
+    large = tuple(model for model in asked.models if not is_cheap(model))
     parts = (replace(asked, models=large), replace(asked, models=small, num_samples=times * asked.num_samples))
     return [part for part in parts if part.models]
 

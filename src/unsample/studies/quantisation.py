@@ -71,7 +71,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(setup.method, str) or found.sampled is None or found.true_noise is None:
         return [{}] * len(found.items)
     true, noise = found.sampled.latents, found.true_noise
-    prompts = [item.prompt or "" for item in found.items] if model.takes_prompt else None
+    prompts = found.prompts()
     told: list[dict[str, Any]] = [{} for _ in found.items]
     for damage in DAMAGES:
         with torch.no_grad(), evaluating(model):

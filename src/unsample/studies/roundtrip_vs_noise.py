@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX, minis
-from unsample.studies.base import FLOW, MIXTURE, OURS, TRAILING, Asked, Cells, Row, Study, value
+from unsample.models.minis import minis
+from unsample.studies.base import FLOW, MIXTURE, OURS, TRAILING, Asked, Cells, Row, Study, is_cheap, value
 from unsample.studies.running import cells_by
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def defaults() -> tuple[str, ...]:
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """All methods; half the pictures on models that are neither small nor a mixture."""
-    kinds = {"quick": [m for m in asked.models if m.startswith((PREFIX, MIXTURE))]}
+    kinds = {"quick": [m for m in asked.models if is_cheap(m)]}
     kinds["flow"] = [m for m in asked.models if m.startswith(FLOW)]
     kinds["larger"] = [m for m in asked.models if m not in kinds["quick"] + kinds["flow"]]
     fewer = replace(asked, num_samples=max(1, asked.num_samples // 2))

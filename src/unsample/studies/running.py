@@ -17,7 +17,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX
+from unsample.models.minis import is_mini
 from unsample.models.variants import parted
 from unsample.studies import get_study
 from unsample.studies.base import Asked, Row, Study
@@ -84,8 +84,8 @@ def plans_of(study: Study, asked: Asked) -> dict[str, Plan]:
     found: dict[str, Plan] = {}
     for k, given in enumerate(study.plans(asked)):
         models = [str(model) for model in given["models"]]
-        parts = {f"run-{k}": [m for m in models if not m.startswith(PREFIX)]}
-        parts[f"run-{k}-minis"] = [m for m in models if m.startswith(PREFIX)]
+        parts = {f"run-{k}": [m for m in models if not is_mini(m)]}
+        parts[f"run-{k}-minis"] = [m for m in models if is_mini(m)]
         found |= {place: make_plan({**given, "models": some}) for place, some in parts.items() if some}
     return found
 
@@ -162,7 +162,7 @@ def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None) -> Ho
     from unsample.models.loading import BUNDLED
     from unsample.studies.passes import work_of_plan
 
-    ours = not loaded and all(parted(m)[0] in BUNDLED or m.startswith(PREFIX) for m in plan.models)
+    ours = not loaded and all(parted(m)[0] in BUNDLED or is_mini(m) for m in plan.models)
     size = how.batch_size or (BATCH if ours else 0)
     if how.workers or not ours or how.device not in (None, "cpu"):
         return replace(how, workers=how.workers or 1, threads=how.threads or (1 if ours else None), batch_size=size)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.asking import prompts_of
 from unsample.studies.base import MIXTURE, SD, TABA, TRAILING, Asked, Cells, Row, Study
+from unsample.studies.means import mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     starts: dict[str, dict[str, Any]] = {"noise": {"noise": found.sampled.noise}, "latent": {"noise": found.noise}}
     starts["fresh"] = {"generator": fresh}
     clip, told = load(Settings(clip=found.setup.clip_model)), [dict[str, Any]() for _ in found.items]
-    texts = [clip.texts(prompts) for prompts in (targets, prompts_of(found) or [])]
+    texts = [clip.texts(prompts) for prompts in (targets, found.prompts() or [])]
     for origin, start in starts.items():
         common: dict[str, Any] = {"num_inference_steps": found.setup.steps, "progress": found.progress}
         pictures = unsample.sample(found.model, targets, **start, **common).images.cpu()
@@ -104,7 +105,8 @@ def figure(rows: Sequence[Row]) -> Figure:
     drawn, axes = panels(len(titles))
     for axis, (column, title) in zip(axes, titles.items(), strict=True):
         for k, origin in enumerate(ORIGINS):
-            found = [_mean(rows, column, model, origin) for model in models]
+            means = [mean(rows, column, model=model, origin=origin) for model in models]
+            found = [math.nan if each is None else each for each in means]
             axis.bar(
                 [m + 0.27 * (k - 1) for m in range(len(models))], found, 0.25, color=colour(k), label=f"from {origin}"
             )
@@ -112,11 +114,6 @@ def figure(rows: Sequence[Row]) -> Figure:
         axis.set_xticks(range(len(models)), [short(m) for m in models])
     drawn.legend(*axes[0].get_legend_handles_labels(), fontsize=7, frameon=False, ncols=3, loc="outside upper left")
     return drawn
-
-
-def _mean(rows: Sequence[Row], column: str, model: str, origin: str) -> float:
-    found = [r[column] for r in rows if r["model"] == model and r["origin"] == origin and r[column] is not None]
-    return sum(found) / len(found) if found else float("nan")
 
 
 STUDY = Study(

@@ -79,7 +79,7 @@ def _once_more(found: Findings) -> Tensor:
     import unsample
     from unsample.experiment.findings import item_seeds, seeded
 
-    prompts = [item.prompt or "" for item in found.items] if found.model.takes_prompt else None
+    prompts = found.prompts()
     seeds = seeded(item_seeds(found.setup.seed, [f"again:{item.digest()}" for item in found.items]))
     again = unsample.invert(
         found.model,

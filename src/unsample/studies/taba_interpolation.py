@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.asking import prompts_of
 from unsample.studies.base import DDPM, MIXTURE, SD, TABA, TRAILING, Asked, Cells, Row, Study, packed, unpacked
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     assert found.sampled is not None
     assert found.noise is not None
-    prompts = prompts_of(found)
+    prompts = found.prompts()
     common: dict[str, Any] = {"num_inference_steps": found.setup.steps, "progress": found.progress}
     seeds = [(item.seed or 0) + PARTNER for item in found.items]
     other = unsample.sample(found.model, prompts, generator=seeded(seeds), **common)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX
+from unsample.models.minis import is_mini
 from unsample.studies.base import TABA, Asked, Cells, Row, Study, nature
+from unsample.studies.pictures import as_png, from_png
 from unsample.studies.points import finite, inverted, three
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     told = []
     for n in range(len(found.items)):
         onto = Axes(every["difference"][n])
-        drawn = {"sample": png(found.source[n])}
+        drawn = {"sample": as_png(found.source[n])}
         for name, points in every.items():
             seen = onto(points[n])
             range_ = RANGE if name in ("noise", "latent") else float(seen.abs().max().clamp(min=1e-9))
-            drawn[name] = png(seen / (2 * range_) + 0.5)
+            drawn[name] = as_png(seen / (2 * range_) + 0.5)
         figures = {
             name: {"lag1_correlation": float(smooth[name][n]), "likeness": float(like[name][n])}
             | {"rms": float(size[name][n])}
@@ -95,19 +96,6 @@ class Axes:
         return torch.einsum("kc,chw->khw", self.axes, points.double())
 
 
-def png(colours: Tensor) -> str:
-    """A picture (3, h, w) in [0, 1] as PNG, in base64."""
-    import base64
-    import io
-
-    from PIL import Image
-
-    whole = (colours.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    into = io.BytesIO()
-    Image.fromarray(whole).save(into, "PNG", optimize=True)
-    return base64.b64encode(into.getvalue()).decode()
-
-
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """The figures of each picture; of the first ones the pictures themselves."""
     from unsample.studies.running import cells_by
@@ -126,14 +114,9 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """The five of two pictures, a line a model; of the small networks the first seeds."""
-    import base64
-    import io
-
-    from PIL import Image
-
     from unsample.studies.plotting import models_of, panels, short
 
-    models = [model for model in models_of(rows) if not model.startswith(PREFIX) or model.endswith("-0")]
+    models = [model for model in models_of(rows) if not is_mini(model) or model.endswith("-0")]
     models = models or models_of(rows)
     shown = {model: [row for row in rows if row["model"] == model and row["kind"] == "picture"] for model in models}
     columns = max(map(len, shown.values()))
@@ -145,7 +128,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             axis.spines[:].set_visible(False)
             if place < len(shown[model]):
                 row = shown[model][place]
-                axis.imshow(Image.open(io.BytesIO(base64.b64decode(row["png"]))), interpolation="nearest")
+                axis.imshow(from_png(row["png"]), interpolation="nearest")
                 if line == 0:
                     axis.set_title(TITLES.get(row["which"], row["which"]), fontsize=9)
         axes[line * columns].set_ylabel(short(model).replace(" ", "\n", 1), fontsize=8)

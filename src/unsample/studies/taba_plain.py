@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.studies.areas import AREAS, deviation_by_area, in_cells, mean_by_area, plain_of, plain_of_scenes, share_of
 from unsample.studies.asking import asking
 from unsample.studies.base import DDPM, FLOW, MIXTURE, SD, TABA, Asked, Cells, Row, Study, nature
+from unsample.studies.means import mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,8 +175,8 @@ def figure(rows: Sequence[Row]) -> Figure:
     for axis, value, title in zip(axes, ("error", "std"), ("mean absolute error", "standard deviation"), strict=False):
         for k, area in enumerate(AREAS[:2]):
             for mask, mark in (("threshold", "o"), ("true", "x")):
-                at = [(y, _mean(pictures, value, model=m, mask=mask, area=area)) for y, m in enumerate(models)]
-                some = [(y, mean) for y, mean in at if mean is not None]
+                at = [(y, mean(pictures, value, model=m, mask=mask, area=area)) for y, m in enumerate(models)]
+                some = [(y, each) for y, each in at if each is not None]
                 label = f"{area}, {'by the threshold' if mask == 'threshold' else 'true'}"
                 if some:
                     axis.plot(
@@ -189,7 +190,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     drawn.legend(*axes[0].get_legend_handles_labels(), fontsize=7, frameon=False, ncols=4, loc="outside upper left")
     for k, model in enumerate(dosed_models):
         for part, line in zip(PARTS, ("o-", "o:"), strict=True):
-            means = [_mean(rows, "error", model=model, part=part, contrast=c) for c in CONTRASTS]
+            means = [mean(rows, "error", model=model, part=part, contrast=c) for c in CONTRASTS]
             axes[2].plot(
                 CONTRASTS, means, line, color=colour(k + 2), label=f"{short(model)}, {part} part", markersize=3
             )
@@ -205,12 +206,6 @@ def _with_both_areas(rows: Sequence[Row]) -> list[Row]:
     found = [r for r in rows if r["kind"] == "picture" and r["area"] != "all" and r["error"] is not None]
     keys = [(r["model"], r["unit"], r["mask"]) for r in found]
     return [row for row, key in zip(found, keys, strict=True) if keys.count(key) == 2]
-
-
-def _mean(rows: Sequence[Row], value: str, **where: Any) -> float | None:
-    """Over pictures; None where there is none."""
-    found = [r[value] for r in rows if all(r.get(k) == v for k, v in where.items()) and r.get(value) is not None]
-    return sum(found) / len(found) if found else None
 
 
 STUDY = Study(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.areas import AREAS, mean_by_area, plain_of
-from unsample.studies.asking import asking, prompts_of
+from unsample.studies.asking import asking
 from unsample.studies.base import TABA, Asked, Cells, Row, Study, nature
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     assert found.sampled is not None
     assert found.sampled.trajectory is not None
     trajectory = found.sampled.trajectory.flip(0)
-    with asking(found.model, found.setup.steps, prompts_of(found), len(found.items)) as predict:
+    with asking(found.model, found.setup.steps, found.prompts(), len(found.items)) as predict:
         of, truth = errors(predict, trajectory.to(found.model.device))
         grid = predict.grid
         begins = {"clean": 0, "after_first": first_steps(grid.num_steps)}

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.models.minis import PREFIX
-from unsample.studies.base import TABA, Asked, Cells, Row, Study, nature
+from unsample.models.minis import is_mini
+from unsample.studies.base import TABA, Asked, Cells, Row, Study, is_cheap, nature
 from unsample.studies.geometry import VERTICES, angles, distance, most_probable
-from unsample.studies.points import finite, inverted, is_small, steps_of, three
+from unsample.studies.points import finite, inverted, steps_of, three
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,9 +22,9 @@ MINIS = 2  # of the small networks that also run at the largest numbers of steps
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """All models at the usual numbers of steps; a quarter of the pictures at more."""
-    minis = [model for model in asked.models if model.startswith(PREFIX)]
+    minis = [model for model in asked.models if is_mini(model)]
     larger = [model for model in asked.models if model not in minis]
-    cheap = [model for model in larger if is_small(model)] + minis[:MINIS]
+    cheap = [model for model in larger if is_cheap(model)] + minis[:MINIS]
     found = []
     for times, models, part in ((USUAL, asked.models, 1), (LONGER, larger, 4), (LONG, cheap, 4)):
         some = replace(asked, models=tuple(models), num_samples=max(1, asked.num_samples // part))

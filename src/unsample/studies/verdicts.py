@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, median
 from typing import Any, Final, Literal
 
-from unsample.models.minis import COUNT, PREFIX
+from unsample.models.minis import COUNT, is_mini
 from unsample.studies.claimed import Claim
 
 Answer = Literal["holds", "does not hold", "too few samples", "not comparable"]
@@ -111,7 +112,7 @@ def _of_all(found: Sequence[Found]) -> tuple[Answer, str]:
 
 def _of_nature(found: Sequence[Found]) -> tuple[Answer, str]:
     """Of a claim about inversion itself: the signs agree on 10 of the 12 minis, and on every larger model."""
-    small, large = ([e for e in found if e.model.startswith(PREFIX) is is_small] for is_small in (True, False))
+    small, large = ([e for e in found if is_mini(e.model) is is_small] for is_small in (True, False))
     agree, larger = sum(e.sign > 0 for e in small), sum(e.sign > 0 for e in large)
     said = f"the sign agrees on {agree} of {len(small)} minis and {larger} of {len(large)} larger models"
     if len(small) < COUNT or len(large) < 2:
@@ -217,12 +218,11 @@ Statistic = Callable[[Sequence[tuple[float, float]]], float]
 
 def _statistic(claim: Claim) -> tuple[Statistic, bool]:
     """The effect of pairs, and whether its interval is taken on the logarithm."""
-    mean, median = _mean, _median
     kinds: dict[str, tuple[Statistic, bool]] = {
-        "value": (lambda pairs: mean([a for a, _ in pairs]), False),
-        "difference": (lambda pairs: mean([a - b for a, b in pairs]), False),
-        "ratio": (lambda pairs: _over(mean([a for a, _ in pairs]), mean([b for _, b in pairs])), True),
-        "share": (lambda pairs: mean([float(a > (0.5 if math.isnan(b) else b)) for a, b in pairs]), False),
+        "value": (lambda pairs: fmean([a for a, _ in pairs]), False),
+        "difference": (lambda pairs: fmean([a - b for a, b in pairs]), False),
+        "ratio": (lambda pairs: _over(fmean([a for a, _ in pairs]), fmean([b for _, b in pairs])), True),
+        "share": (lambda pairs: fmean([float(a > (0.5 if math.isnan(b) else b)) for a, b in pairs]), False),
         "median": (lambda pairs: median([a for a, _ in pairs]), False),
         "median_ratio": (lambda pairs: _over(median([a for a, _ in pairs]), median([b for _, b in pairs])), True),
     }
@@ -231,15 +231,6 @@ def _statistic(claim: Claim) -> tuple[Statistic, bool]:
 
 def _over(a: float, b: float) -> float:
     return a / b if b else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _interval(
@@ -258,7 +249,7 @@ def _interval(
     back: Callable[[float], float] = math.exp if into is math.log else float
     effect, *without = (into(each) for each in plain)
     ends = [_into(into, end) for end in limits_of(claim)]
-    center = _mean(without)
+    center = fmean(without)
     error = math.sqrt((n - 1) / n * math.fsum((each - center) ** 2 for each in without))
     width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
     near = [end for end in ends if math.isfinite(end)]

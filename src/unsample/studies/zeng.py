@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unsample.models.minis import PREFIX
-from unsample.studies.base import MIXTURE, Asked
+from unsample.studies.base import Asked, is_cheap
 
 ITERS = 10  # of the fixed point, and ReNoise's predictions
 UPDATES, RATE = 200, 3e-3  # of the hybrid on bundled models
@@ -29,11 +29,6 @@ def bundled(model: str) -> bool:
     return model.startswith((PREFIX, "scenes-"))
 
 
-def small(model: str) -> bool:
-    """Whether a prediction of it costs next to nothing."""
-    return model.startswith((PREFIX, MIXTURE))
-
-
 def hybrid(model: str, asked: Asked) -> str:
     """The paper's method for a model."""
     if asked.quick:
@@ -50,8 +45,8 @@ def called(method: str) -> str:
 def split(asked: Asked) -> list[Asked]:
     """What is asked of models that are run alike; of half of the pictures where a prediction is dear, of our own."""
     kinds = {  # the quick ones first
-        "cheap": ([m for m in asked.models if bundled(m) and small(m)], asked.num_samples),
-        "dear": ([m for m in asked.models if bundled(m) and not small(m)], max(1, asked.num_samples // 2)),
+        "cheap": ([m for m in asked.models if bundled(m) and is_cheap(m)], asked.num_samples),
+        "dear": ([m for m in asked.models if bundled(m) and not is_cheap(m)], max(1, asked.num_samples // 2)),
         "given": ([m for m in asked.models if not bundled(m)], asked.num_samples),
     }
     return [replace(asked, models=tuple(some), num_samples=count) for some, count in kinds.values() if some]

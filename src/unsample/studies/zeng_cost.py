@@ -41,13 +41,12 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
     from unsample.bench.plan import make_plan
     from unsample.methods import get_method
     from unsample.metrics.recovery import mse
-    from unsample.studies.asking import prompts_of
 
     assert found.start is not None
     assert found.true_noise is not None
     model = getattr(found.model, "bare", found.model)  # answers that are remembered take no time
     plan = make_plan({"dataset": "generated:1", "methods": list(settings["methods"]), "steps": [found.setup.steps]})
-    prompts, told = prompts_of(found), []
+    prompts, told = found.prompts(), []
     for k in range(len(found.items)):
         row: dict[str, Any] = {}
         for named in methods_of(plan):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.base import ZENG, Asked, Cells, Row, Study, nature
-from unsample.studies.zeng import ITERS, RATE, bundled, small
+from unsample.studies.base import ZENG, Asked, Cells, Row, Study, is_cheap, nature
+from unsample.studies.zeng import ITERS, RATE, bundled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +31,8 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
     """Pictures with their true trajectory; the inversion itself is not looked at."""
     found = []
     kinds: dict[str, Callable[[str], bool]] = {
-        "small": lambda model: bundled(model) and small(model),
-        "dear": lambda model: bundled(model) and not small(model),
+        "small": lambda model: bundled(model) and is_cheap(model),
+        "dear": lambda model: bundled(model) and not is_cheap(model),
         "given": lambda model: not bundled(model),
     }
     for kind, fits in kinds.items():
@@ -55,7 +55,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
     from unsample.numbers.solvers.fixed_point import fixed_point_invert
     from unsample.numbers.solvers.gradient import gradient_invert
     from unsample.numbers.walk import Step
-    from unsample.studies.asking import asking, prompts_of
+    from unsample.studies.asking import asking
     from unsample.studies.zeng_first_step import carried, dominant, off
 
     assert found.sampled is not None
@@ -68,7 +68,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
         "direct": gradient_invert(settings["updates"], rate, "adam", None),
     }
     told: list[dict[str, Any]] = [{"steps": []} for _ in found.items]
-    with asking(found.model, found.setup.steps, prompts_of(found), len(found.items)) as predict:
+    with asking(found.model, found.setup.steps, found.prompts(), len(found.items)) as predict:
         grid = predict.grid
         for step in (k for k in STEPS if k <= grid.num_steps):
             before, after = truth[step - 1], truth[step]
@@ -129,7 +129,7 @@ def _updates(asked: Asked, ours: bool) -> int:
 
 def _passes(asked: Asked) -> int:
     updates = _updates(asked, all(bundled(model) for model in asked.models))
-    longer = LONGER * updates * any(bundled(model) and small(model) for model in asked.models)
+    longer = LONGER * updates * any(bundled(model) and is_cheap(model) for model in asked.models)
     return len([k for k in STEPS if k <= asked.steps]) * (1 + ITERS + 24 + updates) + longer
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.variants import SPACINGS, parted
@@ -74,13 +75,13 @@ def _on(found: Findings, steps: int, changes: dict[str, Any]) -> list[dict[str, 
     from unsample.metrics.recovery import mse
     from unsample.models.variants import varied
     from unsample.numbers.solvers.fixed_point import fixed_point_invert
-    from unsample.studies.asking import asking, prompts_of
+    from unsample.studies.asking import asking
 
     assert found.true_noise is not None
     model = copy.copy(getattr(found.model, "bare", found.model))
     model = varied(model, model.id, changes)
     given: dict[str, Any] = {"num_inference_steps": steps, "keep_trajectory": True, "progress": False}
-    prompts = prompts_of(found)
+    prompts = found.prompts()
     made = unsample.sample(model, prompts, noise=found.true_noise, guidance_scale=1.0, **given)
     inverted = unsample.invert(model, latents=made.latents, prompt=prompts, method="ddim", generator=0, **given)
     assert made.trajectory is not None
@@ -222,7 +223,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             some = [r for r in own if r["kind"] == "step" and r["steps"] == steps and r["end"] == "one"]
             some = [r for r in some if r["spacing"] == ("trailing" if steps > 200 else "leading")]
             levels = sorted({r["sigma"] for r in some})
-            mean = [_mean([r["error"] for r in some if r["sigma"] == level]) for level in levels]
+            mean = [fmean([r["error"] for r in some if r["sigma"] == level]) for level in levels]
             right.plot(levels, mean, "o-", markersize=3, linewidth=1, color=colour(s), label=f"T = {steps}")
         right.set_xscale("log")
         right.set_xlabel("sigma", fontsize=7)
@@ -231,10 +232,6 @@ def figure(rows: Sequence[Row]) -> Figure:
     for axis in axes[:2]:
         axis.legend(fontsize=6)
     return drawn
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _passes(asked: Asked) -> int:

@@ -44,7 +44,6 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
     import unsample
     from unsample.metrics.recovery import mse
     from unsample.numbers.slerp import slerp
-    from unsample.studies.asking import prompts_of
 
     assert found.noise is not None
     assert found.true_noise is not None
@@ -53,7 +52,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
     made = [
         unsample.sample(
             found.model,
-            prompts_of(found),
+            found.prompts(),
             noise=slerp(truth, found.noise, alpha),
             num_inference_steps=found.setup.steps,
             guidance_scale=1.0,
