@@ -311,6 +311,16 @@ def _engine(place: Workplace, how: How, loaded: Mapping[str, Any] | None) -> Eng
     return InProcess(place) if how.workers == 1 else Processes(place, how.workers)
 
 
+def check_folder(plan: Plan, folder: Path) -> None:
+    """Refuse a folder that holds another run, before any work.
+
+    Raises:
+        BadInput: what differs.
+    """
+    if os.path.lexists(folder / PLAN):
+        _check_plan(plan, folder)
+
+
 def _check_plan(plan: Plan, folder: Path) -> dict[str, Any]:
     """What plan.json of a folder holds; another plan is refused, and so is a run that an earlier version made."""
     there = read_plan_file(folder)

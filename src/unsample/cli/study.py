@@ -257,15 +257,13 @@ def _minutes(row: dict[str, Any]) -> str:
 
 
 def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool) -> int:
-    from unsample.media.files import check_writable_folder
     from unsample.studies import get_study
     from unsample.studies.passes import work_of
     from unsample.studies.running import check_study
 
     study = get_study(name)
     asked = numbers.asked(study)
-    check_study(study, asked)
-    check_writable_folder(folder)
+    check_study(study, asked, folder)
     work = work_of(study, asked)
     before(study, asked, work)
     found, files, said = conducted(study, asked, how, folder, work)
@@ -322,9 +320,10 @@ def conducted(
     progress = Progress(f"cells of {study.name}")
     with progress:
         found = run_study(study.name, asked, folder, how, observe)
-    failed = found.about["failed_cells"]
-    if failed:
-        talk.warn(f"{failed:,} of {found.about['cells']:,} cells failed; 'unsample report {folder}/run-0' names them")
+    for kind in ("failed", "diverged"):
+        if count := found.about[f"{kind}_cells"]:
+            names = f"'unsample report {folder}/run-0' names them"
+            talk.warn(f"{count:,} of {found.about['cells']:,} cells {kind} and have no values; {names}")
     return found, *write_study(found, folder, in_site)
 
 

@@ -36,7 +36,7 @@ def run_all(
         check_document(docs)
     check_writable_folder(site)
     wanted = {name: asked_of(get_study(name)) for name in names}
-    states, planned, codes = _planned(wanted)
+    states, planned, codes = _planned(wanted, site)
     total = sum(work.total for work in planned.values())
     talk.say(f"{len(planned)} studies, {sum(w.cells for w in planned.values()):,} cells, {total:,} network evaluations")
     for name, reason in states.items():
@@ -73,7 +73,7 @@ def run_all(
     return codes[0] if len({*codes}) == 1 else int(bool(codes))
 
 
-def _planned(wanted: dict[str, Asked]) -> tuple[dict[str, tuple[str, str]], dict[str, Work], list[int]]:
+def _planned(wanted: dict[str, Asked], site: Path) -> tuple[dict[str, tuple[str, str]], dict[str, Work], list[int]]:
     """What is not run and why; what each of the others takes; exit codes of those that cannot be run."""
     from unsample.cli.main import explain
     from unsample.errors import UnsampleError
@@ -88,7 +88,7 @@ def _planned(wanted: dict[str, Asked]) -> tuple[dict[str, tuple[str, str]], dict
     for name, asked in wanted.items():
         study = get_study(name)
         try:
-            check_study(study, asked)
+            check_study(study, asked, site / name)
             planned[name] = work_of(study, asked)
         except Incompatible as error:
             states[name] = (NOT_COMPARABLE, str(error))

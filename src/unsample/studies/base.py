@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from unsample.experiment.findings import Findings
 
 SD, FLOW, DDPM, MIXTURE = "scenes-sd", "scenes-flow", "scenes-ddpm", "scenes-mixture"
-TRAILING = "scenes-sd[timestep_spacing=trailing]"  # its first level is noisier: `zeng_first_step` says how it contracts
+REPELLING = "[timestep_spacing=trailing,set_alpha_to_one=true]"  # the noisiest first level, from a clean end
+TRAILING = SD + REPELLING  # `zeng_first_step` prints how far its first step contracts
 LARGER = (SD, TRAILING, DDPM, MIXTURE)  # beside the minis, of a claim about the nature of inversion
 
 ZENG = "Zeng et al., Inverting the Generation Process of DDIM"

@@ -58,7 +58,7 @@ class Claim(BaseModel):
 
     @property
     def null(self) -> float:
-        """No effect: what signs are told from."""
+        """No effect: below it, or above, an effect is on the other side."""
         return {"ratio": 1.0, "median_ratio": 1.0, "difference": 0.0, "share": 0.5}.get(self.effect, self.least)
 
 

@@ -34,8 +34,9 @@ READING = (
     "reaches over the limit, or would with the correction. not comparable: the rows do not have what it is about.",
     "p is of the effect lying on the other side of the limit; p, Holm, is corrected over the claims of this study on "
     "one model, and decides.",
-    f"A claim about the nature of inversion holds where its sign agrees on 10 of {COUNT} small networks and on every "
-    "larger model.",
+    f"A claim about the nature of inversion holds where the effect lies as claimed on 10 of {COUNT} small networks and "
+    "on every larger model. In its row of signs + is as claimed, − on the other side of no effect, · between the two, "
+    "or of too few units.",
 )
 
 
@@ -117,6 +118,10 @@ def cautions_of(found: StudyResult, said: Sequence[str]) -> list[str]:
             )
     if failed := found.about.get("failed_cells"):
         cautions.append(f"{failed:,} of {found.about.get('cells', 0):,} cells failed; their rows lack values.")
+    if diverged := found.about.get("diverged_cells"):
+        cautions.append(
+            f"{diverged:,} of {found.about.get('cells', 0):,} cells diverged: they have no values, and no verdict."
+        )
     return cautions
 
 
@@ -136,7 +141,15 @@ def _width(pictures: Mapping[str, bytes]) -> int:
 
 def _made(study: Study, about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whatever a number depends on."""
-    keys = ("num_samples", "steps", "seed", "quick", "cells", "failed_cells")  # no seconds: pages are the same bits
+    keys = (
+        "num_samples",
+        "steps",
+        "seed",
+        "quick",
+        "cells",
+        "failed_cells",
+        "diverged_cells",
+    )  # no seconds: pages are the same bits
     rows = [(key.replace("_", " "), str(about[key])) for key in keys if key in about]
     rows += [("needs", ", ".join(study.needs))] if study.needs else []
     rows += [(f"SHA-256 of {name}", sha256) for name, sha256 in about.get("weights_sha256", {}).items()]
@@ -175,8 +188,7 @@ def _where(where: Mapping[str, Any]) -> str:
 
 
 def _sign(claim: Claim, found: Found) -> dict[str, str]:
-    kind = "none" if found.effect is None else "plus" if found.sign > 0 else "minus"
-    sign = {"plus": "+", "minus": "−", "none": "·"}[kind]
+    kind, sign = {1: ("plus", "+"), 0: ("none", "·"), -1: ("minus", "−")}[found.sign]
     return {"kind": kind, "sign": sign, "model": short(found.model), "effect": number(found.effect)}
 
 

@@ -38,6 +38,7 @@ def short(model: str) -> str:
     name = model.removeprefix(PREFIX).removeprefix("scenes-")
     return (
         name.replace("[timestep_spacing=", " ")
+        .replace(",set_alpha_to_one=true]", "")
         .replace("]", "")
         .replace("v_prediction", "v")
         .replace("epsilon", "eps")

@@ -62,10 +62,10 @@ def asked_of(
     from unsample.wording import argument, of
 
     count = study.num_samples if num_samples is None else num_samples
-    if count < 1:
-        raise BadOption(f"{argument('num_samples')} must be at least 1; got {count}")
-    if not 0 <= seed < SEEDS:
-        raise BadOption(f"{argument('seed')} must be at least 0 and below {SEEDS}; got {seed}")
+    if not _whole(count) or count < 1:
+        raise BadOption(f"{argument('num_samples')} must be a whole number of at least 1; got {count!r}")
+    if not _whole(seed) or not 0 <= seed < SEEDS:
+        raise BadOption(f"{argument('seed')} must be a whole number of at least 0 and below {SEEDS}; got {seed!r}")
     with of("steps"):
         walked = check_steps(study.steps if steps is None else steps)
     return Asked(
@@ -75,6 +75,10 @@ def asked_of(
         seed=seed,
         quick=quick,
     )
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def plans_of(study: Study, asked: Asked) -> dict[str, Plan]:
@@ -90,19 +94,46 @@ def plans_of(study: Study, asked: Asked) -> dict[str, Plan]:
     return found
 
 
-def check_study(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = None) -> None:
+def check_study(
+    study: Study, asked: Asked, folder: Path | None = None, loaded: Mapping[str, Any] | None = None
+) -> None:
     """Refuse what cannot be, before any work.
 
     Raises:
         Incompatible: a model that lacks what the study needs. BadOption: steps that a model does not take.
-        WeightsMissing: no such model.
+        WeightsMissing: no such model. BadInput: the folder cannot be written to, or holds another run.
     """
     from unsample.bench.parts import examine
+    from unsample.bench.run import check_folder
+    from unsample.media.files import check_writable_folder
     from unsample.studies.needing import check_needs
 
     check_needs(study, asked, loaded)
-    for plan in plans_of(study, asked).values():
+    plans = plans_of(study, asked)
+    for plan in plans.values():
         examine(plan, loaded)
+    if folder is not None:
+        check_writable_folder(folder)
+        _check_about(study, asked, folder)
+        for run, plan in plans.items():
+            check_folder(plan, folder / run)
+
+
+def _check_about(study: Study, asked: Asked, folder: Path) -> None:
+    """Refuse a folder whose study.json tells of another study, or of another run of it."""
+    from unsample.errors import BadInput
+    from unsample.models.families import read_json
+
+    there = read_json(folder / FILES[3])
+    wanted = {"study": study.name, **asked_told(asked)}
+    if what := [f"{key} {there[key]!r} there, {v!r} asked" for key, v in wanted.items() if there.get(key, v) != v]:
+        raise BadInput(f"{str(folder)!r} holds another study, or other pictures ({'; '.join(what)}); choose another -o")
+
+
+def asked_told(asked: Asked) -> dict[str, Any]:
+    """What was asked, as study.json tells it."""
+    about: dict[str, Any] = {"num_samples": asked.num_samples, "steps": asked.steps, "seed": asked.seed}
+    return about | {"quick": asked.quick, "models": list(asked.models)}
 
 
 def run_study(
@@ -144,10 +175,9 @@ def run_study(
     place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}
     cells.sort(key=lambda cell: (cell["plan"], place[cell["model"]]))
     rows = [_plain(row) for row in study.rows(cells, asked)]
-    about = {"study": name, "num_samples": asked.num_samples, "steps": asked.steps, "seed": asked.seed}
-    about |= {"pictures": pictures_of(plans.values()), "quick": asked.quick, "models": list(asked.models)}
-    about |= {"weights_sha256": weights}
-    about |= {"cells": len(cells), "failed_cells": sum(cell["status"] == "failed" for cell in cells)}
+    about = {"study": name, **asked_told(asked), "pictures": pictures_of(plans.values()), "weights_sha256": weights}
+    about |= {"cells": len(cells)}
+    about |= {f"{kind}_cells": sum(cell["status"] == kind for cell in cells) for kind in ("failed", "diverged")}
     about |= {"versions": versions(), "command": list(how.command) or command_of(name, asked)}
     about |= {"worker_seconds": round(sum(cell["seconds"] or 0.0 for cell in cells), 1)}  # without metrics and probes
     return StudyResult(name, asked, rows, judge(claims_of(name), rows), about)

@@ -25,6 +25,7 @@ FEW: Final = "too few samples"
 NOT: Final = "not comparable"
 LEVEL, ENOUGH = 0.05, 10  # of minis whose sign must agree
 RESAMPLES = 2000
+UNSTEADY = "what it is a ratio to is not above 0, or would not be without one unit: a ratio says nothing"
 WITHOUT_SCIPY = "scipy is not installed: pip install 'unsample[studies]'"
 
 
@@ -40,7 +41,7 @@ class Found:
     high: float | None = None
     p: float | None = None
     holm: float | None = None
-    sign: int = 0  # of the effect against none, 1 on the claim's side
+    sign: int = 0  # 1: as claimed, -1: on the other side of no effect, 0: between, or of too few units
     reason: str = ""
 
     def plain(self) -> dict[str, Any]:
@@ -111,16 +112,16 @@ def _of_all(found: Sequence[Found]) -> tuple[Answer, str]:
 
 
 def _of_nature(found: Sequence[Found]) -> tuple[Answer, str]:
-    """Of a claim about inversion itself: the signs agree on 10 of the 12 minis, and on every larger model."""
+    """Of a claim about inversion itself: it is as claimed on 10 of the 12 minis, and on every larger model."""
     small, large = ([e for e in found if is_mini(e.model) is is_small] for is_small in (True, False))
     agree, larger = sum(e.sign > 0 for e in small), sum(e.sign > 0 for e in large)
-    said = f"the sign agrees on {agree} of {len(small)} minis and {larger} of {len(large)} larger models"
+    said = f"as claimed on {agree} of {len(small)} minis and {larger} of {len(large)} larger models"
     if len(small) < COUNT or len(large) < 2:
         return FEW, f"{said}; it takes {COUNT} and at least 2"
     if agree >= ENOUGH and larger == len(large):
         return HOLDS, said
-    clearly = [e for e in found if e.sign < 0 and e.answer == FAILS]
-    return (FAILS, said) if clearly else (FEW, f"{said}, none of them clearly")
+    clearly = [e for e in found if e.sign <= 0 and e.answer == FAILS]
+    return (FAILS, said) if clearly else (FEW, f"{said}; against it none clearly")
 
 
 def _corrected(pairs: list[tuple[Claim, Found]]) -> list[tuple[Claim, Found]]:
@@ -168,10 +169,10 @@ def _on(claim: Claim, model: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Cl
     finite = all(math.isfinite(a) and (math.isfinite(b) or not paired) for a, b in pairs)
     effect = statistic(pairs) if finite else math.nan
     if not math.isfinite(effect):
-        return claim, Found(model, NOT, n=len(pairs), reason="the effect is no finite number")
-    side = {"above": 1, "below": -1}.get(claim.direction, 0)
-    sign = int(math.copysign(1, effect - claim.null)) * side if side and effect != claim.null else 0
-    sign = sign if side else (1 if _beyond(claim, effect) else -1)
+        reason = UNSTEADY if finite else "the effect is no finite number"
+        return claim, Found(model, NOT, n=len(pairs), reason=reason)
+    side = {"above": 1, "below": -1, "within": 0}[claim.direction]
+    sign = 1 if _beyond(claim, effect) else 0 if side * (effect - claim.null) > 0 else -1
     found = Found(model, FEW, len(pairs), effect, effect, effect, sign=sign)
     if claim.exact:
         return claim, replace(found, p=0.0)
@@ -183,6 +184,8 @@ def _on(claim: Claim, model: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Cl
         low, high, p = _interval(claim, pairs, statistic, logarithmic)
     except ImportError:
         return claim, Found(model, NOT, len(pairs), effect, reason=WITHOUT_SCIPY)
+    if not math.isfinite(low + high):
+        return claim, replace(found, low=None, high=None, sign=0, reason=UNSTEADY)
     return claim, replace(found, low=low, high=high, p=p)
 
 
@@ -230,7 +233,7 @@ def _statistic(claim: Claim) -> tuple[Statistic, bool]:
 
 
 def _over(a: float, b: float) -> float:
-    return a / b if b else math.nan
+    return a / b if b > 0 else math.nan
 
 
 def _interval(
@@ -245,6 +248,8 @@ def _interval(
 
     n = len(pairs)
     plain = [statistic(pairs), *(statistic([*pairs[:k], *pairs[k + 1 :]]) for k in range(n))]
+    if not all(map(math.isfinite, plain)):
+        return math.nan, math.nan, 1.0
     into: Callable[[float], float] = math.log if logarithmic and min(plain) > 0 else float
     back: Callable[[float], float] = math.exp if into is math.log else float
     effect, *without = (into(each) for each in plain)
@@ -276,6 +281,8 @@ def _of_medians(claim: Claim, pairs: Sequence[tuple[float, float]]) -> tuple[flo
 
     generator = np.random.default_rng(0)
     drawn = np.median(np.array(pairs)[generator.integers(0, len(pairs), (RESAMPLES, len(pairs)))], axis=1)
+    if claim.effect == "median_ratio" and drawn[:, 1].min() <= 0:
+        return math.nan, math.nan, 1.0
     effects = drawn[:, 0] if claim.effect == "median" else drawn[:, 0] / drawn[:, 1]
     low, high = (float(np.quantile(effects, q)) for q in (LEVEL / 2, 1 - LEVEL / 2))
     tails = [min(float(np.mean(effects <= end)), float(np.mean(effects >= end))) for end in limits_of(claim)]

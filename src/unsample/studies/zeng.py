@@ -6,10 +6,12 @@ rate that was chosen on `tune` seeds; any other model gets the paper's number at
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from unsample.models.minis import PREFIX
-from unsample.studies.base import Asked, is_cheap
+from unsample.models.minis import PREFIX, minis
+from unsample.models.variants import parted
+from unsample.studies.base import DDPM, MIXTURE, REPELLING, SD, Asked, Row, is_cheap
 
 ITERS = 10  # of the fixed point, and ReNoise's predictions
 UPDATES, RATE = 200, 3e-3  # of the hybrid on bundled models
@@ -22,6 +24,43 @@ COST = (
     f"On bundled models the hybrid's first step has {UPDATES} updates of Adam at {RATE:g} (chosen on tune seeds); on "
     "others the paper's 1,000 at the library's rate, since the paper states none.",
 )
+
+
+OWN, TRAILED = "own", "trailing"  # grids, as rows call them
+GRIDS = (
+    "Bundled models are asked twice: on the grid that is their own (the paper's spacing, leading), and on trailing "
+    "from a clean end, where the first step is long and the truth may repel the fixed point. eigenvalue, of the fixed "
+    "point's map at the true point, tells by how much: above 1 in size it repels.",
+)
+
+
+def models() -> tuple[str, ...]:
+    """Those of a claim about the nature of inversion, by themselves: each is run on two grids."""
+    return (SD, DDPM, MIXTURE, *minis())
+
+
+def on_both(asked: Asked) -> Asked:
+    """What is asked, and of bundled models the same on the grid whose first step repels."""
+    more = [[m, m + REPELLING] if bundled(m) and parted(m) == (m, {}) else [m] for m in asked.models]
+    return replace(asked, models=tuple(dict.fromkeys(name for both in more for name in both)))
+
+
+def grid_of(model: str) -> dict[str, str]:
+    """The columns `model` and `grid` of a row."""
+    name = model.removesuffix(REPELLING)
+    spacing = parted(model)[1].get("timestep_spacing")
+    return {"model": name, "grid": TRAILED if spacing == "trailing" else OWN}
+
+
+def in_order(rows: Iterable[Row], asked: Asked) -> list[Row]:
+    """By the models asked for, as they are named in rows; the own grid first."""
+    place = {grid_of(model)["model"]: k for k, model in reversed([*enumerate(asked.models)])}
+    return sorted(rows, key=lambda row: (place[row["model"]], row["grid"] != OWN))
+
+
+def grids_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Model and grid of rows, in their order."""
+    return list(dict.fromkeys((str(row["model"]), str(row["grid"])) for row in rows))
 
 
 def bundled(model: str) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unsample.studies.base import ZENG, Asked, Cells, Row, Study, is_cheap, nature
-from unsample.studies.zeng import ITERS, RATE, bundled
+from unsample.studies.base import ZENG, Asked, Cells, Row, Study, is_cheap
+from unsample.studies.zeng import GRIDS, ITERS, OWN, RATE, bundled, grid_of, grids_of, in_order, models, on_both
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def plans(asked: Asked) -> list[dict[str, Any]]:
         "given": lambda model: not bundled(model),
     }
     for kind, fits in kinds.items():
-        own = replace(asked, models=tuple(model for model in asked.models if fits(model)))
+        own = on_both(replace(asked, models=tuple(model for model in asked.models if fits(model))))
         given = {"datasets": {"recovered": own.generated}, "metrics": ["e_latent"], "keep_trajectory": True}
         settings: dict[str, Any] = {
             "updates": _updates(asked, kind != "given"),
@@ -56,7 +56,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
     from unsample.numbers.solvers.gradient import gradient_invert
     from unsample.numbers.walk import Step
     from unsample.studies.asking import asking
-    from unsample.studies.zeng_first_step import carried, dominant, off
+    from unsample.studies.zeng_first_step import eigenvalue, off
 
     assert found.sampled is not None
     assert found.sampled.trajectory is not None
@@ -73,8 +73,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
         for step in (k for k in STEPS if k <= grid.num_steps):
             before, after = truth[step - 1], truth[step]
             ends = step - 1, step
-            factor = grid.sigma[step] - grid.alpha[step] * grid.sigma[step - 1] / grid.alpha[step - 1]
-            slope = dominant(carried(predict, step, factor), after, grid.sigma[step])
+            slope = eigenvalue(predict, after, step)
             longer = {"direct_longer": gradient_invert(settings["longer"] * settings["updates"], rate, "adam", None)}
             for name, way in (ways | (longer if step == SECOND and settings["longer"] > 1 else {})).items():
                 x, state = way(predict, before, grid, *ends, {})
@@ -88,23 +87,25 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
 
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """A row a picture, step and method; `against_ddim` is its error over that of DDIM's step."""
+    made = []
     for cell in cells:
         found = cell["probed"].get("steps", []) if cell["probed"] else []
         plain = {row["step"]: row["error"] for row in found if row["method"] == "ddim"}
         for row in found:
             over = row["error"] / plain[row["step"]] if plain[row["step"]] else None
-            yield {"model": cell["model"], "unit": cell["item"]} | row | {"against_ddim": over}
+            made.append(grid_of(cell["model"]) | {"unit": cell["item"]} | row | {"against_ddim": over})
+    return in_order(made, asked)
 
 
 def figure(rows: Sequence[Row]) -> Figure:
     """The error of each method at each step, a panel a model."""
-    from unsample.studies.plotting import colour, models_of, panels, short
+    from unsample.studies.plotting import colour, panels, short
 
-    models = models_of(rows)
-    drawn, axes = panels(len(models), sharey=True)
-    for axis, model in zip(axes, models, strict=True):
+    grids = grids_of(rows)
+    drawn, axes = panels(len(grids), columns=6, width=2.2, height=2.1, sharey=True)
+    for axis, (model, spacing) in zip(axes, grids, strict=True):
         for k, method in enumerate(SHOWN):
-            own = [row for row in rows if (row["model"], row["method"]) == (model, method)]
+            own = [row for row in rows if (row["model"], row["grid"], row["method"]) == (model, spacing, method)]
             steps = sorted({row["step"] for row in own})
             for place, step in ((place, step) for place, step in enumerate(STEPS) if step in steps):
                 errors = [max(row["error"], 1e-10) for row in own if row["step"] == step]
@@ -114,7 +115,7 @@ def figure(rows: Sequence[Row]) -> Figure:
                 )
         axis.set_xticks(range(len(STEPS)), [str(step) for step in STEPS])
         axis.set_yscale("log")
-        axis.set_title(short(model), fontsize=9)
+        axis.set_title(short(model) + ("" if spacing == OWN else f", {spacing}"), fontsize=8)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("error of the step / sigma^2", fontsize=8)
@@ -130,7 +131,7 @@ def _updates(asked: Asked, ours: bool) -> int:
 def _passes(asked: Asked) -> int:
     updates = _updates(asked, all(bundled(model) for model in asked.models))
     longer = LONGER * updates * any(bundled(model) and is_cheap(model) for model in asked.models)
-    return len([k for k in STEPS if k <= asked.steps]) * (1 + ITERS + 24 + updates) + longer
+    return 2 * len([k for k in STEPS if k <= asked.steps]) * (1 + ITERS + 24 + updates) + 2 * longer
 
 
 STUDY = Study(
@@ -138,7 +139,7 @@ STUDY = Study(
     question="Does direct optimisation work at the first inversion step alone?",
     paper=ZENG,
     shows="Section 3.2.4",
-    models=nature,
+    models=models,
     num_samples=2,
     steps=50,
     plans=plans,
@@ -148,6 +149,7 @@ STUDY = Study(
     probe_passes=_passes,
     published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 16",
     about=(
+        *GRIDS,
         f"Every step starts at the true point before it. On bundled models {UPDATES} updates of Adam at {RATE:g}; on "
         "others the paper's 1,000 at the library's rate: the paper states neither optimiser nor rate.",
         f"direct_longer has {LONGER} times as many updates, at the second step of small models: an optimiser that is "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from unsample.experiment.findings import Findings
     from unsample.models.guidance import Predict
+    from unsample.numbers.grid import Grid
 
 NAME = "zeng_first_step"
 ENDS = {"one": {"set_alpha_to_one": True}, "table": {"set_alpha_to_one": False}}  # alpha = 1, or the table's first
@@ -89,8 +90,7 @@ def _on(found: Findings, steps: int, changes: dict[str, Any]) -> list[dict[str, 
     truth, walked = made.trajectory.flip(0).to(model.device), inverted.trajectory.to(model.device)
     with asking(model, steps, prompts, len(found.items)) as predict:
         grid, first = predict.grid, truth[1]
-        factor = grid.sigma[1] - grid.alpha[1] * grid.sigma[0] / grid.alpha[0]
-        columns: dict[str, Any] = {"eigenvalue": dominant(carried(predict, 1, factor), first, grid.sigma[1])}
+        columns: dict[str, Any] = {"eigenvalue": eigenvalue(predict, first, 1)}
         for iterations in (SHORT, LONG):
             x1, state = fixed_point_invert(iterations, None)(predict, truth[0], grid, 0, 1, {})
             columns[f"fixed_{iterations}"] = off(x1, first, grid.sigma[1])
@@ -101,15 +101,21 @@ def _on(found: Findings, steps: int, changes: dict[str, Any]) -> list[dict[str, 
         error = [off(walked[i], truth[i], grid.sigma[i]) for i in chosen]
     told: list[dict[str, Any]] = []
     for k in range(len(found.items)):
-        about = {"sigma0": grid.sigma[0], "sigma1": grid.sigma[1], "factor": factor}
+        about = {"sigma0": grid.sigma[0], "sigma1": grid.sigma[1], "factor": factor(grid, 1)}
         at = [[i, grid.sigma[i], float(e[k]), float(x[k])] for i, e, x in zip(chosen, error, local, strict=True)]
         told.append(about | {name: float(column[k]) for name, column in columns.items()} | {"looked": at})
     return told
 
 
-def carried(predict: Predict, i: int, factor: float) -> Callable[[Tensor], Tensor]:
-    """What of the fixed point's map at level i depends on its input."""
-    return lambda x: factor * predict(x, i).eps
+def eigenvalue(predict: Predict, x: Tensor, i: int) -> Tensor:
+    """The dominant one of the fixed point's map from level i - 1 to i, at x: (B,)."""
+    slope = factor(predict.grid, i)
+    return dominant(lambda y: slope * predict(y, i).eps, x, predict.grid.sigma[i])
+
+
+def factor(grid: Grid, i: int) -> float:
+    """By how much the fixed point's map at level i carries the prediction."""
+    return grid.sigma[i] - grid.alpha[i] * grid.sigma[i - 1] / grid.alpha[i - 1]
 
 
 def _local(predict: Predict, truth: Tensor, i: int) -> Tensor:

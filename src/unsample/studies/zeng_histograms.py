@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.minis import minis
-from unsample.studies.base import MIXTURE, TRAILING, ZENG, Asked, Cells, Row, Study, value
+from unsample.studies.base import MIXTURE, REPELLING, TRAILING, ZENG, Asked, Cells, Row, Study, value
 from unsample.studies.zeng import COST, PLAIN, called, hybrid
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ METRICS = ("e_latent", "e_recon", "e_interp")
 
 
 def models() -> tuple[str, ...]:
-    """A longer first step, the model whose prediction is exact, and four small networks."""
-    return (TRAILING, MIXTURE, *minis()[::3])
+    """The exact one; and where the first step is long, one of latents and four small ones."""
+    return (TRAILING, MIXTURE, *(name + REPELLING for name in minis()[::3]))
 
 
 def plans(asked: Asked) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.minis import minis
-from unsample.studies.base import MIXTURE, TRAILING, ZENG, Asked, Cells, Row, Study
+from unsample.studies.base import MIXTURE, REPELLING, TRAILING, ZENG, Asked, Cells, Row, Study
 from unsample.studies.zeng import COST, PLAIN, called, hybrid
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ SIDE = 32  # pixels of what is kept of a picture, at most
 
 
 def models() -> tuple[str, ...]:
-    """A longer first step, the model whose prediction is exact, and three small networks."""
-    return (TRAILING, MIXTURE, *minis()[::4])
+    """The exact one; and where the first step is long, one of latents and three small ones."""
+    return (TRAILING, MIXTURE, *(name + REPELLING for name in minis()[::4]))
 
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
