@@ -220,6 +220,41 @@ def test_without_an_extra_rows_are_written_and_one_line_says_what_to_install(
     assert "unsample[studies]" in Path("found/index.html").read_text()
 
 
+def test_what_would_be_run_is_said_and_nothing_written(run: Run) -> None:
+    one, both = run("study", "tiny", "--dry-run", "--json"), run("study", "all", "--dry-run", "--json")
+    assert (one.code, both.code) == (0, 0)
+    assert one.json["studies"]["tiny"] == both.json["studies"]["tiny"]
+    assert one.json["studies"]["tiny"]["cells"] == 8
+    assert "not run" in run("study", "tiny", "--dry-run").out
+    assert not Path("studies").exists()
+
+
+def test_a_folder_of_another_study_or_of_other_pictures_is_refused_first(run: Run) -> None:
+    assert run("study", "tiny", "-o", "found").code == 0
+    for more, words in ((["--num-samples", "5"], "num_samples 4 there, 5 asked"), (["--steps", "3"], "steps 4 there")):
+        ended = run("study", "tiny", "-o", "found", *more)
+        assert (ended.code, words in ended.err) == (4, True), ended.err
+        assert "network evaluations" not in ended.err
+    Path("found/study.json").unlink()  # as of a run that was stopped
+    assert run("study", "tiny", "-o", "found", "--steps", "3").code == 4
+
+
+def test_pictures_that_diverge_are_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unsample.bench import ledger
+
+    real = ledger.read_run
+
+    def lost(folder: Path) -> Any:
+        found = real(folder)
+        found.rows[0]["status"] = "diverged"
+        return found
+
+    monkeypatch.setattr(ledger, "read_run", lost)
+    ended = run("study", "tiny", "-o", "found")
+    assert "1 of 8 cells diverged" in ended.err
+    assert "1 of 8 cells diverged" in Path("found/index.html").read_text()
+
+
 def test_rows_of_other_weights_are_not_gone_on_with(run: Run) -> None:
     assert run("study", "tiny", "-o", "found").code == 0
     about = json.loads(Path("found/study.json").read_text())
@@ -241,5 +276,6 @@ def test_in_python_by_name_or_by_a_loaded_model(tmp_path: Path) -> None:
     assert found.figure() is not None
     with pytest.raises(unsample.Incompatible, match="works on latents"):
         unsample.study("needy", unsample.load("scenes-mixture"))
-    with pytest.raises(unsample.BadOption, match="num_samples"):
-        unsample.study("tiny", num_samples=0)
+    for count in (0, "4", True, 2.5):
+        with pytest.raises(unsample.BadOption, match="num_samples"):
+            unsample.study("tiny", num_samples=count)  # type: ignore[arg-type]

@@ -185,6 +185,27 @@ def test_a_claim_about_the_nature_of_inversion_needs_ten_of_twelve_and_every_lar
     assert "10 of 12" in nature(10).reason
 
 
+def test_an_effect_on_its_side_that_is_too_small_to_count_is_no_sign() -> None:
+    rng, rows = np.random.default_rng(10), []
+    small = {f"{PREFIX}{k}": 3.0 if k < 9 else 1.2 for k in range(12)}
+    for model, ratio in {**small, "larger-0": 3.0, "larger-1": 3.0}.items():
+        rows += rows_of(rng.normal(ratio, 0.05, N), rng.normal(1, 0.05, N), model=model)
+    half = judge([claim("ratio", least=2.0, nature=True)], rows)[0]
+    assert [e.sign for e in half.found] == [1] * 9 + [0] * 3 + [1, 1]
+    assert (half.answer, "9 of 12" in half.reason) == (FAILS, True)
+    assert judge([claim("ratio", least=1.1, nature=True)], rows)[0].answer == HOLDS
+    other = judge([claim("ratio", "below", 0.5, nature=True)], rows)[0]
+    assert {e.sign for e in other.found} == {-1}
+
+
+@pytest.mark.parametrize("effect", ["ratio", "median_ratio"])
+def test_a_ratio_to_what_may_be_nothing_says_nothing(effect: str) -> None:
+    below = found(claim(effect, least=2.0), [1.0] * 9, [-1.0] * 9)
+    assert (below.answer, below.effect, "not above 0" in below.reason) == (NOT, None, True)
+    steep = found(claim(effect, least=2.0), [1.0] * 3, [-1.0, 0.4, 2.0])
+    assert (steep.answer, steep.low, steep.sign, "not above 0" in steep.reason) == (FEW, None, 0, True)
+
+
 def test_of_several_models_it_holds_on_each() -> None:
     rng = np.random.default_rng(9)
     rows = [row for k, m in enumerate((1.0, -1.0)) for row in rows_of(rng.normal(m, 0.2, N), model=f"m{k}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from unsample.studies import zeng_first_step as first
 from unsample.studies import zeng_selfinterpolation as between
-from unsample.studies.base import Asked
-from unsample.studies.zeng import called, hybrid, split
+from unsample.studies import zeng_table1 as table
+from unsample.studies.base import REPELLING, Asked
+from unsample.studies.zeng import called, grid_of, hybrid, in_order, on_both, split
 
 
 @pytest.mark.parametrize("largest", [0.3, -1.8])
@@ -78,6 +80,33 @@ def test_a_picture_is_kept_as_it_is() -> None:
     assert np.abs(kept / 255 - picture.movedim(0, -1).numpy()).max() <= 0.5 / 255 + 1e-6
     assert between.array(between.pixels(picture.repeat(1, 8, 8))).shape == (32, 32, 3)
     assert float(between.shown(torch.zeros(4, 2, 2)).mean()) == 0.5
+
+
+def test_bundled_models_are_asked_on_two_grids_and_rows_say_which() -> None:
+    given = ("scenes-sd", "google/ddpm-church-256", "scenes-ddpm[timestep_spacing=trailing]")
+    asked = Asked(models=given, num_samples=2)
+    both = on_both(asked).models
+    assert both == ("scenes-sd", "scenes-sd" + REPELLING, *given[1:])
+    told = [grid_of(model) for model in both]
+    assert told[:2] == [{"model": "scenes-sd", "grid": "own"}, {"model": "scenes-sd", "grid": "trailing"}]
+    assert [each["grid"] for each in told[2:]] == ["own", "trailing"]
+    assert told[3]["model"] == given[2]
+    assert in_order([*reversed(told)], asked) == told
+
+
+def test_a_row_of_table_1_carries_the_eigenvalue_of_its_picture_and_grid() -> None:
+    def cell(model: str, method: str, **probed: float) -> dict[str, Any]:
+        about = {"values": {"recovered.e_latent": {"value": 0.5}}, "status": "ok", "nfe": 6, "backward": 0}
+        return about | {"model": model, "item": "a", "method": method, "probed": probed}
+
+    longer = "scenes-ddpm" + REPELLING
+    cells = [cell(longer, "ddim", eigenvalue=1.2), cell(longer, "hybrid[lr=1]"), cell("scenes-ddpm", "ddim")]
+    found = [*table.rows(cells, Asked(models=("scenes-ddpm",), num_samples=1))]
+    assert [(r["grid"], r["method"], r["eigenvalue"]) for r in found] == [
+        ("own", "ddim", None),
+        ("trailing", "ddim", 1.2),
+        ("trailing", "hybrid", 1.2),
+    ]
 
 
 def test_the_hybrid_has_the_papers_updates_on_models_that_are_not_ours() -> None:

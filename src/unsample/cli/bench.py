@@ -179,9 +179,7 @@ def run(
     output: Annotated[
         str, Option("--output", "-o", metavar="DIR", help="Folder of the run.", rich_help_panel=OUTPUT)
     ] = "run",
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Say what would be run, and end.", rich_help_panel=RUNNING)
-    ] = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:  # fmt: skip

@@ -357,6 +357,7 @@ EditOutput = Annotated[
 ]
 BatchSize = Annotated[int, opt(OUTPUT, "N", "Pictures of one size that go through the model together.")]
 Quick = Annotated[bool, opt(METHODS, None, "Each method's quick preset, for a look.", "--quick")]
+DryRun = Annotated[bool, opt(RUNNING, None, "Say what would be run, and end.", "--dry-run")]
 Engine = Annotated[EngineName, opt(RUNNING, "NAME", "local, or ray (pip install 'unsample\\[ray]').")]
 RayAddress = Annotated[str | None, opt(RUNNING, "HOST:PORT", "Of a Ray cluster.", default="one of its own")]
 Folder = Annotated[str, opt(OUTPUT, "DIR", "Folder to write to; it is made when missing.", *OUT)]

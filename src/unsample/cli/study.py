@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +72,7 @@ def study(
         int | None,
         Option(
             metavar="N", help="Processes, or Ray actors.", rich_help_panel=RUNNING,
-            show_default="one a core for more than a minute's work with bundled models, else 1",
+            show_default="one a core for more than 15 s of work with bundled models, else 1",
         ),
     ] = None,
     threads: Annotated[
@@ -82,6 +82,7 @@ def study(
             show_default="1 with bundled models, else cores / workers",
         ),
     ] = None,
+    dry_run: options.DryRun = False,
     engine: options.Engine = "local",
     ray_address: options.RayAddress = None,
     output: Annotated[
@@ -112,6 +113,7 @@ def study(
         "--docs": docs or None,
         "--device": device,
         "--ray-address": ray_address,
+        "--dry-run": dry_run or None,
     }
     given = [option for option, value in asked.items() if value is not None]
     if name is None:
@@ -129,10 +131,9 @@ def study(
         from unsample.cli.study_all import run_all
         from unsample.studies.docs import DOCUMENT
 
-        return run_all(
-            names, numbers.asked, how, Path(output or "studies"), document or DOCUMENT if docs else None, json
-        )
-    return _one(name, numbers, how, Path(output or Path("studies") / name), json)
+        wanted = document or DOCUMENT if docs else None
+        return run_all(names, numbers.asked, how, Path(output or "studies"), wanted, json, dry_run)
+    return _one(name, numbers, how, Path(output or Path("studies") / name), json, dry_run)
 
 
 class _Numbers:
@@ -256,16 +257,18 @@ def _minutes(row: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- one
 
 
-def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool) -> int:
+def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool, dry_run: bool) -> int:
     from unsample.studies import get_study
     from unsample.studies.passes import work_of
     from unsample.studies.running import check_study
 
     study = get_study(name)
     asked = numbers.asked(study)
-    check_study(study, asked, folder)
+    check_study(study, asked, None if dry_run else folder)
     work = work_of(study, asked)
     before(study, asked, work)
+    if dry_run:
+        return would_run({name: work}, json)
     found, files, said = conducted(study, asked, how, folder, work)
     for each in said:
         talk.warn(each)
@@ -277,6 +280,18 @@ def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool) -> in
         talk.answer(verdicts_told(found.verdicts))
     talk.say(f"wrote {', '.join(str(file) for file in files)}")
     return 1 if found.about.get("failed_cells") else 0
+
+
+def would_run(planned: Mapping[str, Work], json: bool) -> int:
+    """What would be run: cells, network evaluations, and how long those take on a CPU, roughly."""
+    minutes = sum(work.seconds for work in planned.values()) / 60 / CORES
+    about = {name: {"cells": work.cells, "network_calls": work.total} for name, work in planned.items()}
+    if json:
+        talk.document({"studies": about, "estimated_minutes": round(minutes, 2)})
+    else:
+        total = sum(work.total for work in planned.values())
+        talk.answer(f"{total:,} network evaluations: about {minutes:,.1f} minutes on {CORES} cores of a CPU; not run")
+    return 0
 
 
 def before(study: Study, asked: Asked, work: Work) -> None:

@@ -23,10 +23,11 @@ def run_all(
     site: Path,
     docs: str | None,
     json: bool,
+    dry_run: bool = False,
 ) -> int:
     """Run studies into `site/NAME`, and write the index; the exit code is that of what failed, 1 for several."""
     from unsample.cli.main import explain
-    from unsample.cli.study import before, conducted
+    from unsample.cli.study import before, conducted, would_run
     from unsample.media.files import check_writable_folder
     from unsample.studies import get_study
     from unsample.studies.docs import check_document, write_docs
@@ -34,13 +35,19 @@ def run_all(
 
     if docs is not None:
         check_document(docs)
-    check_writable_folder(site)
+    if not dry_run:
+        check_writable_folder(site)
     wanted = {name: asked_of(get_study(name)) for name in names}
-    states, planned, codes = _planned(wanted, site)
+    states, planned, codes = _planned(wanted, None if dry_run else site)
     total = sum(work.total for work in planned.values())
     talk.say(f"{len(planned)} studies, {sum(w.cells for w in planned.values()):,} cells, {total:,} network evaluations")
     for name, reason in states.items():
         talk.note(f"{name}: {reason[0]}: {reason[1]}")
+    if dry_run:
+        for name, work in planned.items():
+            before(get_study(name), wanted[name], work)
+        would_run(planned, json)
+        return codes[0] if len({*codes}) == 1 else int(bool(codes))
     found: dict[str, Any] = {}
     for name, work in planned.items():
         study = get_study(name)
@@ -73,7 +80,9 @@ def run_all(
     return codes[0] if len({*codes}) == 1 else int(bool(codes))
 
 
-def _planned(wanted: dict[str, Asked], site: Path) -> tuple[dict[str, tuple[str, str]], dict[str, Work], list[int]]:
+def _planned(
+    wanted: dict[str, Asked], site: Path | None
+) -> tuple[dict[str, tuple[str, str]], dict[str, Work], list[int]]:
     """What is not run and why; what each of the others takes; exit codes of those that cannot be run."""
     from unsample.cli.main import explain
     from unsample.errors import UnsampleError
@@ -88,7 +97,7 @@ def _planned(wanted: dict[str, Asked], site: Path) -> tuple[dict[str, tuple[str,
     for name, asked in wanted.items():
         study = get_study(name)
         try:
-            check_study(study, asked, site / name)
+            check_study(study, asked, None if site is None else site / name)
             planned[name] = work_of(study, asked)
         except Incompatible as error:
             states[name] = (NOT_COMPARABLE, str(error))

@@ -43,8 +43,8 @@ def study(
         quick: every method's quick preset, for a look.
         output: a folder for rows, verdicts, figure and page, as the command writes them; what it holds already is gone
             on with. None: a temporary folder, and nothing stays.
-        workers: processes; None: as many as cores where there is more than a minute of work for models that we bundle,
-            else this process alone. Rows do not depend on it.
+        workers: processes; None: as many as cores where a part takes models that we bundle more than 15 seconds, else
+            this process alone. Rows do not depend on it.
         device: as of `unsample.load`.
         progress: show a bar; None: on a terminal.
 

@@ -100,7 +100,8 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
             about |= {"ssim": found["ssim"], "psnr": found["psnr"], "psnr_wrapped": found["wrapped"]}
             about["ssim_published"], about["psnr_published"] = published or (None, None)
             about["psnr_off"] = found["psnr"] - published[1] if published else None
-            yield about | {"wrapped_off": found["wrapped"] - published[1] if published else None}
+            about["wrapped_off"] = found["wrapped"] - published[1] if published else None
+            yield about | {"wrapped_distance": abs(found["wrapped"] - published[1]) if published else None}
 
 
 def figure(rows: Sequence[Row]) -> Figure:
@@ -136,7 +137,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     minutes=0.4,
-    published="unsample study easyinv_wraparound --model CompVis/stable-diffusion-v1-4 --num-samples 2298",
+    published="unsample study easyinv_wraparound --model CompVis/stable-diffusion-v1-4 --num-samples 2298 --steps 50",
     about=(
         "The authors' code holds no metric, so this is a hypothesis of ours and not a claim of the paper: pictures "
         "that are arrays of bytes, `mean((a - b) ** 2)` taken modulo 256.",

@@ -83,8 +83,8 @@ STUDY = Study(
     about=(
         "Scenes stand for the report's photographs of GenAI-Bench: their true edit is known, so that 'better' can be "
         "told from 'more like the prompt'. plans/editing.toml runs DDIM and null-text inversion on GenAI-Bench itself.",
-        "The report shows one picture and does not give its scales: 7.5, the default of diffusers, stands for them, "
-        "and 1 for none.",
+        "The report shows one picture, by default and after adjusting the scale, and gives neither scale: 7.5 is the "
+        "default of diffusers, 15 twice that, 1 is without guidance.",
         "SSIM is the report's own: grey pictures, one window over all. attribute says whether the closest render of "
         "the edit has the wanted value of what was to change.",
     ),

@@ -106,6 +106,7 @@ STUDY = Study(
         "A falling schedule also guides less in sum. So each is held against a constant scale of the same mean, and "
         "against its own mirror, which rises from 1: they differ in their course alone.",
         "linear, cosine and increasing run between 1 and the peak; their means over the steps are (peak + 1) / 2.",
+        "The report says neither whether its figure is with null-text, nor where the scale ends: both are run, to 1.",
         "null_text is fitted under each course anew; it is not run up to 14.",
     ),
 )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unsample.studies.verdicts import Verdict
 
 FILES = ("rows.csv", "rows.json", "verdicts.json", "study.json")
-BATCH, MINUTE = 16, 60.0  # pictures at once; seconds of work, above which processes are started
+BATCH, WORTH = 16, 15.0  # pictures at once; seconds of work, above which processes are started
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,9 @@ def run_study(
 def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None) -> How:
     """How a plan is run where `how` leaves it open (0 workers): results are the same to the bit.
 
-    With the models that we bundle, and the small ones, a worker a core where it is more than a minute's work, each with
-    one thread; with any other model this process alone. Theirs are batches of 16, of others as many as memory takes.
+    With the models that we bundle, and the small ones, a worker a core where it is more than a quarter of a minute,
+    each with one thread; with any other model this process alone. Theirs are batches of 16, of others as many as
+    memory takes.
     """
     from unsample.models.loading import BUNDLED
     from unsample.studies.passes import work_of_plan
@@ -196,7 +197,7 @@ def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None) -> Ho
     size = how.batch_size or (BATCH if ours else 0)
     if how.workers or not ours or how.device not in (None, "cpu"):
         return replace(how, workers=how.workers or 1, threads=how.threads or (1 if ours else None), batch_size=size)
-    many = work_of_plan(plan).seconds > MINUTE and not _accelerated(how)
+    many = work_of_plan(plan).seconds > WORTH and not _accelerated(how)
     return replace(how, workers=_cores() if many else 1, threads=how.threads or 1, batch_size=size)
 
 

@@ -108,7 +108,8 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     minutes=1.8,
-    published="unsample study taba_assignment --model CompVis/ldm-celebahq-256 --num-samples 10240 --steps 100",
+    published="unsample study taba_assignment --model google/ddpm-cifar10-32,CompVis/ldm-celebahq-256 "
+    "--num-samples 10240 --steps 100",
     about=(
         "`sample to noise`: of each picture the nearest noise, in L2; right where it is the picture's own. By chance"
         " one of N is right, and splits have 16 pictures or more (at most 8 splits), where the paper has a thousand and"
@@ -118,6 +119,7 @@ STUDY = Study(
         " is the plainest, and the nearest to 0. Of answers that lie equally far from 0 the nearest is the one that is"
         " most alike; the more unequal they are (`norm_spread`), the more often it is just the one nearest to 0.",
         "`cosine` is how alike a picture's own two are: a latent that holds the picture is like it, and finds it.",
+        "The paper's models of pixels are ADM, which diffusers does not load: google/ddpm-cifar10-32 is the nearest.",
         "Steps are those asked for, half of them and a tenth; the small networks are asked for twice as many pictures.",
     ),
 )

@@ -100,7 +100,7 @@ STUDY = Study(
     about=(
         "The value is the mean, over patches of 8x8, of the 20 largest of all absolute correlations between the numbers"
         " of a patch. It is the largest of thousands, so true noise has a value too: the floor, which depends on the"
-        " number of pictures and channels alone. The paper's noise column is the floor of 8,192 pictures.",
+        " number of pictures and channels alone. The paper's noise column fits that of 8,192 pictures (our inference).",
         "Splits are disjoint, of 32 pictures or more. The floor of 32 pictures is high: the rows with kind `all` hold"
         " the value over all pictures as well.",
         "The correlation of neighbouring pixels within one picture (`lag1_correlation`) has no such floor: it is 0 of"

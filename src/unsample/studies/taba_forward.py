@@ -127,6 +127,7 @@ STUDY = Study(
     probe_passes=lambda asked: 16 * asked.steps,
     published="unsample study taba_forward --model DeepFloyd/IF-I-XL-v1.0 --num-samples 1024",
     about=(
+        "Of the fix we have a summary by others and not the authors' text; what it says stands beside a claim.",
         "Forward diffusion adds noise that has nothing to do with the noise that the picture was made from: its "
         "latents are to be like noise, not to be that noise, so that no error against the true noise is shown.",
         "The correlation is TABA's, the 20 largest within 8x8 patches, but over all patches of all pictures at once, "

@@ -66,6 +66,7 @@ STUDY = Study(
         "correlation of neighbouring values within one latent.",
         "Interpolations go half way to the latent of one of two fixed pictures of the model, on the small networks and "
         "scenes-mixture; they are held against the same made of the true noises, since the Frechet distance of the "
-        "paper needs thousands of pictures. Edits are sampled with the target prompt at guidance 1.",
+        "paper needs thousands of pictures.",
+        "So are edits, where the paper holds diversities against the source; their target prompt has guidance 1.",
     ),
 )

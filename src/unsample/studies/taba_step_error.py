@@ -185,8 +185,8 @@ STUDY = Study(
         "Each step of inversion starts from the true point of the sampling run, so that only its own error is seen.",
         "Areas are those of the finished picture by the paper's threshold; an error is divided by the mean |eps| of "
         "its step and picture (the paper's App. D, where the L1 norm is taken over all pictures).",
-        "eps_at says at which level the network is asked: target is the field's inversion and the paper's for DiT, "
-        "source is the paper's for ADM.",
+        "eps_at says at which level the network is asked: target is the field's inversion and that of the authors' "
+        "code for DiT, source that of their code for ADM.",
         "The column moved weights each step's error by what it alone would do to the recovered noise: the published "
         "measure counts an error of eps alike in a step that moves the noise little and in one that moves it much.",
         "What the first steps do to the result is measured too: the error of the recovered noise, by area, of all of "

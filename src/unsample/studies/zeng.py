@@ -14,23 +14,24 @@ from unsample.models.variants import parted
 from unsample.studies.base import DDPM, MIXTURE, REPELLING, SD, Asked, Row, is_cheap
 
 ITERS = 10  # of the fixed point, and ReNoise's predictions
-UPDATES, RATE = 200, 3e-3  # of the hybrid on bundled models
+OWN, TRAILED = "own", "trailing"  # grids, as rows call them
+UPDATES, RATES = 200, {OWN: 3e-3, TRAILED: 1e-2}  # of the hybrid on bundled models, by grid
 FIXED = f"fixed_point[num_iters={ITERS}]"
 PLAIN = ("ddim", "pix2pix_zero", FIXED, f"renoise[num_renoise_steps={ITERS - 1}]")
 ORACLE = f"oracle[num_steps=1,base=fixed_point,base.num_iters={ITERS}]"
 CALLED = {"fixed_point": "aidi"}  # what the paper's table calls it: without prompts averaging changes nothing there
 COST = (
     "AIDI is the plain fixed point with ten iterations, as in the paper's reproduction; ReNoise makes ten predictions.",
-    f"On bundled models the hybrid's first step has {UPDATES} updates of Adam at {RATE:g} (chosen on tune seeds); on "
-    "others the paper's 1,000 at the library's rate, since the paper states none.",
+    f"On bundled models the hybrid's first step has {UPDATES} updates of Adam at {RATES[OWN]:g}, on trailing spacing "
+    f"{RATES[TRAILED]:g} (chosen on tune seeds); on others the paper's 1,000 at the library's rate, since the paper "
+    "states none.",
 )
 
 
-OWN, TRAILED = "own", "trailing"  # grids, as rows call them
 GRIDS = (
-    "Bundled models are asked twice: on the grid that is their own (the paper's spacing, leading), and on trailing "
-    "from a clean end, where the first step is long and the truth may repel the fixed point. eigenvalue, of the fixed "
-    "point's map at the true point, tells by how much: above 1 in size it repels.",
+    "Bundled models are asked twice: on the grid that is their own (leading spacing, diffusers' default; the paper "
+    "states none), and on trailing from a clean end, where the first step is long and the truth may repel the fixed "
+    "point. eigenvalue, of the fixed point's map at the true point, tells by how much: above 1 in size it repels.",
 )
 
 
@@ -72,7 +73,7 @@ def hybrid(model: str, asked: Asked) -> str:
     """The paper's method for a model."""
     if asked.quick:
         return "hybrid[num_updates=10,lr=0.01]"
-    return f"hybrid[num_updates={UPDATES},lr={RATE:g}]" if bundled(model) else "hybrid"
+    return f"hybrid[num_updates={UPDATES},lr={RATES[grid_of(model)['grid']]:g}]" if bundled(model) else "hybrid"
 
 
 def called(method: str) -> str:
@@ -81,11 +82,18 @@ def called(method: str) -> str:
     return CALLED.get(name, name)
 
 
+def groups(asked: Asked) -> list[Asked]:
+    """What is asked of models that are run alike, the quick ones first: ours or not, cheap or dear, on one grid."""
+    found: dict[tuple[bool, bool, str], list[str]] = {}
+    for model in sorted(asked.models, key=lambda model: (not bundled(model), not is_cheap(model))):
+        found.setdefault((bundled(model), is_cheap(model), grid_of(model)["grid"]), []).append(model)
+    return [replace(asked, models=tuple(some)) for some in found.values()]
+
+
 def split(asked: Asked) -> list[Asked]:
-    """What is asked of models that are run alike; of half of the pictures where a prediction is dear, of our own."""
-    kinds = {  # the quick ones first
-        "cheap": ([m for m in asked.models if bundled(m) and is_cheap(m)], asked.num_samples),
-        "dear": ([m for m in asked.models if bundled(m) and not is_cheap(m)], max(1, asked.num_samples // 2)),
-        "given": ([m for m in asked.models if not bundled(m)], asked.num_samples),
-    }
-    return [replace(asked, models=tuple(some), num_samples=count) for some, count in kinds.values() if some]
+    """The same, of half of the pictures where a prediction is dear, of our own."""
+    half = max(1, asked.num_samples // 2)
+    return [
+        replace(own, num_samples=half if bundled(own.models[0]) and not is_cheap(own.models[0]) else own.num_samples)
+        for own in groups(asked)
+    ]

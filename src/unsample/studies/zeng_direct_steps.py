@@ -8,12 +8,24 @@ where |k| is above 1 but not near it only the gradient works.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import ZENG, Asked, Cells, Row, Study, is_cheap
-from unsample.studies.zeng import GRIDS, ITERS, OWN, RATE, bundled, grid_of, grids_of, in_order, models, on_both
+from unsample.studies.zeng import (
+    GRIDS,
+    ITERS,
+    OWN,
+    RATES,
+    TRAILED,
+    bundled,
+    grid_of,
+    grids_of,
+    groups,
+    in_order,
+    models,
+    on_both,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,21 +42,12 @@ SHOWN = ("ddim", "aidi", "direct", "direct_longer")
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """Pictures with their true trajectory; the inversion itself is not looked at."""
     found = []
-    kinds: dict[str, Callable[[str], bool]] = {
-        "small": lambda model: bundled(model) and is_cheap(model),
-        "dear": lambda model: bundled(model) and not is_cheap(model),
-        "given": lambda model: not bundled(model),
-    }
-    for kind, fits in kinds.items():
-        own = on_both(replace(asked, models=tuple(model for model in asked.models if fits(model))))
+    for own in groups(on_both(asked)):
+        ours, small = bundled(own.models[0]), is_cheap(own.models[0])
+        settings: dict[str, Any] = {"updates": _updates(asked, ours), "longer": LONGER if ours and small else 1}
+        settings["rate"] = RATES[grid_of(own.models[0])["grid"]] if ours else 0.0
         given = {"datasets": {"recovered": own.generated}, "metrics": ["e_latent"], "keep_trajectory": True}
-        settings: dict[str, Any] = {
-            "updates": _updates(asked, kind != "given"),
-            "rate": 0.0 if kind == "given" else RATE,
-        }
-        settings["longer"] = LONGER if kind == "small" else 1
-        if own.models:
-            found.append(own.plan(methods=["ddim"], probe=NAME, probe_settings=settings, **given))
+        found.append(own.plan(methods=["ddim"], probe=NAME, probe_settings=settings, **given))
     return found
 
 
@@ -150,8 +153,9 @@ STUDY = Study(
     published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 16",
     about=(
         *GRIDS,
-        f"Every step starts at the true point before it. On bundled models {UPDATES} updates of Adam at {RATE:g}; on "
-        "others the paper's 1,000 at the library's rate: the paper states neither optimiser nor rate.",
+        f"Every step starts at the true point before: on bundled models {UPDATES} updates of Adam at {RATES[OWN]:g}, "
+        f"on trailing {RATES[TRAILED]:g}; on others the paper's 1,000 at the library's rate: the paper states neither "
+        "optimiser nor rate.",
         f"direct_longer has {LONGER} times as many updates, at the second step of small models: an optimiser that is "
         "only slow gains by it, one that heads for another point does not.",
         "Errors are mean squares over the variance of the noise at the step's level.",

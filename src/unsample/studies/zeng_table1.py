@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 NAME = "zeng_table1"
 SHOWN = ("ddim", "pix2pix_zero", "aidi", "renoise", "hybrid", "oracle", "zero", "random_noise")
+AMISS, BACK = 0.5, 1e-3  # E_latent above which a noise is another one, E_recon below which the picture is back
 METRICS = ("e_latent", "e_recon", "e_interp", "cosine", "std")
 RATIOS = (  # of the claims: a metric of one method over that of another
     ("e_latent", "aidi", "ddim"),
@@ -74,9 +75,16 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     for cell in cells:
         about = grid_of(cell["model"]) | {"unit": cell["item"], "method": called(cell["method"])}
         about |= {name: value(cell, f"recovered.{name}") for name in METRICS}
-        about |= {"eigenvalue": first.get((cell["model"], cell["item"]))}
+        about |= {"another_noise": _another(about), "eigenvalue": first.get((cell["model"], cell["item"]))}
         made.append(about | {"status": cell["status"], "passes": cell["nfe"], "backward": cell["backward"]})
     return in_order(made, asked)
+
+
+def _another(row: Row) -> float | None:
+    """1 where the picture comes back from a noise that is not its own."""
+    if row["e_latent"] is None or row["e_recon"] is None:
+        return None
+    return float(row["e_latent"] > AMISS and row["e_recon"] < BACK)
 
 
 def figure(rows: Sequence[Row]) -> Figure:
@@ -138,6 +146,8 @@ STUDY = Study(
         *COST,
         *GRIDS,
         "The larger bundled models run on half of the pictures.",
+        f"another_noise is the share of pictures that come back (E_recon below {BACK:g}) from a noise that is not "
+        f"theirs (E_latent above {AMISS:g}): where it is above 0, a picture alone does not tell its noise.",
         "The rows oracle (the true first step, then the fixed point), zero (an estimate of nothing) and random_noise "
         "say what the numbers are worth; a shrunken estimate has a small E_latent: read cosine and std beside it.",
     ),
