@@ -153,6 +153,7 @@ def test_a_killed_study_goes_on_to_the_same_rows(run: Run, tmp_path: Path) -> No
         (["--quick"], 2, ("name a study",)),
         (["tiny", "--only", "tiny"], 2, ("--only", "all")),
         (["tiny", "--docs"], 2, ("--docs", "all")),
+        (["all", "--docs", "--quick"], 2, ("--docs", "--quick")),
         (["tiny", "studies.md"], 2, ("studies.md", "--docs")),
         (["all", "--only", "tinny"], 2, ("tinny", "tiny")),
         (["all", "--docs", "nowhere.md"], 4, ("nowhere.md",)),
@@ -237,6 +238,20 @@ def test_a_folder_of_another_study_or_of_other_pictures_is_refused_first(run: Ru
         assert "network evaluations" not in ended.err
     Path("found/study.json").unlink()  # as of a run that was stopped
     assert run("study", "tiny", "-o", "found", "--steps", "3").code == 4
+
+
+def test_a_part_that_was_stopped_is_said_and_ends_with_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str, **given: Any) -> Any:
+        raise unsample.BadInput("no memory for it")
+
+    monkeypatch.setattr(unsample, "load", missing)
+    monkeypatch.setattr("unsample.studies.running.hashes", lambda models, loaded=None: {})
+    ended = run("study", "tiny", "-o", "found")
+    assert ended.code == 1, ended.err
+    assert "no memory for it" in ended.err
+    page = Path("found/index.html").read_text()
+    assert "no memory for it" in page
+    assert "no rows" in page or "failed" in page
 
 
 def test_pictures_that_diverge_are_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

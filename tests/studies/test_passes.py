@@ -92,6 +92,14 @@ def test_of_two_plans_the_one_with_fewer_pictures_has_some_of_the_others(name: s
         assert all(fewer <= more for fewer, more in pairwise(ordered))
 
 
+def test_a_lent_model_is_of_one_type() -> None:
+    import unsample
+
+    asked = Asked(models=(MIXTURE,), num_samples=2, steps=2)
+    with pytest.raises(unsample.Incompatible, match="float64, float32"):
+        check_study(get_study("precision"), asked, loaded={MIXTURE: unsample.load(MIXTURE)})
+
+
 def test_pictures_are_told_as_the_plans_have_them() -> None:
     study = get_study("zeng_table1")
     counts = pictures_of(plans_of(study, Asked(models=(DDPM, MIXTURE), num_samples=4)).values())

@@ -206,6 +206,26 @@ def test_a_ratio_to_what_may_be_nothing_says_nothing(effect: str) -> None:
     assert (steep.answer, steep.low, steep.sign, "not above 0" in steep.reason) == (FEW, None, 0, True)
 
 
+def test_one_small_network_against_it_leaves_a_claim_open_and_three_settle_it() -> None:
+    rng, answers = np.random.default_rng(11), []
+    for against in (1, 3):
+        rows: list[dict[str, Any]] = []
+        for k in range(12):
+            centre, width = (-1.0, 0.2) if k < against else (-0.05, 1.0) if k < 3 else (1.0, 0.2)
+            rows += rows_of(centre + width * stats.zscore(rng.normal(0, 1, N)), model=f"{PREFIX}{k}")
+        for k in range(2):
+            rows += rows_of(rng.normal(1, 0.2, N), model=f"larger-{k}")
+        answers.append(judge([claim("value", nature=True)], rows)[0].answer)
+    assert answers == [FEW, FAILS]
+
+
+def test_units_that_are_all_alike_have_no_interval() -> None:
+    each = found(claim("value", least=0.9), [1.0] * 32)
+    assert (each.answer, each.effect, each.low, "every unit" in each.reason) == (FEW, 1.0, None, True)
+    assert found(claim("share", least=0.9), [1.0] * 32).answer == FEW  # Wilson's lower end is .893
+    assert found(claim("share", least=0.9), [1.0] * 64).answer == HOLDS
+
+
 def test_of_several_models_it_holds_on_each() -> None:
     rng = np.random.default_rng(9)
     rows = [row for k, m in enumerate((1.0, -1.0)) for row in rows_of(rng.normal(m, 0.2, N), model=f"m{k}")]

@@ -124,6 +124,8 @@ def study(
         raise BadOption(f"{'--docs' if docs else '--only'} belongs to 'unsample study all'; got {name!r}")
     if document is not None and not docs:
         raise BadOption(f"one study, or all; {document!r} stands for a document, which is written with --docs alone")
+    if docs and quick:
+        raise BadOption("--docs takes results, and --quick makes a look alone; leave one of them out")
     how = _how(workers, threads, engine, ray_address, device)
     names = _named(name, only)
     numbers = _Numbers(_models(model), num_samples, steps, seed, quick)
@@ -279,7 +281,13 @@ def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool, dry_r
     else:
         talk.answer(verdicts_told(found.verdicts))
     talk.say(f"wrote {', '.join(str(file) for file in files)}")
-    return 1 if found.about.get("failed_cells") else 0
+    return lacking(found)
+
+
+def lacking(found: StudyResult) -> int:
+    """The exit code: 1 where cells failed, or a part was stopped."""
+    stopped = any(each["kind"] == "stopped" for each in found.about["apart"])
+    return 1 if found.about["failed_cells"] or stopped else 0
 
 
 def would_run(planned: Mapping[str, Work], json: bool) -> int:
@@ -335,9 +343,11 @@ def conducted(
     progress = Progress(f"cells of {study.name}")
     with progress:
         found = run_study(study.name, asked, folder, how, observe)
+    for each in found.about["apart"]:
+        talk.warn(f"{each['kind']}: {each['reason']}")
     for kind in ("failed", "diverged"):
         if count := found.about[f"{kind}_cells"]:
-            names = f"'unsample report {folder}/run-0' names them"
+            names = f"'unsample report {folder}/run-K' names them"
             talk.warn(f"{count:,} of {found.about['cells']:,} cells {kind} and have no values; {names}")
     return found, *write_study(found, folder, in_site)
 

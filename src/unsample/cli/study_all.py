@@ -27,7 +27,7 @@ def run_all(
 ) -> int:
     """Run studies into `site/NAME`, and write the index; the exit code is that of what failed, 1 for several."""
     from unsample.cli.main import explain
-    from unsample.cli.study import before, conducted, would_run
+    from unsample.cli.study import before, conducted, lacking, would_run
     from unsample.media.files import check_writable_folder
     from unsample.studies import get_study
     from unsample.studies.docs import check_document, write_docs
@@ -66,7 +66,7 @@ def run_all(
             continue
         for each in said:
             talk.warn(each)
-        codes += [1] if result.about["failed_cells"] else []
+        codes += [1] if lacking(result) else []
         answers = [verdict.answer for verdict in result.verdicts]
         found[name] = dict(Counter(answers))
         talk.say(f"{name}: {counts(answers)}")

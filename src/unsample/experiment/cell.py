@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,4 +57,14 @@ def _probed(found: Findings) -> Sequence[dict[str, Any]]:
     assert probe is not None
     if found.inversion is None and not isinstance(found.setup.method, str):
         return [{}] * len(found.items)
-    return probe(found, found.setup.probe_settings)
+    told = probe(found, found.setup.probe_settings)
+    return [{} if state == "diverged" else _plain(each) for state, each in zip(found.status, told, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: a number that is not finite is none."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

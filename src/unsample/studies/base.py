@@ -139,6 +139,7 @@ NEEDS = {  # a need, and what is said of a model without it
     "vae": "a model that works on latents",
     "pixels": "a model that works on pixels",
     "table": "a model with a table of noise levels (DDIM), not one of flow matching",
+    "ddim": "a model with DDIM's scheduler or DDPM's, whose clean end can be set",
     "attention": "a model whose attention layers can be reached",
     "scenes": "a model that was trained on drawn scenes",
     "states": "a model of pixels with states of its training (scenes-ddpm in the source tree, or FOLDER/states)",

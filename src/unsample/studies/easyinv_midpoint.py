@@ -66,7 +66,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, point in points.items():
         point, with_clean = point.to(truth), cosines(point.to(truth), clean.to(truth))
         with torch.no_grad():
-            pictures = found.model.decode(point).float().clamp(0, 1).cpu()
+            pictures = found.model.decode(point.to(found.model.device)).float().clamp(0, 1).cpu()
         for k, (cosine, error) in enumerate(zip(with_clean, errors(point, truth), strict=True)):
             each[k][name] = {"cosine": cosine, "error": error, "png": as_png(pictures[k])}
     for k, source in enumerate(found.source):

@@ -77,6 +77,8 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     from unsample.experiment.findings import item_seeds, seeded
     from unsample.metrics.pixels import eight_bit, psnr, ssim
 
+    if "record" not in found.pictures:
+        return [{} for _ in found.items]
     source, made = eight_bit(found.source), found.pictures["record"].double()
     chance = seeded(item_seeds(found.setup.seed, [item.digest() for item in found.items]))
     noise = torch.stack([torch.rand(source.shape[1:], generator=g) for g in chance]).double()

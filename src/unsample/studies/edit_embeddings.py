@@ -31,17 +31,21 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """What is measured of each form."""
-    from unsample.studies.plotting import colour, panels
+    from unsample.studies.plotting import colour, models_of, panels, short
 
     figure, axes = panels(len(DRAWN), columns=len(DRAWN), width=2.5, height=2.2, sharey=True)
     forms = list(FITTED.values())
     places = list(range(len(forms)))[::-1]
     for axis, (column, title) in zip(axes, DRAWN.items(), strict=True):
-        means, widths = zip(*(mean_of(rows, column, embeddings=form) for form in forms), strict=True)
-        axis.errorbar(means, places, xerr=widths, fmt="o", ms=4, color=colour(0))
+        for k, model in enumerate(models_of(rows)):
+            found = (mean_of(rows, column, model=model, embeddings=form) for form in forms)
+            means, widths = zip(*found, strict=True)
+            at = [place - 0.15 * k for place in places]
+            axis.errorbar(means, at, xerr=widths, fmt="o", ms=4, color=colour(k), label=short(model))
         axis.set_title(title, fontsize=8)
         axis.margins(y=0.3)
     axes[0].set_yticks(places, forms)
+    axes[0].legend(fontsize=7, frameon=False)
     return figure
 
 

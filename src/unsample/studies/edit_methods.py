@@ -64,20 +64,23 @@ def figure(rows: Sequence[Row]) -> Figure:
     """The first edits by each method, and what is measured of all of them."""
     from matplotlib.figure import Figure
 
-    from unsample.studies.plotting import colour
+    from unsample.studies.plotting import colour, models_of, short
 
-    whole = Figure(figsize=(11, 7.6), layout="constrained")
-    above, below = whole.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 1)).flat
+    models = models_of(rows)
+    whole = Figure(figsize=(11, 4.5 + 3.1 * len(models)), layout="constrained")
+    above, below = whole.subfigures(2, 1, squeeze=False, height_ratios=(1.5, len(models))).flat
     strips(above, rows, ["source", *(f"{m}\nw = {w:g}" for w in GUIDANCE for m in METHODS), "true edit"])
     edits = [row for row in rows if row["kind"] == "edit"]
-    axes = below.subplots(1, len(DRAWN), sharey=True)
+    axes = [*below.subplots(len(models), len(DRAWN), sharey=True, squeeze=False).flat]
     places = list(range(len(METHODS)))[::-1]
-    for axis, (column, title) in zip(axes, DRAWN.items(), strict=True):
+    shown = [(model, column) for model in models for column in DRAWN]
+    for axis, (model, column) in zip(axes, shown, strict=True):
         for k, w in enumerate(GUIDANCE):
-            means, widths = zip(*(mean_of(edits, column, method=m, guidance=w) for m in METHODS), strict=True)
+            found = (mean_of(edits, column, model=model, method=m, guidance=w) for m in METHODS)
+            means, widths = zip(*found, strict=True)
             at = [place - 0.2 * k for place in places]
             axis.errorbar(means, at, xerr=widths, fmt="os"[k], ms=4, color=colour(k), label=f"w = {w:g}")
-        axis.set_title(title, fontsize=8)
+        axis.set_title(DRAWN[column] + (f", {short(model)}" if len(models) > 1 else ""), fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(places, METHODS)
@@ -107,6 +110,7 @@ STUDY = Study(
         "which scenes have and photographs have not; the rows of method identity are the source itself.",
         "The price is of inversion and one edit. In passes a backward one counts as two, and with T steps null-text "
         "takes at most 15 T forward and 10 T backward where ddim takes 3 T; a second edit of the same picture costs "
-        "both 2 T more. Time is wall time of a batch, its share for each picture.",
+        "both 2 T more. Time is wall time of a batch, its share for each picture: "
+        "one measurement, so that the claim is about passes.",
     ),
 )

@@ -71,18 +71,21 @@ def _row(cell: Mapping[str, Any], course: Course) -> Row:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """What is measured under each course, without and with null-text."""
-    from unsample.studies.plotting import colour, panels
+    from unsample.studies.plotting import colour, models_of, panels, short
 
-    figure, axes = panels(len(DRAWN), columns=len(DRAWN), width=2.7, height=3.6, sharey=True)
+    models = models_of(rows)
+    figure, axes = panels(len(DRAWN) * len(models), columns=len(DRAWN), width=2.7, height=3.6, sharey=True)
     places = list(range(len(COURSES)))[::-1]
-    for axis, (column, title) in zip(axes, DRAWN.items(), strict=True):
+    shown = [(model, column) for model in models for column in DRAWN]
+    for axis, (model, column) in zip(axes, shown, strict=True):
+        of = {"model": model}
         for k, method in enumerate(METHODS):
-            found = [mean_of(rows, column, method=method, schedule=c.schedule, peak=c.peak) for c in COURSES]
+            found = [mean_of(rows, column, method=method, schedule=c.schedule, peak=c.peak, **of) for c in COURSES]
             means, widths = zip(*found, strict=True)
             axis.errorbar(
                 means, [p - 0.2 * k for p in places], xerr=widths, fmt="os"[k], ms=4, color=colour(k), label=method
             )
-        axis.set_title(title, fontsize=8)
+        axis.set_title(DRAWN[column] + (f", {short(model)}" if len(models) > 1 else ""), fontsize=8)
     axes[0].set_yticks(places, [f"{c.schedule} {c.peak:g}, mean {c.mean:g}" for c in COURSES])
     axes[0].legend(fontsize=7)
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,8 @@ def numbers_of(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.get(APART[0]) != APART[1]]
 
 
-def keys_of(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The columns that tell groups apart: `model`, and up to the first measured value those of few values."""
+def keys_of(rows: Sequence[Row], always: Collection[str] = ()) -> tuple[str, ...]:
+    """The columns that tell groups apart: `model`, `always`, and up to the first measured value those of few values."""
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "unit"]
     keys: list[str] = []
     for key in columns:
@@ -43,6 +43,9 @@ def keys_of(rows: Sequence[Row]) -> tuple[str, ...]:
         if not values:
             continue
         kinds = {type(value) for value in values}
+        if key in always:
+            keys.append(key)
+            continue
         if kinds <= {str, bool}:
             keys += [key] if max(len(str(value)) for value in values) <= LONG else []
         elif not kinds <= {int, float, bool}:
@@ -56,15 +59,23 @@ def keys_of(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def means_of(rows: Sequence[Row]) -> list[Means]:
-    """Means of every measured number over units: a table for each `kind` of rows, where a study has several."""
+def means_of(rows: Sequence[Row], always: Collection[str] = ()) -> list[Means]:
+    """Means of every measured number over units: a table for each `kind` of rows, where a study has several.
+
+    Args:
+        rows: of a study.
+        always: columns that tell groups apart however few their values are.
+    """
     rows = numbers_of(rows)
     kinds = dict.fromkeys(row.get(APART[0]) for row in rows)
-    return [_table("" if kind is None else str(kind), [r for r in rows if r.get(APART[0]) == kind]) for kind in kinds]
+    return [
+        _table("" if kind is None else str(kind), [r for r in rows if r.get(APART[0]) == kind], always)
+        for kind in kinds
+    ]
 
 
-def _table(title: str, rows: Sequence[Row]) -> Means:
-    keys = keys_of(rows)
+def _table(title: str, rows: Sequence[Row], always: Collection[str]) -> Means:
+    keys = keys_of(rows, always)
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*keys, "unit", APART[0])]
     values = [c for c in columns if any(isinstance(row.get(c), int | float) for row in rows)]
     keys = tuple(key for key in keys if key != APART[0])

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unsample.errors import Incompatible
+from unsample.errors import Incompatible, UnsampleError
 from unsample.models.families import read_json
 from unsample.models.loading import BUNDLED, MIXTURE
 from unsample.models.states import states_of
 from unsample.models.variants import parted
+from unsample.numbers.levels import CONVERTED, name_of
 from unsample.preflight.known import KnownModel, known_model, known_of
 from unsample.studies.base import NEEDS, Asked, Study
 
+SETTABLE = CONVERTED[:-1]  # schedulers whose clean end can be set
 JOINT = ("SD3", "Flux", "AuraFlow", "QwenImage")  # transformers in which text and picture share one attention
 
 
@@ -25,6 +27,7 @@ class Facts:
     prompt: bool | None
     vae: bool | None
     table: bool | None
+    ddim: bool | None
     attention: bool | None
 
     @property
@@ -47,22 +50,32 @@ def facts_of(known: KnownModel) -> Facts:
     """Of a model that is not loaded."""
     table = None if known.flow is None else not known.flow
     if parted(known.name)[0] == MIXTURE:
-        return Facts(known.name, True, False, True, False)
+        return Facts(known.name, True, False, True, True, False)
     if known.folder is None or known.folder.is_file():
-        return Facts(known.name, known.takes_prompt, None, table, None)
+        return Facts(known.name, known.takes_prompt, None, table, None, None)
     index = read_json(known.folder / "model_index.json")
     parts = {part: str(kind[-1]) for part, kind in index.items() if isinstance(kind, list) and kind and kind[0]}
     network = parts.get("unet") or parts.get("transformer") or ""
     attention = None if network != "UNet2DModel" and not network.startswith(JOINT) else False
     vae = any(part.startswith(("vae", "vqvae", "movq")) for part in parts)
-    return Facts(known.name, known.takes_prompt, vae, table, attention)
+    ddim = parts["scheduler"] in SETTABLE if "scheduler" in parts else None
+    return Facts(known.name, known.takes_prompt, vae, table, ddim, attention)
 
 
 def _facts_of_loaded(model: Any) -> Facts:
     known, network = known_of(model), type(getattr(model, "unet", None)).__name__
     attention = False if network in ("UNet2DModel", "NoneType") or network.startswith(JOINT) else None
     table = None if known.flow is None else not known.flow
-    return Facts(model.id, known.takes_prompt, getattr(model, "vae", None) is not None, table, attention)
+    ddim = model.family != "pipeline" and name_of(getattr(model, "scheduler", None)) in SETTABLE
+    return Facts(model.id, known.takes_prompt, getattr(model, "vae", None) is not None, table, ddim, attention)
+
+
+def is_flow(name: str) -> bool:
+    """Whether a model by its name is one of flow matching, as far as can be told."""
+    try:
+        return bool(known_model(name).flow)
+    except UnsampleError:  # one that is lent, by a name that says nothing
+        return False
 
 
 def check_needs(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = None) -> None:
@@ -82,4 +95,9 @@ def check_needs(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = N
                     f"the study {study.name} needs {NEEDS[need]}, and {name} is none; "
                     f"by itself it runs on {', '.join(study.default_models)}"
                 )
+        if known.num_classes:
+            raise Incompatible(
+                f"{name} draws classes, and a study's pictures have no labels of them; "
+                f"the study {study.name} takes models of pictures alone, or of prompts"
+            )
         known.check(asked.steps)  # whatever numbers of steps its plans walk

@@ -63,7 +63,8 @@ def study_page(
         in_site: whether there is an index in the folder above.
     """
     study, about = get_study(found.name), found.about
-    means = means_of(found.rows)
+    claims = [verdict.claim for verdict in found.verdicts]
+    means = means_of(found.rows, {key for claim in claims for key in (*claim.of, *(claim.against or ()))})
     return render(
         "study.html.jinja",
         title=f"{found.name}: {study.question}",
@@ -118,6 +119,8 @@ def cautions_of(found: StudyResult, said: Sequence[str]) -> list[str]:
             )
     if failed := found.about.get("failed_cells"):
         cautions.append(f"{failed:,} of {found.about.get('cells', 0):,} cells failed; their rows lack values.")
+    for each in found.about.get("apart", ()):
+        cautions.append(f"{each['kind']}: {each['reason']}.")
     if diverged := found.about.get("diverged_cells"):
         cautions.append(
             f"{diverged:,} of {found.about.get('cells', 0):,} cells diverged: they have no values, and no verdict."

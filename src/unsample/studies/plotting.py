@@ -20,9 +20,11 @@ def panels(
     """A figure of `count` axes in rows of `columns`, without pyplot's global state; `given` goes to `subplots`."""
     from matplotlib.figure import Figure
 
-    columns = min(columns, count)
+    columns = max(1, min(columns, count))
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    if not count:
+        return figure, []
     axes = figure.subplots(rows, columns, squeeze=False, **given)
     every = [axis for row in axes for axis in row]
     for axis in every[count:]:

@@ -37,7 +37,7 @@ def three(found: Findings) -> tuple[Tensor, Tensor, Tensor]:
     assert found.true_noise is not None
     assert found.start is not None
     assert found.noise is not None
-    return found.true_noise, found.start, found.noise
+    return found.true_noise.cpu(), found.start.cpu(), found.noise.cpu()
 
 
 def space(found: Findings) -> str:

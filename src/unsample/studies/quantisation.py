@@ -66,13 +66,14 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     import unsample
     from unsample.models.calling import evaluating
+    from unsample.studies.points import space
 
     setup, model = found.setup, found.model
     if isinstance(setup.method, str) or found.sampled is None or found.true_noise is None:
         return [{}] * len(found.items)
     true, noise = found.sampled.latents, found.true_noise
     prompts = found.prompts()
-    told: list[dict[str, Any]] = [{} for _ in found.items]
+    told: list[dict[str, Any]] = [{"space": space(found)} for _ in found.items]
     for damage in DAMAGES:
         with torch.no_grad(), evaluating(model):
             start = model.encode(damaged(found.source, damage).to(model.device)).to(true)
@@ -99,9 +100,10 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """A row a picture, method and start."""
     for cell in cells:
         about = {"model": cell["model"], "unit": cell["item"], "method": cell["method"], "status": cell["status"]}
+        about["space"] = cell["probed"].get("space") if cell["probed"] else None
         whole = {name: value(cell, f"recovered.{name}") for name in ("e_latent", "e_recon")}
         yield about | {"start": KEPT, "start_error": 0.0} | whole
-        for damage in DAMAGES if cell["probed"] else ():
+        for damage in DAMAGES if about["space"] else ():
             yield about | {"start": damage} | cell["probed"][damage]
 
 

@@ -40,8 +40,10 @@ def defaults() -> tuple[str, ...]:
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """All methods; half the pictures on models that are neither small nor a mixture."""
+    from unsample.studies.needing import is_flow
+
     kinds = {"quick": [m for m in asked.models if is_cheap(m)]}
-    kinds["flow"] = [m for m in asked.models if m.startswith(FLOW)]
+    kinds["flow"] = [m for m in asked.models if is_flow(m)]
     kinds["larger"] = [m for m in asked.models if m not in kinds["quick"] + kinds["flow"]]
     fewer = replace(asked, num_samples=max(1, asked.num_samples // 2))
     found = []

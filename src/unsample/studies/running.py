@@ -112,11 +112,22 @@ def check_study(
     plans = plans_of(study, asked)
     for plan in plans.values():
         examine(plan, loaded)
+    _check_types(study, plans.values(), loaded or {})
     if folder is not None:
         check_writable_folder(folder)
         _check_about(study, asked, folder)
         for run, plan in plans.items():
             check_folder(plan, folder / run)
+
+
+def _check_types(study: Study, plans: Iterable[Plan], loaded: Iterable[str]) -> None:
+    """Refuse a lent model, which is of one type, where a study compares types."""
+    from unsample.errors import Incompatible
+
+    for name in loaded:
+        types = dict.fromkeys(plan.dtype for plan in plans if name in plan.models)
+        if len(types) > 1:
+            raise Incompatible(f"the study {study.name} loads {name} as {', '.join(types)}; give its name")
 
 
 def _check_about(study: Study, asked: Asked, folder: Path) -> None:
@@ -158,25 +169,34 @@ def run_study(
         what `unsample.bench.run.run_plan` raises. BadInput: the folder holds rows of other weights.
     """
     from unsample.bench.ledger import read_run
+    from unsample.bench.parts import Several
     from unsample.bench.run import run_plan, versions
+    from unsample.media.files import atomic_write
     from unsample.studies.claimed import claims_of
+    from unsample.studies.needing import check_needs
     from unsample.studies.passes import pictures_of
     from unsample.studies.verdicts import judge
 
     study = get_study(name)
     cells: list[Mapping[str, Any]] = []
+    apart: list[dict[str, str]] = []
     plans = plans_of(study, asked)
     weights = hashes({model for plan in plans.values() for model in plan.models}, loaded)
+    check_needs(study, asked, loaded)  # of what was fetched just now more is known
     _check_weights(folder, weights)
+    about: dict[str, Any] = {"study": name, **asked_told(asked), "weights_sha256": weights}
+    if not (folder / FILES[3]).exists():  # so that a run which goes on knows what was begun
+        atomic_write(folder / FILES[3], _writing(_json(about)))
     with _threads_kept():
         for run, plan in plans.items():
-            run_plan(plan, folder / run, fitting(plan, how, loaded), partial(observe, run), loaded=loaded)
+            ended = run_plan(plan, folder / run, fitting(plan, how, loaded), partial(observe, run), loaded=loaded)
+            apart += [{"kind": each.kind, "reason": each.told(Several.of(plan))} for each in ended.apart]
             cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
     place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}
     cells.sort(key=lambda cell: (cell["plan"], place[cell["model"]]))
     rows = [_plain(row) for row in study.rows(cells, asked)]
-    about = {"study": name, **asked_told(asked), "pictures": pictures_of(plans.values()), "weights_sha256": weights}
-    about |= {"cells": len(cells)}
+    about |= {"pictures": pictures_of(plans.values()), "cells": len(cells)}
+    about["apart"] = apart
     about |= {f"{kind}_cells": sum(cell["status"] == kind for cell in cells) for kind in ("failed", "diverged")}
     about |= {"versions": versions(), "command": list(how.command) or command_of(name, asked)}
     about |= {"worker_seconds": round(sum(cell["seconds"] or 0.0 for cell in cells), 1)}  # without metrics and probes

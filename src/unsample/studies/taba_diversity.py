@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from unsample.models.variants import parted
 from unsample.studies.base import MIXTURE, SD, TABA, TRAILING, Asked, Cells, Row, Study
 from unsample.studies.means import mean
 
@@ -23,8 +25,13 @@ FURTHER = 10**7  # from a picture's seed to that of its target prompt, and of th
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """Pictures that the model made, inverted under their own prompts."""
-    given = {"methods": ["ddim"], "metrics": ["e_latent"], "datasets": {"recovered": asked.generated}}
-    return [asked.plan(**given, probe="taba_diversity")]
+    found = []
+    for known in (False, True):  # the mixture draws of the captions that it knows alone
+        own = replace(asked, models=tuple(m for m in asked.models if (parted(m)[0] == MIXTURE) is known))
+        data = {"recovered": own.generated + (",mixture" if known else "")}
+        given = {"methods": ["ddim"], "metrics": ["e_latent"], "datasets": data}
+        found += [own.plan(**given, probe="taba_diversity")] if own.models else []
+    return found
 
 
 def target_of(item: Item, model: str) -> str:

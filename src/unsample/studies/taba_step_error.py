@@ -173,6 +173,7 @@ STUDY = Study(
     paper=TABA,
     shows="Fig. 4, Table 6",
     models=nature,
+    needs=("table",),
     num_samples=16,
     plans=plans,
     rows=rows,
@@ -180,7 +181,7 @@ STUDY = Study(
     probe=probe,
     steps=40,
     probe_passes=lambda asked: 3 * asked.steps + 1 - first_steps(asked.steps),
-    published="unsample study taba_step_error --model facebook/DiT-XL-2-256 --num-samples 4000 --steps 50",
+    published="unsample study taba_step_error --model CompVis/ldm-celebahq-256 --num-samples 4000 --steps 50",
     about=(
         "Each step of inversion starts from the true point of the sampling run, so that only its own error is seen.",
         "Areas are those of the finished picture by the paper's threshold; an error is divided by the mean |eps| of "

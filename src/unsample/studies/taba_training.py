@@ -126,11 +126,11 @@ def _hsic(k: Tensor, m: Tensor) -> float:
 def phases(steps: Sequence[int]) -> dict[int, str]:
     """What a state is called: "start" (untrained), "first", "early" (a tenth of the training), "late", "last"."""
     last = max(steps)
-    trained = [step for step in sorted(steps) if step]
-    named = {min(trained): "first", 0: "start"}
+    trained = [step for step in sorted(steps) if step] or [last]
+    named = {max([step for step in trained if step <= LATE * last], default=last): "late"}
     named[min(step for step in trained if step >= EARLY * last)] = "early"
-    named[max([step for step in trained if step <= LATE * last], default=last)] = "late"
-    return {step: named.get(step, "") for step in steps} | {last: "last"}
+    named |= {min(trained): "first", last: "last", 0: "start"}
+    return {step: named.get(step, "") for step in steps}
 
 
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:

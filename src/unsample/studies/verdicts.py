@@ -26,6 +26,7 @@ NOT: Final = "not comparable"
 LEVEL, ENOUGH = 0.05, 10  # of minis whose sign must agree
 RESAMPLES = 2000
 UNSTEADY = "what it is a ratio to is not above 0, or would not be without one unit: a ratio says nothing"
+ALIKE = "every unit gave the same: their spread gives no interval"
 WITHOUT_SCIPY = "scipy is not installed: pip install 'unsample[studies]'"
 
 
@@ -120,8 +121,11 @@ def _of_nature(found: Sequence[Found]) -> tuple[Answer, str]:
         return FEW, f"{said}; it takes {COUNT} and at least 2"
     if agree >= ENOUGH and larger == len(large):
         return HOLDS, said
-    clearly = [e for e in found if e.sign <= 0 and e.answer == FAILS]
-    return (FAILS, said) if clearly else (FEW, f"{said}; against it none clearly")
+    clearly = [e for e in found if e.answer == FAILS]
+    many = sum(is_mini(e.model) for e in clearly)
+    if many > COUNT - ENOUGH or many < len(clearly):
+        return FAILS, said
+    return FEW, f"{said}; clearly against it {many or 'none'}, which leaves it open"
 
 
 def _corrected(pairs: list[tuple[Claim, Found]]) -> list[tuple[Claim, Found]]:
@@ -186,6 +190,8 @@ def _on(claim: Claim, model: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Cl
         return claim, Found(model, NOT, len(pairs), effect, reason=WITHOUT_SCIPY)
     if not math.isfinite(low + high):
         return claim, replace(found, low=None, high=None, sign=0, reason=UNSTEADY)
+    if math.isnan(p):
+        return claim, replace(found, low=None, high=None, reason=ALIKE)
     return claim, replace(found, low=low, high=high, p=p)
 
 
@@ -256,6 +262,8 @@ def _interval(
     ends = [_into(into, end) for end in limits_of(claim)]
     center = fmean(without)
     error = math.sqrt((n - 1) / n * math.fsum((each - center) ** 2 for each in without))
+    if error <= 1e-12 * max(1.0, abs(effect)):
+        return back(effect), back(effect), math.nan
     width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
     near = [end for end in ends if math.isfinite(end)]
     p = max((_tail(stats, effect - end, error, n) for end in near), default=0.0)
@@ -270,8 +278,6 @@ def _into(into: Callable[[float], float], end: float) -> float:
 
 def _tail(stats: Any, distance: float, error: float, n: int) -> float:
     """Two-sided, as the 95 % interval is."""
-    if error == 0:
-        return 1.0 if distance == 0 else 0.0
     return float(2 * stats.t.sf(abs(distance) / error, n - 1))
 
 

@@ -37,13 +37,15 @@ def write_study(found: StudyResult, folder: Path, in_site: bool = False) -> tupl
     files, said = write_rows(found, folder), []
     pictures: dict[str, bytes] = {}
     try:
-        figure = found.figure()
+        figure = found.figure() if found.rows else None
         pictures = {} if figure is None else {name: drawn(figure, name.partition(".")[2]) for name in FIGURES}
     except ImportError:
         said.append(WITHOUT)
         for name in FIGURES:  # of an earlier run: it shows other rows
             with suppress(OSError):
                 (folder / name).unlink(missing_ok=True)
+    if not found.rows:
+        said.append("no rows: no picture gave what is asked")
     if any(each.reason == WITHOUT_SCIPY for verdict in found.verdicts for each in verdict.found):
         said.append(f"no intervals: {WITHOUT_SCIPY}")
     for name, content in pictures.items():

@@ -95,7 +95,7 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
         found = cell["probed"].get("steps", []) if cell["probed"] else []
         plain = {row["step"]: row["error"] for row in found if row["method"] == "ddim"}
         for row in found:
-            over = row["error"] / plain[row["step"]] if plain[row["step"]] else None
+            over = row["error"] / plain[row["step"]] if row["error"] is not None and plain[row["step"]] else None
             made.append(grid_of(cell["model"]) | {"unit": cell["item"]} | row | {"against_ddim": over})
     return in_order(made, asked)
 
@@ -111,7 +111,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             own = [row for row in rows if (row["model"], row["grid"], row["method"]) == (model, spacing, method)]
             steps = sorted({row["step"] for row in own})
             for place, step in ((place, step) for place, step in enumerate(STEPS) if step in steps):
-                errors = [max(row["error"], 1e-10) for row in own if row["step"] == step]
+                errors = [max(row["error"] or 0.0, 1e-10) for row in own if row["step"] == step]
                 label = method if step == steps[0] else None
                 axis.plot(
                     [place + (k - 1.5) * 0.17] * len(errors), errors, "osvD"[k], color=colour(k), ms=4, label=label
@@ -143,6 +143,7 @@ STUDY = Study(
     paper=ZENG,
     shows="Section 3.2.4",
     models=models,
+    needs=("table",),
     num_samples=2,
     steps=50,
     plans=plans,

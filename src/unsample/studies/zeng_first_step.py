@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "zeng_first_step"
 ENDS = {"one": {"set_alpha_to_one": True}, "table": {"set_alpha_to_one": False}}  # alpha = 1, or the table's first
+FINEST = 1000  # the paper's most steps
 STEPS = (10, 50, 200)  # beside the number asked for, where that is more
 PAPER = 50  # the paper's steps, on the spacing `leading` with the clean end at 1
 SHORT, LONG = 10, 30  # fixed-point iterations of the first step
@@ -39,17 +40,18 @@ def counts(asked: Asked) -> list[int]:
 
 
 def grids(asked: Asked) -> list[list[tuple[int, str, str]]]:
-    """Steps, spacing and clean end of every grid: those of all pictures, and those of half of them."""
+    """Steps, spacing and clean end of every grid: few steps, more (of half of the pictures), and most."""
     short = [(t, spacing, end) for t in counts(asked) if t <= PAPER for spacing in SPACINGS for end in ENDS]
     middle = [(t, spacing, "one") for t in counts(asked) if PAPER < t <= STEPS[-1] for spacing in SPACINGS]
-    return [short, middle + [(t, "trailing", "one") for t in counts(asked) if t > STEPS[-1]]]
+    return [short, middle, [(t, "trailing", "one") for t in counts(asked) if t > STEPS[-1]]]
 
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
     """Pictures of the model, whose noise is known; the probe walks every grid from and to it."""
     models, found = tuple(dict.fromkeys(parted(model)[0] for model in asked.models)), []
     steps = min(counts(asked))
-    for some, count in zip(grids(asked), (asked.num_samples, max(1, asked.num_samples // 2)), strict=True):
+    for k, some in enumerate(grids(asked)):
+        count = max(1, asked.num_samples // 2) if k == 1 else asked.num_samples
         own = replace(asked, models=models, num_samples=count, steps=steps)
         given = {"datasets": {"recovered": own.generated}, "metrics": ["e_latent"]}
         if some:
@@ -183,7 +185,7 @@ def middle(steps: int) -> int:
 def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
     """A row a picture and grid (`kind` "grid"), and one a picture, grid and step looked at ("step")."""
     own = max(steps for steps in counts(asked) if steps <= PAPER or steps == min(counts(asked)))
-    paper, finest = (own, "leading", "one"), (max(counts(asked)), "trailing", "one")
+    paper, finest = (own, "leading", "one"), (FINEST, "trailing", "one")
     for cell in cells:
         for each in cell["probed"]["grids"] if cell["probed"] else ():
             told = dict(each)
@@ -192,7 +194,8 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
             about = {"model": cell["model"], "unit": cell["item"], "steps": grid[0], "spacing": grid[1], "end": grid[2]}
             about |= {"paper": grid == paper, "finest": grid == finest}
             early = next(error for i, _, error, _ in looked if i == tenth(grid[0]))
-            agrees = (told[f"fixed_{LONG}"] > LOST) == (abs(told["eigenvalue"]) > 1)
+            left = told[f"fixed_{LONG}"]  # none: it ran away
+            agrees = (left is None or left > LOST) == (abs(told["eigenvalue"]) > 1)
             yield about | {"kind": "grid"} | told | {"early": early / looked[-1][2], "agrees": float(agrees)}
             for i, sigma, error, local in looked:
                 where = "first" if i == 1 else "middle" if i == middle(grid[0]) else "other"
@@ -218,7 +221,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         grids = [row for row in own if row["kind"] == "grid"]
         for s, spacing in enumerate(SPACINGS):
             some = [row for row in grids if row["spacing"] == spacing]
-            x, y = [abs(r["eigenvalue"]) for r in some], [max(r[f"fixed_{LONG}"], 1e-12) for r in some]
+            x, y = [abs(r["eigenvalue"]) for r in some], [max(r[f"fixed_{LONG}"] or 0.0, 1e-12) for r in some]
             left.scatter(x, y, s=14, color=colour(s), marker="osv"[s], label=spacing)
         left.axvline(1, color="0.5", linewidth=0.8)
         left.set_yscale("log")
@@ -254,7 +257,7 @@ STUDY = Study(
     models=nature,
     num_samples=2,
     steps=1000,
-    needs=("table",),
+    needs=("table", "ddim"),
     plans=plans,
     rows=rows,
     figure=figure,
@@ -263,7 +266,7 @@ STUDY = Study(
     published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 16",
     about=(
         "Every model is run on the spacings leading, trailing and linspace, with the clean end at alpha = 1 and at the "
-        "first row of its table; with 200 steps the end is 1, with more the spacing is trailing, on half the pictures.",
+        "first row of its table; with 200 steps the end is 1, on half the pictures, with more the spacing is trailing.",
         "Errors are mean squares over the variance of the noise at that level: 1 is what an estimate of no noise has.",
         "Rows with paper true are of 50 steps, leading spacing and the clean end at alpha = 1: diffusers' default; the "
         "paper states the number of steps alone.",

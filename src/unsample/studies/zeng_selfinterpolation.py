@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.minis import minis
-from unsample.studies.base import MIXTURE, REPELLING, TRAILING, ZENG, Asked, Cells, Row, Study
+from unsample.studies.base import APART, MIXTURE, REPELLING, TRAILING, ZENG, Asked, Cells, Row, Study
 from unsample.studies.zeng import COST, PLAIN, called, hybrid
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> Sequence[dict[str, An
     told: list[dict[str, Any]] = []
     for k, item in enumerate(found.items):
         row: dict[str, Any] = {"errors": errors[:, k].tolist()}
-        if int(item.id.rpartition("-")[2]) < STRIPS:
+        if int(item.id.rpartition("-")[2]) % APART < STRIPS:
             row["strip"] = [pixels(each.images[k]) for each in made[::2]]
             row |= {"noise": pixels(shown(found.noise[k])), "true": pixels(shown(truth[k]))}
             row["source"] = pixels(found.source[k])
@@ -110,12 +110,10 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """Error against alpha, a panel a model; below, of each model's first picture, noises and strips by method."""
-    import matplotlib
     from matplotlib.figure import Figure as New
 
     from unsample.studies.plotting import colour, models_of, short
 
-    matplotlib.rcParams["svg.fonttype"] = "none"
     models = models_of(rows)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     wide = len(ALPHAS[::2]) + 1

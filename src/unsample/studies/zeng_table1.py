@@ -134,6 +134,7 @@ STUDY = Study(
     paper=ZENG,
     shows="Table 1",
     models=models,
+    needs=("table",),
     num_samples=4,
     steps=25,
     plans=plans,
