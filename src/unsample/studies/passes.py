@@ -100,6 +100,11 @@ def work_of(study: Study, asked: Asked, loaded: Mapping[str, Any] | None = None)
     return found + Work(0, more, {model: count * asked.num_samples for model, count in more.items()})
 
 
+def probed_seconds(study: Study, asked: Asked) -> float:
+    """What the probes of a study take on one core, roughly."""
+    return study.probe_passes(asked) * asked.num_samples * sum(map(seconds_of, asked.models))
+
+
 def work_of_plan(plan: Plan, loaded: Mapping[str, Any] | None = None) -> Work:
     """Of one plan, without probes."""
     from unsample.bench.cells import INVERTED

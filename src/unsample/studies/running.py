@@ -174,7 +174,7 @@ def run_study(
     from unsample.media.files import atomic_write
     from unsample.studies.claimed import claims_of
     from unsample.studies.needing import check_needs
-    from unsample.studies.passes import pictures_of
+    from unsample.studies.passes import pictures_of, probed_seconds
     from unsample.studies.verdicts import judge
 
     study = get_study(name)
@@ -187,9 +187,11 @@ def run_study(
     about: dict[str, Any] = {"study": name, **asked_told(asked), "weights_sha256": weights}
     if not (folder / FILES[3]).exists():  # so that a run which goes on knows what was begun
         atomic_write(folder / FILES[3], _writing(_json(about)))
+    probed = probed_seconds(study, asked) / len(plans)
     with _threads_kept():
         for run, plan in plans.items():
-            ended = run_plan(plan, folder / run, fitting(plan, how, loaded), partial(observe, run), loaded=loaded)
+            fitted = fitting(plan, how, loaded, probed)
+            ended = run_plan(plan, folder / run, fitted, partial(observe, run), loaded=loaded)
             apart += [{"kind": each.kind, "reason": each.told(Several.of(plan))} for each in ended.apart]
             cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
     place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}
@@ -203,12 +205,12 @@ def run_study(
     return StudyResult(name, asked, rows, judge(claims_of(name), rows), about)
 
 
-def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None) -> How:
+def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None, probed: float = 0.0) -> How:
     """How a plan is run where `how` leaves it open (0 workers): results are the same to the bit.
 
     With the models that we bundle, and the small ones, a worker a core where it is more than a quarter of a minute,
     each with one thread; with any other model this process alone. Theirs are batches of 16, of others as many as
-    memory takes.
+    memory takes. `probed` is what its probe takes, in seconds, beside.
     """
     from unsample.models.loading import BUNDLED
     from unsample.studies.passes import work_of_plan
@@ -217,7 +219,7 @@ def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None) -> Ho
     size = how.batch_size or (BATCH if ours else 0)
     if how.workers or not ours or how.device not in (None, "cpu"):
         return replace(how, workers=how.workers or 1, threads=how.threads or (1 if ours else None), batch_size=size)
-    many = work_of_plan(plan).seconds > WORTH and not _accelerated(how)
+    many = work_of_plan(plan).seconds + probed > WORTH and not _accelerated(how)
     return replace(how, workers=_cores() if many else 1, threads=how.threads or 1, batch_size=size)
 
 
