@@ -50,7 +50,11 @@ WRITES: dict[tuple[str, str], tuple[list[str], str]] = {
     ("bench export", "--parquet"): (["bench", "export", "run", "--parquet", "-o", "OUT/x.parquet"], "x.parquet"),
     ("report", "--output"): (["report", "run", "-o", "OUT"], "report.html"),
 }
-FOLDERS = {("bench run", "--output"), ("bench merge", "--output")}  # of a run, which is gone on with or refused whole
+FOLDERS = {
+    ("bench run", "--output"),
+    ("bench merge", "--output"),
+    ("study", "--output"),
+}  # of a run, which is gone on with or refused whole
 NAMES = [" ".join(key) for key in WRITES]
 pytestmark = pytest.mark.filterwarnings("ignore")
 

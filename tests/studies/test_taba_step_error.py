@@ -28,7 +28,8 @@ class Constant:
         self.eps = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def __call__(self, x: torch.Tensor, i: int) -> Prediction:
-        own = self.at.get(float(x.sum()), i) == i
+        near = min(self.at, key=lambda total: abs(total - float(x.sum())), default=None)  # up to rounding
+        own = near is None or self.at[near] == i
         eps = self.eps + (0.5 * self.where if i == self.level and not own else 0)
         return Prediction(lambda: (x - self.grid.sigma[i] * eps) / self.grid.alpha[i], eps)
 
@@ -43,7 +44,9 @@ def test_a_planted_error_is_found_at_its_step_and_in_its_area() -> None:
     where = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
     where[..., :3] = 1
     predict = Constant(4, where)
-    trajectory = sampled(predict, torch.randn(1, 3, 8, 8, dtype=torch.float64))
+    trajectory = sampled(
+        predict, torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    )
     predict.at = {float(x.sum()): i for i, x in enumerate(trajectory)}
     found, truth = study.errors(predict, trajectory)
     assert torch.allclose(truth, predict.eps.expand_as(truth), atol=1e-9)
@@ -74,7 +77,9 @@ def test_an_inversion_from_after_the_planted_error_is_the_truth_and_one_from_bef
     where = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
     where[..., :3] = 1
     predict = Constant(4, where)
-    trajectory = sampled(predict, torch.randn(1, 3, 8, 8, dtype=torch.float64))
+    trajectory = sampled(
+        predict, torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    )
     predict.at = {float(x.sum()): i for i, x in enumerate(trajectory)}
     assert torch.allclose(study.inverted_from(predict, trajectory, 4), trajectory[-1], atol=1e-9)
     off = (study.inverted_from(predict, trajectory, 0) - trajectory[-1]).abs()
