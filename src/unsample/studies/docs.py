@@ -27,7 +27,7 @@ MAIN = (  # whose figures stand in the document
     "easyinv_table1",
     "roundtrip_vs_noise",
 )
-LARGEST, COLOURS, WIDEST = 60_000, 48, 1100  # bytes, colours and pixels of a figure there
+LARGEST, COLOURS, WIDEST = 120_000, 48, 1100  # bytes, colours and pixels of a figure there
 
 
 def check_document(document: str) -> None:
@@ -139,7 +139,7 @@ def _plain(text: str) -> str:
 
 
 def small(png: bytes) -> bytes:
-    """A figure of at most 60 kB: few colours, and as many pixels as they allow."""
+    """A figure of at most 120 kB: few colours, and as many pixels as they allow."""
     from PIL import Image
 
     picture = Image.open(BytesIO(png)).convert("RGB")

@@ -263,6 +263,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=_passes,
+    minutes=7.0,
     published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 16",
     about=(
         "Every model is run on the spacings leading, trailing and linspace, with the clean end at alpha = 1 and at the "

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.minis import minis
 from unsample.studies.base import MIXTURE, REPELLING, TRAILING, ZENG, Asked, Cells, Row, Study, value
-from unsample.studies.zeng import COST, PLAIN, called, hybrid
+from unsample.studies.zeng import COST, PLAIN, called, groups, hybrid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,11 +22,10 @@ def models() -> tuple[str, ...]:
 
 
 def plans(asked: Asked) -> list[dict[str, Any]]:
-    """Three methods on pictures that the model made; a plan a model, since the hybrid's updates are the model's."""
+    """Three methods on pictures that the model made."""
     found = []
-    for model in asked.models:
-        own = replace(asked, models=(model,))
-        methods = [PLAIN[0], PLAIN[3], hybrid(model, own)]
+    for own in groups(asked):
+        methods = [PLAIN[0], PLAIN[3], hybrid(own.models[0], own)]
         found.append(own.plan(methods=methods, metrics=list(METRICS), datasets={"recovered": own.generated}))
     return found
 
@@ -76,6 +74,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
+    minutes=4.0,
     published="unsample study zeng_histograms --model google/ddpm-celebahq-256 --num-samples 100 --steps 50",
     about=(*COST, "Means hide what histograms show: a few pictures that run away, or all of them a little."),
 )
