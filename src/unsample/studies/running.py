@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.models.minis import is_mini
 from unsample.models.variants import parted
 from unsample.studies import get_study
-from unsample.studies.base import Asked, Row, Study
+from unsample.studies.base import Asked, Row, Study, is_cheap
 
 if TYPE_CHECKING:
     from unsample.bench.plan import Plan
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from unsample.studies.verdicts import Verdict
 
 FILES = ("rows.csv", "rows.json", "verdicts.json", "study.json")
-BATCH, WORTH = 16, 15.0  # pictures at once; seconds of work, above which processes are started
+BATCH, SMALLEST = 16, 4  # pictures at once, at most and where there are so many at least
+WORTH = 15.0  # seconds of work, above which processes are started
 
 
 @dataclass(frozen=True)
@@ -209,14 +210,16 @@ def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None, probe
     """How a plan is run where `how` leaves it open (0 workers): results are the same to the bit.
 
     With the models that we bundle, and the small ones, a worker a core where it is more than a quarter of a minute,
-    each with one thread; with any other model this process alone. Theirs are batches of 16, of others as many as
-    memory takes. `probed` is what its probe takes, in seconds, beside.
+    each with one thread; with any other model this process alone. Theirs are batches of at most 16, where a prediction
+    is dear at least two of them; of others as many as memory takes. `probed` is what its probe takes, in seconds,
+    beside.
     """
     from unsample.models.loading import BUNDLED
-    from unsample.studies.passes import work_of_plan
+    from unsample.studies.passes import pictures_of, work_of_plan
 
     ours = not loaded and all(parted(m)[0] in BUNDLED or is_mini(m) for m in plan.models)
-    size = how.batch_size or (BATCH if ours else 0)
+    most = BATCH if all(map(is_cheap, plan.models)) else -(-max(pictures_of([plan]).values()) // 2)
+    size = how.batch_size or (min(BATCH, max(SMALLEST, most)) if ours else 0)
     if how.workers or not ours or how.device not in (None, "cpu"):
         return replace(how, workers=how.workers or 1, threads=how.threads or (1 if ours else None), batch_size=size)
     many = work_of_plan(plan).seconds + probed > WORTH and not _accelerated(how)
