@@ -101,6 +101,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=looked_at,
+    minutes=1.5,
     published="unsample bench run plans/editing.toml (200 pictures of GenAI-Bench on Stable Diffusion 1.4); on scenes: "
     "unsample study edit_methods --model CompVis/stable-diffusion-v1-4 --num-samples 200 --steps 50",
     about=(
