@@ -262,7 +262,7 @@ def _interval(
     ends = [_into(into, end) for end in limits_of(claim)]
     center = fmean(without)
     error = math.sqrt((n - 1) / n * math.fsum((each - center) ** 2 for each in without))
-    if error <= 1e-12 * max(1.0, abs(effect)):
+    if error <= 1e-12 * abs(effect):
         return back(effect), back(effect), math.nan
     width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
     near = [end for end in ends if math.isfinite(end)]
