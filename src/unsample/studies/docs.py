@@ -14,6 +14,7 @@ from unsample.models.families import read_json
 from unsample.models.minis import is_mini
 from unsample.studies.means import number
 from unsample.studies.passes import pictures_told
+from unsample.studies.verdicts import named
 
 DOCUMENT = "docs/studies.md"
 SECTION, FOLDER = "studies", "studies"
@@ -121,7 +122,7 @@ def _effects(verdict: dict[str, Any]) -> str:
     found = [each for each in verdict["models"] if each["effect"] is not None]
     larger = [each for each in found if not is_mini(each["model"])]
     small = [each["effect"] for each in found if is_mini(each["model"])]
-    said = [f"{_plain(each['model'])} {number(each['effect'])}{_interval(each)}" for each in larger]
+    said = [f"{_plain(named(each['model']))} {number(each['effect'])}{_interval(each)}" for each in larger]
     if small:
         said.append(f"{len(small)} small: {number(min(small))} to {number(max(small))}")
     reason = verdict.get("reason") or ""

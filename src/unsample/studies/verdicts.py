@@ -16,6 +16,7 @@ from statistics import fmean, median
 from typing import Any, Final, Literal
 
 from unsample.models.minis import COUNT, is_mini
+from unsample.studies.base import REPELLING
 from unsample.studies.claimed import Claim
 
 Answer = Literal["holds", "does not hold", "too few samples", "not comparable"]
@@ -104,12 +105,17 @@ def _verdict(claim: Claim, found: list[Found]) -> Verdict:
 
 def _of_all(found: Sequence[Found]) -> tuple[Answer, str]:
     """Of a claim about the models that ran: it holds on each."""
-    against = [each.model for each in found if each.answer == FAILS]
-    few = [each.model for each in found if each.answer == FEW]
+    against = [named(each.model) for each in found if each.answer == FAILS]
+    few = [named(each.model) for each in found if each.answer == FEW]
     if against:
         more = "" if len(found) == 1 else f"on {len(against)} of {len(found)} models ({', '.join(against)})"
         return FAILS, more
     return (FEW, "" if len(found) == 1 else f"on {', '.join(few)}") if few else (HOLDS, "")
+
+
+def named(model: str) -> str:
+    """A model's name in a sentence: the longest change to a scheduler in two words."""
+    return model.replace(REPELLING, " on trailing")
 
 
 def _of_nature(found: Sequence[Found]) -> tuple[Answer, str]:
