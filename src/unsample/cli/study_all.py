@@ -47,7 +47,7 @@ def run_all(
         for name, work in planned.items():
             before(get_study(name), wanted[name], work)
         would_run(planned, json)
-        return codes[0] if len({*codes}) == 1 else int(bool(codes))
+        return _code(codes)
     found: dict[str, Any] = {}
     for name, work in planned.items():
         study = get_study(name)
@@ -77,6 +77,11 @@ def run_all(
         apart = {name: {"state": state, "reason": reason} for name, (state, reason) in states.items()}
         talk.document({"site": str(site), "studies": found, "not_run": apart, "files": [str(file) for file in files]})
     talk.say(f"wrote {', '.join(str(file) for file in files)}")
+    return _code(codes)
+
+
+def _code(codes: Sequence[int]) -> int:
+    """The exit code of all: that of what failed, 1 for several kinds."""
     return codes[0] if len({*codes}) == 1 else int(bool(codes))
 
 

@@ -58,13 +58,14 @@ def _probed(found: Findings) -> Sequence[dict[str, Any]]:
     if found.inversion is None and not isinstance(found.setup.method, str):
         return [{}] * len(found.items)
     told = probe(found, found.setup.probe_settings)
-    return [{} if state == "diverged" else _plain(each) for state, each in zip(found.status, told, strict=True)]
+    return [{} if state == "diverged" else plain(each) for state, each in zip(found.status, told, strict=True)]
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: a number that is not finite is none."""
+def plain(value: Any) -> Any:
+    """As JSON has it: plain numbers; one that is not finite is none."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
+    value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

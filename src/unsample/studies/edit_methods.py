@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study
-from unsample.studies.edited import NAMES, edit_row, looked_at, mean_of, picture_rows, plan_of_edits, strips
+from unsample.studies.edited import NAMES, edit_row, looked_at, mean_of, picture_rows, plan_of_edits, strips, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     """The first edits by each method, and what is measured of all of them."""
     from matplotlib.figure import Figure
 
-    from unsample.studies.plotting import colour, models_of, short
+    from unsample.studies.plotting import colour, models_of
 
     models = models_of(rows)
     whole = Figure(figsize=(11, 4.5 + 3.1 * len(models)), layout="constrained")
@@ -80,7 +80,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             means, widths = zip(*found, strict=True)
             at = [place - 0.2 * k for place in places]
             axis.errorbar(means, at, xerr=widths, fmt="os"[k], ms=4, color=colour(k), label=f"w = {w:g}")
-        axis.set_title(DRAWN[column] + (f", {short(model)}" if len(models) > 1 else ""), fontsize=8)
+        axis.set_title(titled(DRAWN[column], model, models), fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(places, METHODS)

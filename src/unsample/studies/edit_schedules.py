@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsample.studies.base import EDITING, SD, Asked, Cells, Row, Study
 from unsample.studies.edited import WITH_RECONSTRUCTION as DRAWN
-from unsample.studies.edited import looked_at, mean_of, plan_with_reconstruction, row_with_reconstruction
+from unsample.studies.edited import looked_at, mean_of, plan_with_reconstruction, row_with_reconstruction, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def _row(cell: Mapping[str, Any], course: Course) -> Row:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """What is measured under each course, without and with null-text."""
-    from unsample.studies.plotting import colour, models_of, panels, short
+    from unsample.studies.plotting import colour, models_of, panels
 
     models = models_of(rows)
     figure, axes = panels(len(DRAWN) * len(models), columns=len(DRAWN), width=2.7, height=3.6, sharey=True)
@@ -85,7 +85,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             axis.errorbar(
                 means, [p - 0.2 * k for p in places], xerr=widths, fmt="os"[k], ms=4, color=colour(k), label=method
             )
-        axis.set_title(DRAWN[column] + (f", {short(model)}" if len(models) > 1 else ""), fontsize=8)
+        axis.set_title(titled(DRAWN[column], model, models), fontsize=8)
     axes[0].set_yticks(places, [f"{c.schedule} {c.peak:g}, mean {c.mean:g}" for c in COURSES])
     axes[0].legend(fontsize=7)
     return figure

@@ -134,3 +134,10 @@ def mean_of(rows: Sequence[Row], column: str, **where: Any) -> tuple[float, floa
     mean = math.fsum(found) / len(found)
     spread = math.fsum((v - mean) ** 2 for v in found) / max(len(found) - 1, 1)
     return mean, 1.96 * math.sqrt(spread / len(found))
+
+
+def titled(title: str, model: str, models: Sequence[str]) -> str:
+    """The title of a panel, with its model where there are several."""
+    from unsample.studies.plotting import short
+
+    return title + (f", {short(model)}" if len(models) > 1 else "")

@@ -172,6 +172,7 @@ def run_study(
     from unsample.bench.ledger import read_run
     from unsample.bench.parts import Several
     from unsample.bench.run import run_plan, versions
+    from unsample.experiment.cell import plain
     from unsample.media.files import atomic_write
     from unsample.studies.claimed import claims_of
     from unsample.studies.needing import check_needs
@@ -197,7 +198,7 @@ def run_study(
             cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
     place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}
     cells.sort(key=lambda cell: (cell["plan"], place[cell["model"]]))
-    rows = [_plain(row) for row in study.rows(cells, asked)]
+    rows = [plain(row) for row in study.rows(cells, asked)]
     about |= {"pictures": pictures_of(plans.values()), "cells": len(cells)}
     about["apart"] = apart
     about |= {f"{kind}_cells": sum(cell["status"] == kind for cell in cells) for kind in ("failed", "diverged")}
@@ -320,17 +321,6 @@ def _writing(text: str) -> Callable[[Path], Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def _plain(row: Mapping[str, Any]) -> Row:
-    """Plain numbers; one that is not finite is none."""
-    import math
-
-    def of(value: Any) -> Any:
-        value = value.item() if hasattr(value, "item") else value
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {key: of(value) for key, value in row.items()}
 
 
 def cells_by(

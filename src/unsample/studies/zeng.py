@@ -64,6 +64,13 @@ def grids_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((str(row["model"]), str(row["grid"])) for row in rows))
 
 
+def titled(model: str, grid: str) -> str:
+    """Model and grid as the title of a panel."""
+    from unsample.studies.plotting import short
+
+    return short(model) + ("" if grid == OWN else f", {grid}")
+
+
 def bundled(model: str) -> bool:
     """Whether it is one of ours, which are run at less than the paper's cost."""
     return model.startswith((PREFIX, "scenes-"))

@@ -25,6 +25,7 @@ from unsample.studies.zeng import (
     in_order,
     models,
     on_both,
+    titled,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def rows(cells: Cells, asked: Asked) -> Iterable[Row]:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """The error of each method at each step, a panel a model."""
-    from unsample.studies.plotting import colour, panels, short
+    from unsample.studies.plotting import colour, panels
 
     grids = grids_of(rows)
     drawn, axes = panels(len(grids), columns=6, width=2.2, height=2.1, sharey=True)
@@ -118,7 +119,7 @@ def figure(rows: Sequence[Row]) -> Figure:
                 )
         axis.set_xticks(range(len(STEPS)), [str(step) for step in STEPS])
         axis.set_yscale("log")
-        axis.set_title(short(model) + ("" if spacing == OWN else f", {spacing}"), fontsize=8)
+        axis.set_title(titled(model, spacing), fontsize=8)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("error of the step / sigma^2", fontsize=8)

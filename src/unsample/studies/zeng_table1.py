@@ -22,6 +22,7 @@ from unsample.studies.zeng import (
     models,
     on_both,
     split,
+    titled,
 )
 from unsample.studies.zeng_first_step import POWER
 
@@ -89,7 +90,7 @@ def _another(row: Row) -> float | None:
 
 def figure(rows: Sequence[Row]) -> Figure:
     """The ratios of the claims against the eigenvalue of the first step; then the means of each method, by model."""
-    from unsample.studies.plotting import colour, panels, short
+    from unsample.studies.plotting import colour, panels
 
     grids = grids_of(rows)
     drawn, axes = panels(len(RATIOS) + len(grids), columns=5, width=2.5, height=2.1)
@@ -117,7 +118,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axis.set_xscale("log")
         axis.set_xlim(1e-9, 10)
         axis.set_yticks([-p for p in range(len(SHOWN))], SHOWN if k % 5 == 0 else [""] * len(SHOWN))
-        axis.set_title(short(model) + ("" if spacing == OWN else f", {spacing}"), fontsize=8)
+        axis.set_title(titled(model, spacing), fontsize=8)
         axis.grid(alpha=0.3)
     handles = axes[len(RATIOS)].get_legend_handles_labels()
     drawn.legend(*handles, loc="outside lower center", ncols=3, fontsize=8)
