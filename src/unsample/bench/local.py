@@ -90,9 +90,7 @@ class Processes:
 
     def _start(self, number: int) -> _Process:
         ours, theirs = self._context.Pipe()
-        devices = (self._place.device or "").split(",")
-        place = replace(self._place, device=devices[number % len(devices)] or None)
-        process = self._context.Process(target=_serve, args=(theirs, place), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._of(number)), daemon=True)
         before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         os.environ.update(dict.fromkeys(before, str(self._place.threads)))
         try:
@@ -102,6 +100,11 @@ class Processes:
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
         theirs.close()
         return _Process(process, ours)
+
+    def _of(self, number: int) -> Workplace:
+        """The place of one worker, which has a device of its own."""
+        devices = (self._place.device or "").split(",")
+        return replace(self._place, device=devices[number % len(devices)] or None)
 
     def idle(self) -> list[int]:
         """Who has nothing to do."""
@@ -131,6 +134,18 @@ class Processes:
                 worker.task = None
         return found
 
+    def suits(self, place: Workplace, count: int) -> bool:
+        """Whether these processes can go on with another run: as many, on the same devices, with the same threads."""
+        here = self._place
+        return (len(self._workers), here.device, here.threads) == (count, place.device, place.threads)
+
+    def move(self, place: Workplace) -> None:
+        """Go on with another run: each worker takes over its models and data."""
+        self._place = place
+        for number, worker in enumerate(self._workers):
+            with suppress(OSError):  # it died while it was idle; `events` finds it closed
+                worker.pipe.send(self._of(number))
+
     def pids(self) -> list[int]:
         """Of the workers."""
         return [w.process.pid for w in self._workers]
@@ -143,6 +158,56 @@ class Processes:
             worker.process.join(1 if worker.task else 5)
             worker.process.kill()
             worker.process.join()
+
+
+class Crew:
+    """Worker processes that stay from run to run, so that each starts, and loads a model, once.
+
+    `with Crew() as crew: run_plan(..., engine=partial(crew.engine, 2))`.
+    """
+
+    def __init__(self) -> None:
+        self._here: Processes | None = None
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    @property
+    def started(self) -> bool:
+        """Whether there are processes."""
+        return self._here is not None
+
+    def engine(self, count: int, place: Workplace) -> Lent:
+        """The processes, for one run; others than before where these do not suit it."""
+        if self._here is not None and self._here.suits(place, count):
+            self._here.move(place)
+        else:
+            self.end()
+            self._here = Processes(place, count)
+        return Lent(self, self._here)
+
+    def end(self) -> None:
+        """End the processes."""
+        if self._here is not None:
+            self._here.close()
+        self._here = None
+
+
+class Lent:
+    """The processes of a crew while one run has them; they end with it only where it leaves something undone."""
+
+    def __init__(self, crew: Crew, processes: Processes) -> None:
+        self._crew, self._processes = crew, processes
+        self.idle, self.submit, self.events = processes.idle, processes.submit, processes.events
+        self.count = len(processes.idle())
+
+    def close(self) -> None:
+        """Give them back."""
+        if len(self._processes.idle()) < self.count:
+            self._crew.end()
 
 
 def end_with(parent: Any) -> None:
@@ -165,6 +230,9 @@ def _serve(pipe: Connection, place: Workplace) -> None:
             task = pipe.recv()
         except (EOFError, OSError):
             return
+        if isinstance(task, Workplace):
+            worker = task.worker().after(worker)
+            continue
         result = worker.do(task)
         try:
             pipe.send(result)

@@ -51,6 +51,13 @@ class Worker:
         """Models that are in memory already, by name."""
         self._models |= models
 
+    def after(self, other: Worker) -> Worker:
+        """This worker, with the models, the data and the memory of one that did another plan on the same device."""
+        self._data, self.shared = other._data, other.shared
+        if (self.device, self.plan.dtype) == (other.device, other.plan.dtype):
+            self._models = other._models
+        return self
+
     def model(self, name: str) -> Any:
         """A loaded model.
 

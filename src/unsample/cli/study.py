@@ -17,6 +17,7 @@ from unsample.cli.progress import Progress
 from unsample.errors import BadOption, unknown_name
 
 if TYPE_CHECKING:
+    from unsample.bench.local import Crew
     from unsample.bench.run import How, Summary
     from unsample.studies.base import Asked, Study
     from unsample.studies.passes import Work
@@ -325,7 +326,7 @@ def before(study: Study, asked: Asked, work: Work) -> None:
 
 
 def conducted(
-    study: Study, asked: Asked, how: How, folder: Path, work: Work, in_site: bool = False
+    study: Study, asked: Asked, how: How, folder: Path, work: Work, in_site: bool = False, crew: Crew | None = None
 ) -> tuple[StudyResult, list[Path], list[str]]:
     """Run what is not done, and write; what was found, the files, and what could not be made."""
     from unsample.studies.running import run_study
@@ -342,7 +343,7 @@ def conducted(
 
     progress = Progress(f"cells of {study.name}")
     with progress:
-        found = run_study(study.name, asked, folder, how, observe)
+        found = run_study(study.name, asked, folder, how, observe, crew=crew)
     for each in found.about["apart"]:
         talk.warn(f"{each['kind']}: {each['reason']}")
     for kind in ("failed", "diverged"):

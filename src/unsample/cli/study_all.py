@@ -26,6 +26,7 @@ def run_all(
     dry_run: bool = False,
 ) -> int:
     """Run studies into `site/NAME`, and write the index; the exit code is that of what failed, 1 for several."""
+    from unsample.bench.local import Crew
     from unsample.cli.main import explain
     from unsample.cli.study import before, conducted, lacking, would_run
     from unsample.media.files import check_writable_folder
@@ -49,27 +50,28 @@ def run_all(
         would_run(planned, json)
         return _code(codes)
     found: dict[str, Any] = {}
-    for name, work in planned.items():
-        study = get_study(name)
-        before(study, wanted[name], work)
-        try:
-            result, _, said = conducted(study, wanted[name], how, site / name, work, True)
-        except Incompatible as error:
-            states[name] = (NOT_COMPARABLE, str(error))
-            talk.note(f"{name}: {NOT_COMPARABLE}: {error}")
-            continue
-        except Exception as error:
-            code, message = explain(error)
-            states[name] = (FAILED, message)
-            codes.append(code)
-            talk.error(f"{name}: {message}")
-            continue
-        for each in said:
-            talk.warn(each)
-        codes += [1] if lacking(result) else []
-        answers = [verdict.answer for verdict in result.verdicts]
-        found[name] = dict(Counter(answers))
-        talk.say(f"{name}: {counts(answers)}")
+    with Crew() as crew:
+        for name, work in planned.items():
+            study = get_study(name)
+            before(study, wanted[name], work)
+            try:
+                result, _, said = conducted(study, wanted[name], how, site / name, work, True, crew)
+            except Incompatible as error:
+                states[name] = (NOT_COMPARABLE, str(error))
+                talk.note(f"{name}: {NOT_COMPARABLE}: {error}")
+                continue
+            except Exception as error:
+                code, message = explain(error)
+                states[name] = (FAILED, message)
+                codes.append(code)
+                talk.error(f"{name}: {message}")
+                continue
+            for each in said:
+                talk.warn(each)
+            codes += [1] if lacking(result) else []
+            answers = [verdict.answer for verdict in result.verdicts]
+            found[name] = dict(Counter(answers))
+            talk.say(f"{name}: {counts(answers)}")
     files = write_site(site, states)
     if docs is not None:
         files += write_docs(site, Path(docs))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from unsample.studies import get_study
 from unsample.studies.base import Asked, Row, Study, is_cheap
 
 if TYPE_CHECKING:
+    from unsample.bench.local import Crew
     from unsample.bench.plan import Plan
     from unsample.bench.run import How, Summary
     from unsample.studies.verdicts import Verdict
@@ -155,6 +156,7 @@ def run_study(
     how: How,
     observe: Callable[[str, Summary], None] = lambda run, summary: None,
     loaded: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
 ) -> StudyResult:
     """Run what is not done of a study's plans and conclude.
 
@@ -165,11 +167,13 @@ def run_study(
         how: engine, device; 0 workers: as many as suit the work (`fitting`).
         observe: called after every batch, with the run's name.
         loaded: models in memory, by name.
+        crew: worker processes that other studies have too; None: of this one alone.
 
     Raises:
         what `unsample.bench.run.run_plan` raises. BadInput: the folder holds rows of other weights.
     """
     from unsample.bench.ledger import read_run
+    from unsample.bench.local import Crew
     from unsample.bench.parts import Several
     from unsample.bench.run import run_plan, versions
     from unsample.experiment.cell import plain
@@ -190,10 +194,12 @@ def run_study(
     if not (folder / FILES[3]).exists():  # so that a run which goes on knows what was begun
         atomic_write(folder / FILES[3], _writing(_json(about)))
     probed = probed_seconds(study, asked) / len(plans)
-    with _threads_kept():
+    with _threads_kept(), nullcontext(crew) if crew else Crew() as workers:
         for run, plan in plans.items():
-            fitted = fitting(plan, how, loaded, probed)
-            ended = run_plan(plan, folder / run, fitted, partial(observe, run), loaded=loaded)
+            fitted = fitting(plan, how, loaded, probed, workers.started)
+            several = not loaded and fitted.engine == "local" and fitted.workers > 1
+            engine = partial(workers.engine, fitted.workers) if several else None
+            ended = run_plan(plan, folder / run, fitted, partial(observe, run), engine, loaded)
             apart += [{"kind": each.kind, "reason": each.told(Several.of(plan))} for each in ended.apart]
             cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
     place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}
@@ -207,13 +213,15 @@ def run_study(
     return StudyResult(name, asked, rows, judge(claims_of(name), rows), about)
 
 
-def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None, probed: float = 0.0) -> How:
+def fitting(
+    plan: Plan, how: How, loaded: Mapping[str, Any] | None = None, probed: float = 0.0, started: bool = False
+) -> How:
     """How a plan is run where `how` leaves it open (0 workers): results are the same to the bit.
 
-    With the models that we bundle, and the small ones, a worker a core where it is more than a quarter of a minute,
-    each with one thread; with any other model this process alone. Theirs are batches of at most 16, where a prediction
-    is dear at least two of them; of others as many as memory takes. `probed` is what its probe takes, in seconds,
-    beside.
+    With the models that we bundle, and the small ones, a worker a core where it is more than a quarter of a minute or
+    where they have `started`, each with one thread; with any other model this process alone. Theirs are batches of at
+    most 16, where a prediction is dear at least two of them; of others as many as memory takes. `probed` is what its
+    probe takes, in seconds, beside.
     """
     from unsample.models.loading import BUNDLED
     from unsample.studies.passes import pictures_of, work_of_plan
@@ -223,7 +231,7 @@ def fitting(plan: Plan, how: How, loaded: Mapping[str, Any] | None = None, probe
     size = how.batch_size or (min(BATCH, max(SMALLEST, most)) if ours else 0)
     if how.workers or not ours or how.device not in (None, "cpu"):
         return replace(how, workers=how.workers or 1, threads=how.threads or (1 if ours else None), batch_size=size)
-    many = work_of_plan(plan).seconds + probed > WORTH and not _accelerated(how)
+    many = (started or work_of_plan(plan).seconds + probed > WORTH) and not _accelerated(how)
     return replace(how, workers=_cores() if many else 1, threads=how.threads or 1, batch_size=size)
 
 
