@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from unsample.bench.cells import BatchTask
 from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.export import as_text, write
 from unsample.bench.ledger import FILE, Ledger, read_run
-from unsample.bench.local import Event, InProcess, Processes, Workplace
+from unsample.bench.local import Crew, Event, InProcess, Processes, Workplace
 from unsample.bench.parts import cell_id
 from unsample.bench.plan import make_plan
 from unsample.bench.run import How, run_plan
@@ -223,6 +224,39 @@ def test_a_killed_worker_loses_nothing_and_a_cell_that_kills_five_fails(whole: P
     failed = [r for r in read_run(where).rows if r["status"] == "failed"]
     assert [(r["item"], r["deaths"]) for r in failed] == [("tune-4", 5)]
     assert "died 5 times" in failed[0]["error"]
+
+
+def test_a_crew_goes_from_run_to_run_and_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    """Also to a plan in another type, past a worker that died in between, and after a run that was broken off."""
+    how = replace(HOW, workers=2)
+    exact = replace(PLAN, dtype="float64", methods=PLAN.methods[:1], edit=False, metrics=("psnr",))
+    run_plan(exact, tmp_path / "alone", HOW)
+
+    def broken_off(summary: Any) -> None:
+        if summary.done:
+            raise KeyboardInterrupt
+
+    with Crew() as crew:
+        engine = partial(crew.engine, 2)
+        run_plan(PLAN, tmp_path / "first", how, engine=engine)
+        assert crew.started
+        pids = engine(Workplace(PLAN, tmp_path, threads=1)).pids()
+        run_plan(exact, tmp_path / "exact", how, engine=engine)
+        assert engine(Workplace(PLAN, tmp_path, threads=1)).pids() == pids
+        os.kill(pids[0], signal.SIGKILL)
+        run_plan(PLAN, tmp_path / "second", how, engine=engine)
+        with pytest.raises(KeyboardInterrupt):
+            run_plan(PLAN, tmp_path / "third", how, broken_off, engine)
+        assert not crew.started
+        assert not any(map(_alive, pids))
+        run_plan(PLAN, tmp_path / "third", how, engine=engine)
+        left = engine(Workplace(PLAN, tmp_path, threads=1)).pids()
+        other = engine(Workplace(PLAN, tmp_path, threads=2)).pids()  # with which these do not go on
+        assert not {*left} & {*other}
+        assert not any(map(_alive, left))
+    assert not any(map(_alive, other))
+    assert same_table(tmp_path / "exact", tmp_path / "alone")
+    assert all(same_table(tmp_path / name, whole) for name in ("first", "second", "third"))
 
 
 def test_an_error_is_tried_three_times_alone_and_then_a_row(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def test_a_killed_study_goes_on_to_the_same_rows(run: Run, tmp_path: Path) -> No
         (["tiny", "--docs"], 2, ("--docs", "all")),
         (["all", "--docs", "--quick"], 2, ("--docs", "--quick")),
         (["tiny", "studies.md"], 2, ("studies.md", "--docs")),
+        (["tiny", "--device", "cuda:77"], 2, ("cuda:77", "cannot be used here")),
         (["all", "--only", "tinny"], 2, ("tinny", "tiny")),
         (["all", "--docs", "nowhere.md"], 4, ("nowhere.md",)),
     ],
@@ -184,6 +185,32 @@ def test_all_make_a_site_and_name_what_is_not_comparable(run: Run) -> None:
     assert "Iterating &lt;b>finds&lt;/b> the noise better." in document
     assert document.startswith("# Found\n")
     assert document.endswith("The end.\n")
+
+
+def test_what_is_damaged_beside_it_is_named_and_written_anew(run: Run) -> None:
+    Path("studies.md").write_text("<!-- table studies -->\n<!-- end studies -->\n")
+    assert run("study", "all", "-o", "site").code == 0
+    for damaged, text in (
+        ("verdicts.json", "[{"),
+        ("verdicts.json", '[{"verdict": "so"}]'),
+        ("study.json", '{"models": 3}'),
+    ):
+        Path("site/tiny", damaged).write_text(text)
+        ended = run("study", "all", "--only", "needy", "-o", "site")
+        assert "please report" not in ended.err
+        assert "Damaged" in (index := Path("site/index.html").read_text())
+        assert f"tiny/{damaged}" in index
+        Path("site/tiny/study.json").unlink()
+        assert run("study", "all", "-o", "site").code == 0
+        assert "Damaged" not in Path("site/index.html").read_text()
+
+
+def test_a_look_is_no_result_for_a_document(run: Run) -> None:
+    Path("studies.md").write_text("<!-- table studies -->\nas it was\n<!-- end studies -->\n")
+    assert run("study", "tiny", "--quick", "-o", "site/tiny").code == 0
+    ended = run("study", "all", "--only", "needy", "-o", "site", "--docs", "studies.md")
+    assert (ended.code, "holds no study yet" in ended.err) == (4, True), ended.err
+    assert "as it was" in Path("studies.md").read_text()
 
 
 def test_one_that_fails_does_not_end_the_others_and_gives_its_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

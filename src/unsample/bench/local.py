@@ -202,11 +202,11 @@ class Lent:
     def __init__(self, crew: Crew, processes: Processes) -> None:
         self._crew, self._processes = crew, processes
         self.idle, self.submit, self.events = processes.idle, processes.submit, processes.events
-        self.count = len(processes.idle())
+        self.pids = processes.pids
 
     def close(self) -> None:
         """Give them back."""
-        if len(self._processes.idle()) < self.count:
+        if len(self._processes.idle()) < len(self._processes.pids()):
             self._crew.end()
 
 

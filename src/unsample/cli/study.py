@@ -267,7 +267,7 @@ def _one(name: str, numbers: _Numbers, how: How, folder: Path, json: bool, dry_r
 
     study = get_study(name)
     asked = numbers.asked(study)
-    check_study(study, asked, None if dry_run else folder)
+    check_study(study, asked, None if dry_run else folder, device=how.device)
     work = work_of(study, asked)
     before(study, asked, work)
     if dry_run:

@@ -32,6 +32,7 @@ def run_all(
     from unsample.media.files import check_writable_folder
     from unsample.studies import get_study
     from unsample.studies.docs import check_document, write_docs
+    from unsample.studies.running import WORTH
     from unsample.studies.site import FAILED, NOT_COMPARABLE, counts, write_site
 
     if docs is not None:
@@ -39,7 +40,7 @@ def run_all(
     if not dry_run:
         check_writable_folder(site)
     wanted = {name: asked_of(get_study(name)) for name in names}
-    states, planned, codes = _planned(wanted, None if dry_run else site)
+    states, planned, codes = _planned(wanted, None if dry_run else site, how.device)
     total = sum(work.total for work in planned.values())
     talk.say(f"{len(planned)} studies, {sum(w.cells for w in planned.values()):,} cells, {total:,} network evaluations")
     for name, reason in states.items():
@@ -51,11 +52,12 @@ def run_all(
         return _code(codes)
     found: dict[str, Any] = {}
     with Crew() as crew:
+        several = crew if sum(work.seconds for work in planned.values()) > WORTH else None
         for name, work in planned.items():
             study = get_study(name)
             before(study, wanted[name], work)
             try:
-                result, _, said = conducted(study, wanted[name], how, site / name, work, True, crew)
+                result, _, said = conducted(study, wanted[name], how, site / name, work, True, several)
             except Incompatible as error:
                 states[name] = (NOT_COMPARABLE, str(error))
                 talk.note(f"{name}: {NOT_COMPARABLE}: {error}")
@@ -88,7 +90,7 @@ def _code(codes: Sequence[int]) -> int:
 
 
 def _planned(
-    wanted: dict[str, Asked], site: Path | None
+    wanted: dict[str, Asked], site: Path | None, device: str | None
 ) -> tuple[dict[str, tuple[str, str]], dict[str, Work], list[int]]:
     """What is not run and why; what each of the others takes; exit codes of those that cannot be run."""
     from unsample.cli.main import explain
@@ -104,7 +106,7 @@ def _planned(
     for name, asked in wanted.items():
         study = get_study(name)
         try:
-            check_study(study, asked, None if site is None else site / name)
+            check_study(study, asked, None if site is None else site / name, device=device)
             planned[name] = work_of(study, asked)
         except Incompatible as error:
             states[name] = (NOT_COMPARABLE, str(error))

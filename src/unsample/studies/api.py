@@ -78,7 +78,7 @@ def study(
     if loaded and device is not None:
         raise BadOption(f"a loaded model is where it is; leave {argument('device')} out")
     asked = asked_of(which, names, num_samples, steps, seed, quick)
-    check_study(which, asked, None if output is None else Path(output), loaded)
+    check_study(which, asked, None if output is None else Path(output), loaded, device)
     how = How(workers=workers or 0, artefacts="none", device=device)
     total = work_of(which, asked, loaded).cells
     place: Any = tempfile.TemporaryDirectory() if output is None else nullcontext(output)

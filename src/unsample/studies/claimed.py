@@ -20,7 +20,7 @@ class Claim(BaseModel):
     rows that fit `of`, and B of those that fit `against` (or the number `against_value`),
 
     - "value": mean A; "difference": mean (A - B); "ratio": mean A / mean B; "share": the share of units with A > B
-      (A true where there is no B); "median": the median of A; "median_ratio": median A / median B.
+      (A true where there is no B); "median": the median of A.
 
     It holds where the effect lies beyond `least` on the side of `direction`, or ("within") inside +- `least` of no
     effect (0, of ratios 1: between 1 / least and least).
@@ -34,7 +34,7 @@ class Claim(BaseModel):
     of: Where
     against: Where | None = None
     against_value: float | None = None
-    effect: Literal["value", "difference", "ratio", "share", "median", "median_ratio"]
+    effect: Literal["value", "difference", "ratio", "share", "median"]
     direction: Literal["above", "below", "within"]
     least: float  # the least effect that counts, or the limit that is claimed
     n: int = Field(ge=1)  # units below which nothing is said
@@ -46,7 +46,7 @@ class Claim(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Claim:
         pairs = self.against is not None or self.against_value is not None
-        if self.effect in ("difference", "ratio", "median_ratio") and not pairs:
+        if self.effect in ("difference", "ratio") and not pairs:
             raise ValueError(f"claim {self.name}: {self.effect} needs against or against_value")
         if self.effect in ("value", "median") and pairs:
             raise ValueError(f"claim {self.name}: {self.effect} takes no against; least is the limit")
@@ -59,7 +59,7 @@ class Claim(BaseModel):
     @property
     def null(self) -> float:
         """No effect: below it, or above, an effect is on the other side."""
-        return {"ratio": 1.0, "median_ratio": 1.0, "difference": 0.0, "share": 0.5}.get(self.effect, self.least)
+        return {"ratio": 1.0, "difference": 0.0, "share": 0.5}.get(self.effect, self.least)
 
 
 @cache

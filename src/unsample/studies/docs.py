@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -69,10 +68,11 @@ def _copy(content: bytes, temporary: Path) -> None:
 
 
 def _done(site: Path) -> list[str]:
+    """The studies that were run, without those that are a look alone."""
     from unsample.studies import NAMES
     from unsample.studies.site import done
 
-    return [name for name in NAMES if done(site, name)]
+    return [name for name in NAMES if done(site, name) and not read_json(site / name / "study.json").get("quick")]
 
 
 def section(site: Path, names: list[str], drawn: set[str]) -> str:
@@ -100,7 +100,9 @@ def section(site: Path, names: list[str], drawn: set[str]) -> str:
 
 
 def _lines(site: Path, name: str) -> list[tuple[str, ...]]:
-    verdicts = json.loads((site / name / "verdicts.json").read_text(encoding="utf-8"))
+    from unsample.studies.site import verdicts_of
+
+    verdicts = verdicts_of(site, name)
     about = read_json(site / name / "study.json")
     link = f"`{name}`<br>{pictures_told(about.get('pictures') or {})}, T {about.get('steps')}"
     if not verdicts:

@@ -35,7 +35,10 @@ def numbers_of(rows: Sequence[Row]) -> list[Row]:
 
 
 def keys_of(rows: Sequence[Row], always: Collection[str] = ()) -> tuple[str, ...]:
-    """The columns that tell groups apart: `model`, `always`, and up to the first measured value those of few values."""
+    """The columns that tell groups apart: `model`, `always`, and up to the first measured value those of few values.
+
+    A number that is not whole is measured, unless `always` has it.
+    """
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "unit"]
     keys: list[str] = []
     for key in columns:
@@ -53,7 +56,7 @@ def keys_of(rows: Sequence[Row], always: Collection[str] = ()) -> tuple[str, ...
         elif len({*values}) <= min(KINDS, len(values) // FEW) or (
             kinds == {int} and len({*values}) <= 60 < len(values)
         ):
-            keys.append(key)
+            keys += [key] if kinds == {int} else []
         else:
             break
     return tuple(keys)
@@ -84,7 +87,7 @@ def _table(title: str, rows: Sequence[Row], always: Collection[str]) -> Means:
         groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
     lines = []
     for group, of_group in list(groups.items())[:MOST]:
-        units = len({row.get("unit") for row in of_group})
+        units = len({row.get("unit") for row in of_group if any(row.get(c) is not None for c in values)})
         means = [mean(of_group, column) for column in values]
         lines.append((*("" if key is None else str(key) for key in group), str(units), *map(number, means)))
     return Means(title, (*keys, "n", *values), tuple(lines), len(groups))
@@ -102,7 +105,7 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
-        digits = 3 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+        digits = 3 if value == 0 else max(0, 2 - math.floor(math.log10(abs(float(f"{value:.3g}")))))
         return (
             f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits and value == round(value) else f"{value:.{digits}f}"
         )

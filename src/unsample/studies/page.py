@@ -26,7 +26,6 @@ HERE = Path(__file__).parent
 KINDS = {HOLDS: "holds", FAILS: "fails", FEW: "few", NOT: "not"}  # a verdict's class in the style
 SVG_MOST = 400_000  # bytes, above which the figure is shown as PNG
 WIDE = 900  # pixels of a figure at which a narrow window scrolls it
-RATIOS = ("ratio", "median_ratio")
 READING = (
     "The dot is the effect on one model, the line its 95 % interval over units (pictures, or splits of them); the thin "
     "line is no effect, the dashed ones are what the claim asks for.",
@@ -233,7 +232,7 @@ class _Scale:
         effects = [e.effect for e in verdict.found if e.effect is not None]
         if not effects:
             return None
-        logarithmic = claim.effect in RATIOS and min(effects) > 0
+        logarithmic = claim.effect == "ratio" and min(effects) > 0
         limits = tuple(x for x in limits_of(claim) if math.isfinite(x) and (x > 0 or not logarithmic))
         values = [*effects, claim.null, *limits]
         values += [x for e in verdict.found for x in (e.low, e.high) if x is not None and (x > 0 or not logarithmic)]

@@ -97,20 +97,28 @@ def plans_of(study: Study, asked: Asked) -> dict[str, Plan]:
 
 
 def check_study(
-    study: Study, asked: Asked, folder: Path | None = None, loaded: Mapping[str, Any] | None = None
+    study: Study,
+    asked: Asked,
+    folder: Path | None = None,
+    loaded: Mapping[str, Any] | None = None,
+    device: str | None = None,
 ) -> None:
     """Refuse what cannot be, before any work.
 
     Raises:
-        Incompatible: a model that lacks what the study needs. BadOption: steps that a model does not take.
+        Incompatible: a model that lacks what the study needs. BadOption: steps that a model does not take, or a device
+            that is not here.
         WeightsMissing: no such model. BadInput: the folder cannot be written to, or holds another run.
     """
     from unsample.bench.parts import examine
     from unsample.bench.run import check_folder
     from unsample.media.files import check_writable_folder
+    from unsample.models.loading import resolve_device
     from unsample.studies.needing import check_needs
 
     check_needs(study, asked, loaded)
+    for each in (device or "").split(",") if device else ():
+        resolve_device(each)
     plans = plans_of(study, asked)
     for plan in plans.values():
         examine(plan, loaded)
@@ -167,7 +175,7 @@ def run_study(
         how: engine, device; 0 workers: as many as suit the work (`fitting`).
         observe: called after every batch, with the run's name.
         loaded: models in memory, by name.
-        crew: worker processes that other studies have too; None: of this one alone.
+        crew: worker processes that other studies have too, used from the first plan on; None: of this one alone.
 
     Raises:
         what `unsample.bench.run.run_plan` raises. BadInput: the folder holds rows of other weights.
@@ -196,7 +204,7 @@ def run_study(
     probed = probed_seconds(study, asked) / len(plans)
     with _threads_kept(), nullcontext(crew) if crew else Crew() as workers:
         for run, plan in plans.items():
-            fitted = fitting(plan, how, loaded, probed, workers.started)
+            fitted = fitting(plan, how, loaded, probed, crew is not None or workers.started)
             several = not loaded and fitted.engine == "local" and fitted.workers > 1
             engine = partial(workers.engine, fitted.workers) if several else None
             ended = run_plan(plan, folder / run, fitted, partial(observe, run), engine, loaded)

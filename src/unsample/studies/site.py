@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unsample.errors import BadInput
 from unsample.media.files import atomic_write
 from unsample.models.families import read_json
 from unsample.studies.passes import pictures_told
@@ -63,8 +64,11 @@ def papers_of(site: Path, states: Mapping[str, tuple[str, str]]) -> list[dict[st
         elif not done(site, name):
             about["told"] = "Not run yet."
         if done(site, name):
-            about |= {"link": f"{name}/index.html", "verdicts": verdicts_of(site, name)}
-            about.setdefault("told", _told(read_json(site / name / "study.json")))
+            try:
+                about |= {"link": f"{name}/index.html", "verdicts": verdicts_of(site, name)}
+                about.setdefault("told", told_of(site, name))
+            except BadInput as error:
+                about |= {"verdicts": [], "told": f"Damaged: {error}"}
         papers.setdefault(study.paper, []).append(about)
     return [
         {
@@ -78,11 +82,19 @@ def papers_of(site: Path, states: Mapping[str, tuple[str, str]]) -> list[dict[st
 
 
 def verdicts_of(site: Path, name: str) -> list[dict[str, Any]]:
-    """What `verdicts.json` of a study says."""
+    """What `verdicts.json` of a study says.
+
+    Raises:
+        BadInput: it is not what a study writes.
+    """
     from unsample.studies.page import KINDS
 
-    found = json.loads((site / name / "verdicts.json").read_text(encoding="utf-8"))
-    return [each | {"answer": each["verdict"], "kind": KINDS[each["verdict"]]} for each in found]
+    path = site / name / "verdicts.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [each | {"answer": each["verdict"], "kind": KINDS[each["verdict"]]} for each in found]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{str(path)!r} is not what a study writes; 'unsample study {name}' writes it anew") from error
 
 
 def counts(answers: Sequence[str]) -> str:
@@ -100,8 +112,20 @@ def counts(answers: Sequence[str]) -> str:
     return f"{len(answers)} claim{'s' if len(answers) > 1 else ''}: {', '.join(said)}"
 
 
+def told_of(site: Path, name: str) -> str:
+    """Models, pictures, steps and seed of a study's run.
+
+    Raises:
+        BadInput: its study.json is not what a study writes.
+    """
+    try:
+        return _told(read_json(site / name / "study.json"))
+    except (TypeError, ValueError, AttributeError) as error:
+        path = site / name / "study.json"
+        raise BadInput(f"{str(path)!r} is not what a study writes; 'unsample study {name}' writes it anew") from error
+
+
 def _told(about: Mapping[str, Any]) -> str:
-    """Models, pictures, steps and seed of a study's run."""
     models = about.get("models") or []
     said = f"{len(models)} model{'s' if len(models) != 1 else ''}, {pictures_told(about.get('pictures') or {})}, "
     return (

@@ -1,10 +1,10 @@
 """Verdicts, computed from rows and claims alone: never written by hand.
 
 On one model the effect has a 95 % interval over units: of means, differences, ratios and shares by the jackknife and
-Student's t (of ratios on the logarithm), of medians by the seeded percentile bootstrap. The claim's p-value is that of
-the effect lying on the other side of `least`, and the p-values of a study's claims on one model are corrected by Holm's
-method. So a verdict is `holds`, `does not hold` (the effect lies clearly on the other side, or is clearly too small),
-`too few samples` (the interval reaches over the limit), or `not comparable`, with the reason.
+Student's t (of ratios on the logarithm), of medians by order statistics and the sign test. The claim's p-value is that
+of the effect lying on the other side of `least`, and the p-values of a study's claims on one model are corrected by
+Holm's method. So a verdict is `holds`, `does not hold` (the effect lies clearly on the other side, or is clearly too
+small), `too few samples` (the interval reaches over the limit), or `not comparable`, with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FAILS: Final = "does not hold"
 FEW: Final = "too few samples"
 NOT: Final = "not comparable"
 LEVEL, ENOUGH = 0.05, 10  # of minis whose sign must agree
-RESAMPLES = 2000
+MEDIAN = 6  # units below which a median has no such interval
 UNSTEADY = "what it is a ratio to is not above 0, or would not be without one unit: a ratio says nothing"
 ALIKE = "every unit gave the same: their spread gives no interval"
 WITHOUT_SCIPY = "scipy is not installed: pip install 'unsample[studies]'"
@@ -164,7 +164,7 @@ def limits_of(claim: Claim) -> tuple[float, float]:
         return claim.least, math.inf
     if claim.direction == "below":
         return -math.inf, claim.least
-    if claim.effect in ("ratio", "median_ratio"):
+    if claim.effect == "ratio":
         return min(claim.least, 1 / claim.least), max(claim.least, 1 / claim.least)
     return claim.null - claim.least, claim.null + claim.least
 
@@ -186,9 +186,11 @@ def _on(claim: Claim, model: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Cl
     found = Found(model, FEW, len(pairs), effect, effect, effect, sign=sign)
     if claim.exact:
         return claim, replace(found, p=0.0)
-    if len(pairs) < max(claim.n, 2):
+    least = MEDIAN if claim.effect == "median" else 2
+    if len(pairs) < max(claim.n, least):
         few = len(pairs) < claim.n  # below it nothing is said, not even a sign
-        reason = f"{len(pairs)} units; it takes {claim.n}" if few else "1 unit; an interval takes 2"
+        units = f"{len(pairs)} unit{'s' if len(pairs) > 1 else ''}"
+        reason = f"{units}; it takes {claim.n}" if few else f"{units}; an interval takes {least}"
         return claim, replace(found, low=None, high=None, sign=0 if few else sign, reason=reason)
     try:
         low, high, p = _interval(claim, pairs, statistic, logarithmic)
@@ -239,7 +241,6 @@ def _statistic(claim: Claim) -> tuple[Statistic, bool]:
         "ratio": (lambda pairs: _over(fmean([a for a, _ in pairs]), fmean([b for _, b in pairs])), True),
         "share": (lambda pairs: fmean([float(a > (0.5 if math.isnan(b) else b)) for a, b in pairs]), False),
         "median": (lambda pairs: median([a for a, _ in pairs]), False),
-        "median_ratio": (lambda pairs: _over(median([a for a, _ in pairs]), median([b for _, b in pairs])), True),
     }
     return kinds[claim.effect]
 
@@ -252,8 +253,8 @@ def _interval(
     claim: Claim, pairs: Sequence[tuple[float, float]], statistic: Statistic, logarithmic: bool
 ) -> tuple[float, float, float]:
     """Low and high end, and the p-value of the effect lying on the other side of a limit."""
-    if claim.effect.startswith("median"):
-        return _of_medians(claim, pairs)
+    if claim.effect == "median":
+        return _of_median(claim, [a for a, _ in pairs])
     if claim.effect == "share":
         return _of_share(claim, pairs, statistic)
     from scipy import stats
@@ -287,18 +288,18 @@ def _tail(stats: Any, distance: float, error: float, n: int) -> float:
     return float(2 * stats.t.sf(abs(distance) / error, n - 1))
 
 
-def _of_medians(claim: Claim, pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """By the percentile bootstrap over units."""
-    import numpy as np
+def _of_median(claim: Claim, values: Sequence[float]) -> tuple[float, float, float]:
+    """By the narrowest order statistics that cover it in 95 % of samples at least, and the sign test."""
+    from scipy import stats
 
-    generator = np.random.default_rng(0)
-    drawn = np.median(np.array(pairs)[generator.integers(0, len(pairs), (RESAMPLES, len(pairs)))], axis=1)
-    if claim.effect == "median_ratio" and drawn[:, 1].min() <= 0:
-        return math.nan, math.nan, 1.0
-    effects = drawn[:, 0] if claim.effect == "median" else drawn[:, 0] / drawn[:, 1]
-    low, high = (float(np.quantile(effects, q)) for q in (LEVEL / 2, 1 - LEVEL / 2))
-    tails = [min(float(np.mean(effects <= end)), float(np.mean(effects >= end))) for end in limits_of(claim)]
-    return low, high, min(1.0, 2 * max(*tails, 1 / RESAMPLES))
+    ranked, n = sorted(values), len(values)
+    outside = int(stats.binom.ppf(LEVEL / 2, n, 0.5))  # the fewest values that may lie below it
+    low, high = ranked[outside - 1], ranked[n - outside]
+    p = 0.0
+    for end in (end for end in limits_of(claim) if math.isfinite(end)):
+        below, above = sum(value < end for value in values), sum(value > end for value in values)
+        p = max(p, float(stats.binomtest(below, below + above).pvalue) if below + above else 1.0)
+    return low, high, p
 
 
 def _of_share(claim: Claim, pairs: Sequence[tuple[float, float]], statistic: Statistic) -> tuple[float, float, float]:
