@@ -102,9 +102,9 @@ STUDY = Study(
     figure=figure,
     probe=looked_at,
     minutes=1.5,
-    published="unsample bench run plans/editing.toml (200 pictures of GenAI-Bench on Stable Diffusion 1.4); on scenes: "
-    "unsample study edit_methods --model CompVis/stable-diffusion-v1-4 --num-samples 200 --steps 50",
+    published="unsample bench run plans/editing.toml -o RUN",
     about=(
+        "plans/editing.toml is the paper's experiment: 200 pictures of GenAI-Bench on Stable Diffusion 1.4.",
         "The report does not say what its baseline is: sdedit (noise at strength 0.8, then the target prompt) and "
         "fresh noise stand for it.",
         "SSIM and CLIP to the source reward an edit that does nothing. So PSNR to the true edit stands beside them, "

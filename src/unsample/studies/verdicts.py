@@ -73,6 +73,7 @@ class Verdict:
             "reason": self.reason,
         }
         about |= {"effect": self.claim.effect, "direction": self.claim.direction, "least": self.claim.least}
+        about |= {"against_value": self.claim.against_value}
         return about | {"published": self.claim.published, "models": [each.plain() for each in self.found]}
 
 
