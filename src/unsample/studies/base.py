@@ -106,6 +106,7 @@ class Study:
         probe: what it looks at beyond metrics, for each batch: a plain JSON mapping a picture (`packed` for tensors).
             It is asked for by `probe=NAME` in a plan.
         probe_passes: network evaluations a picture that the probe adds in all of a picture's cells, for what is asked.
+        one_by_one: whether the probe takes pictures one by one, so that each is best a batch of its own.
         minutes: that the default run took on two cores.
         published: the command for the model that the paper used.
         about: further sentences for its page: conventions, what differs from the paper, and why.
@@ -124,6 +125,7 @@ class Study:
     needs: tuple[str, ...] = ()
     probe: Callable[[Findings, Mapping[str, Any]], Sequence[dict[str, Any]]] | None = None
     probe_passes: Callable[[Asked], int] = lambda asked: 0
+    one_by_one: bool = False
     minutes: float | None = None
     published: str = ""
     about: tuple[str, ...] = ()

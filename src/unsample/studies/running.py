@@ -202,6 +202,7 @@ def run_study(
     if not (folder / FILES[3]).exists():  # so that a run which goes on knows what was begun
         atomic_write(folder / FILES[3], _writing(_json(about)))
     probed = probed_seconds(study, asked) / len(plans)
+    how = replace(how, batch_size=1) if study.one_by_one and not how.batch_size else how
     with _threads_kept(), nullcontext(crew) if crew else Crew() as workers:
         for run, plan in plans.items():
             fitted = fitting(plan, how, loaded, probed, crew is not None or workers.started)

@@ -124,6 +124,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=probe,
+    one_by_one=True,
     probe_passes=lambda asked: sum((1, 1, 10, 10, 1, 2, 2)) * asked.steps + 1000 + 10 * asked.steps,
     minutes=4.4,
     published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 4",
