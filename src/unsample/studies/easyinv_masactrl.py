@@ -60,7 +60,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=0.6,
+    minutes=0.5,
     published="unsample study easyinv_masactrl --model CompVis/stable-diffusion-v1-4 --steps 50",
     about=(
         ABOUT_FIXED_POINT,

@@ -131,7 +131,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: 3 * asked.steps + fewer(asked, 0.4),
-    minutes=0.4,
+    minutes=0.3,
     published="unsample study easyinv_midpoint --model CompVis/stable-diffusion-v1-4 --steps 50",
     about=(
         ABOUT_FIXED_POINT,

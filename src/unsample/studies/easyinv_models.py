@@ -53,7 +53,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=0.8,
+    minutes=0.5,
     published="unsample study easyinv_models --model stabilityai/stable-diffusion-xl-base-1.0 --steps 50",
     about=(
         "A latent diffusion model, a flow in latents, and a diffusion model on pixels, which takes no prompt. "

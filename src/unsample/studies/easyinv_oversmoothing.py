@@ -119,7 +119,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=probe,
-    minutes=0.5,
+    minutes=0.1,
     published="unsample study easyinv_oversmoothing --model CompVis/stable-diffusion-v1-4 --steps 50",
     about=(
         "Power of the luminance in rings of frequency, as log2 of its ratio to that of the autoencoder's own round "

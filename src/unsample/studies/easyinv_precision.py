@@ -69,7 +69,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=1.5,
+    minutes=0.2,
     published="unsample study easyinv_precision --model CompVis/stable-diffusion-v1-4 --num-samples 2298 --steps 50",
     about=(
         "The state stays in float32 in all of them; the network and the autoencoder run in the type named.",

@@ -64,7 +64,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=2.1,
+    minutes=2.0,
     published=(
         "unsample study easyinv_table1 --model CompVis/stable-diffusion-v1-4 --num-samples 2298 (their pictures of "
         "COCO: unsample bench run easyinv)"

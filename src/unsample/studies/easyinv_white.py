@@ -134,7 +134,7 @@ STUDY = Study(
     probe=probe,
     probe_passes=lambda asked: 2 * len(GROUNDS),
     needs=("table",),
-    minutes=0.9,
+    minutes=0.6,
     published="unsample study easyinv_white --model CompVis/stable-diffusion-v1-4 --steps 50",
     about=(
         "Each scene is inverted on its own ground and, the same object, on a plain white one (the data set "

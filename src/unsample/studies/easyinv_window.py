@@ -96,7 +96,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=0.7,
+    minutes=0.4,
     published="unsample study easyinv_window --model CompVis/stable-diffusion-v1-4 --steps 50",
     about=(
         "`preset` names the published settings: `sd` (eta 0.5, 0.05 to 0.25), `sdxl` (eta 0.8, 0.85 to 0.95), and "

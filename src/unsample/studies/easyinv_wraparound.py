@@ -138,7 +138,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=probe,
-    minutes=0.4,
+    minutes=0.2,
     published="unsample study easyinv_wraparound --model CompVis/stable-diffusion-v1-4 --num-samples 2298 --steps 50",
     about=(
         "The authors' code holds no metric, so this is a hypothesis of ours and not a claim of the paper: pictures "

@@ -62,7 +62,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=looked_at,
-    minutes=1.1,
+    minutes=0.5,
     published="unsample study edit_embeddings --model CompVis/stable-diffusion-v1-4 --num-samples 200 --steps 50",
     about=(
         "Both forms make the same number of updates, ten a step, at the same rate. One for all is that of Mokady et "

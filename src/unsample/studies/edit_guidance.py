@@ -79,7 +79,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=looked_at,
-    minutes=1.2,
+    minutes=1.0,
     published="unsample study edit_guidance --model CompVis/stable-diffusion-v1-4 --num-samples 200 --steps 50",
     about=(
         "Scenes stand for the report's photographs of GenAI-Bench: their true edit is known, so that 'better' can be "

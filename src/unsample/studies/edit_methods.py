@@ -101,7 +101,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=looked_at,
-    minutes=1.5,
+    minutes=0.9,
     published="unsample bench run plans/editing.toml -o RUN",
     about=(
         "plans/editing.toml is the paper's experiment: 200 pictures of GenAI-Bench on Stable Diffusion 1.4.",

@@ -104,7 +104,7 @@ STUDY = Study(
     rows=rows,
     figure=figure,
     probe=looked_at,
-    minutes=5.1,
+    minutes=3.2,
     published="unsample study edit_schedules --model CompVis/stable-diffusion-v1-4 --num-samples 200 --steps 50",
     about=(
         "A falling schedule also guides less in sum. So each is held against a constant scale of the same mean, and "

@@ -70,7 +70,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=1.5,
+    minutes=1.0,
     about=(
         "The type is the network's. The state is float32 beside a network of float32 or bfloat16 and float64 beside "
         "one of float64, and reversible methods are carried in float64 between the network's calls in every case. An "

@@ -150,7 +150,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=_added,
-    minutes=1.6,
+    minutes=1.7,
     about=(
         "float pixels are the decoded picture, cut to [0, 1] and not rounded: of a latent model what its autoencoder "
         "alone loses, of a model on pixels what lies outside of the range. JPEG is of 8-bit pixels with colours at "

@@ -133,7 +133,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=2.5,
+    minutes=1.9,
     about=(
         "The round trip is that of the whole record where a method keeps more than the noise; what the noise alone "
         "gives stands beside it. `gradient`, `hybrid` and `dpm_solver` run by their quick presets, all else by its "

@@ -131,7 +131,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: len(METHODS) * asked.steps,
-    minutes=1.3,
+    minutes=1.2,
     about=(
         "Scenes that no model has seen are inverted and sampled again from the noise alone, by plain DDIM; two "
         "unrelated judges name each attribute (`render`: what is drawn again comes closest; `clip`: zero-shot choice), "

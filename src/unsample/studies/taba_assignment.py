@@ -107,7 +107,7 @@ STUDY = Study(
     probe=whole,
     rows=rows,
     figure=figure,
-    minutes=1.9,
+    minutes=1.3,
     published="unsample study taba_assignment --model google/ddpm-cifar10-32,CompVis/ldm-celebahq-256 "
     "--num-samples 10240 --steps 100",
     about=(

@@ -96,7 +96,7 @@ STUDY = Study(
     probe=probe,
     rows=rows,
     figure=figure,
-    minutes=3.3,
+    minutes=2.7,
     published="unsample study taba_correlation --model CompVis/ldm-celebahq-256 --num-samples 8192 --steps 100",
     about=(
         "The value is the mean, over patches of 8x8, of the 20 largest of all absolute correlations between the numbers"

@@ -137,7 +137,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: len(ORIGINS) * asked.steps,
-    minutes=1.4,
+    minutes=1.2,
     published="unsample study taba_diversity --model DeepFloyd/IF-I-XL-v1.0 --num-samples 10000 --steps 50",
     about=(
         "Every picture is sampled and inverted under its own prompt, and sampled again under that of an unrelated "

@@ -125,7 +125,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: 16 * asked.steps,
-    minutes=4.5,
+    minutes=2.8,
     published="unsample study taba_forward --model DeepFloyd/IF-I-XL-v1.0 --num-samples 1024",
     about=(
         "Of the fix we have a summary by others and not the authors' text; what it says stands beside a claim.",

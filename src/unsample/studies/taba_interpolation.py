@@ -169,7 +169,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: asked.steps * (2 + len(ORIGINS) * len(PLACES) - 1),
-    minutes=2.3,
+    minutes=2.0,
     published="unsample study taba_interpolation --model google/ddpm-cifar10-32 --num-samples 10000 --steps 50",
     about=(
         "A pair is two pictures of one prompt, where the model takes prompts. The path is the spherical interpolation "

@@ -147,7 +147,7 @@ STUDY = Study(
     probe=probe,
     rows=rows,
     figure=figure,
-    minutes=0.4,
+    minutes=0.3,
     published="unsample study taba_latents --model CompVis/ldm-celebahq-256 --num-samples 8 --steps 100",
     about=(
         "Noise and latent are shown from -3 (black) to 3 (white), the others from minus to plus their own largest"

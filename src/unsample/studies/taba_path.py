@@ -89,7 +89,7 @@ STUDY = Study(
     probe=probe,
     rows=rows,
     figure=figure,
-    minutes=1.0,
+    minutes=0.6,
     published="unsample study taba_path --model CompVis/ldm-celebahq-256 --num-samples 2048 --steps 100",
     about=(
         "A trajectory turns where from then on its points are nearer to the latent than to the noise: 0 is its first"

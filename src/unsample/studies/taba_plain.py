@@ -221,7 +221,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: 2 * asked.steps if _drawn(asked) else 0,  # to sigma .7 and back, of every second
-    minutes=2.6,
+    minutes=1.8,
     published="unsample study taba_plain --model CompVis/ldm-celebahq-256 --num-samples 10000 --steps 100",
     about=(
         "Areas by the paper's threshold on the finished picture, beside true ones where they are known: of "

@@ -57,7 +57,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: 10 * asked.steps,
-    minutes=3.3,
+    minutes=3.1,
     published="unsample study taba_replacement --model DeepFloyd/IF-I-XL-v1.0 --num-samples 1024",
     about=(
         "The predictions that are put in are those of the sampling run that made the picture; 100 % therefore is the "

@@ -181,7 +181,7 @@ STUDY = Study(
     probe=probe,
     steps=40,
     probe_passes=lambda asked: 3 * asked.steps + 1 - first_steps(asked.steps),
-    minutes=1.6,
+    minutes=1.1,
     published="unsample study taba_step_error --model CompVis/ldm-celebahq-256 --num-samples 4000 --steps 50",
     about=(
         "Each step of inversion starts from the true point of the sampling run, so that only its own error is seen.",

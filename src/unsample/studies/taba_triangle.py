@@ -107,7 +107,7 @@ STUDY = Study(
     probe=probe,
     rows=rows,
     figure=figure,
-    minutes=5.8,
+    minutes=3.4,
     published="unsample study taba_triangle --model CompVis/ldm-celebahq-256 --num-samples 10240 --steps 100",
     about=(
         "Steps are those asked for, and a fifth and twice as many; `scenes-mixture` and two small networks also run at"

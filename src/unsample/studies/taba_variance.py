@@ -90,7 +90,7 @@ STUDY = Study(
     probe=probe,
     rows=rows,
     figure=figure,
-    minutes=1.3,
+    minutes=0.9,
     published="unsample study taba_variance --model CompVis/ldm-celebahq-256 --num-samples 10000 --steps 100",
     about=(
         "The variance of a picture is taken over its own numbers, about its own mean; the mean square is its distance"

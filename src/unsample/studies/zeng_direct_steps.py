@@ -152,7 +152,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=_passes,
-    minutes=2.8,
+    minutes=5.1,
     published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 16",
     about=(
         *GRIDS,

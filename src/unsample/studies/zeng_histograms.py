@@ -74,7 +74,7 @@ STUDY = Study(
     plans=plans,
     rows=rows,
     figure=figure,
-    minutes=4.0,
+    minutes=2.0,
     published="unsample study zeng_histograms --model google/ddpm-celebahq-256 --num-samples 100 --steps 50",
     about=(*COST, "Means hide what histograms show: a few pictures that run away, or all of them a little."),
 )

@@ -174,7 +174,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: 5 * len(ALPHAS) * asked.steps,
-    minutes=3.0,
+    minutes=1.8,
     published=f"unsample study {NAME} --model google/ddpm-celebahq-256 --num-samples 16 --steps 50",
     about=(*COST, "Noises are shown from -2.5 to 2.5, of latents the first three channels."),
 )

@@ -143,7 +143,7 @@ STUDY = Study(
     figure=figure,
     probe=probe,
     probe_passes=lambda asked: 4 * POWER,
-    minutes=9.4,
+    minutes=9.2,
     published="unsample study zeng_table1 --model google/ddpm-celebahq-256 --num-samples 100 --steps 50",
     about=(
         *COST,
