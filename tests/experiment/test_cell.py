@@ -109,6 +109,16 @@ def test_what_is_shared_depends_on_all_that_was_asked(model: Any) -> None:
     assert told(run_cells(model, swapped, setup("ddim"), shared)) == told(run_cells(model, swapped, setup("ddim")))
 
 
+@pytest.mark.parametrize("method", ["ddim", "fixed_point"])
+def test_nothing_is_shared_between_types(method: str) -> None:
+    """Their weights have one hash, and what they are asked may be the very same bits."""
+    shared = Shared()
+    for dtype in ("float32", "bfloat16"):
+        model = unsample.load("scenes-sd", dtype=dtype)
+        batch, asked = sampled(), setup(method, stages=("record", "noise", "recovered"))
+        assert told(run_cells(model, batch, asked, shared)) == told(run_cells(model, batch, asked)), dtype
+
+
 def test_editors_share_an_inversion_and_nothing_else(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an editor does within the network is no answer to what another one asks of it."""
     made, invert = [], unsample.invert

@@ -10,7 +10,7 @@ from unsample.edits import Editor
 from unsample.errors import Diverged, Incompatible
 from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded, texts_of
 from unsample.experiment.setup import GIVEN, NO_MASK, PASTED, STAGES, Setup
-from unsample.experiment.shared import Shared, key_of, unshared
+from unsample.experiment.shared import Shared, key_of, unshared, whose
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
     apart = method.fit is None and not method.guidance_bound and (found.model.takes_prompt or setup.guidance == 1)
     guided = setup.guidance != 1 if apart else (setup.guidance, setup.guidance_schedule)  # a failure is told of halves
     asked = [
-        found.model.weights_sha256(),
+        *whose(found.model),
         found.model.id,
         setup.keep_trajectory,
         method,

@@ -25,7 +25,7 @@ LIMIT_MB = 256.0
 
 
 class Shared:
-    """An LRU bounded in memory, keyed by all that a result depends on: the weights, and the bits that were asked.
+    """An LRU bounded in memory, keyed by all that a result depends on: `whose`, and the bits that were asked.
 
     `owed` is how many seconds what was reused took when it was made.
 
@@ -67,7 +67,7 @@ class SharedModel:
     """A model whose answers are remembered; everything else about it is the model's own."""
 
     def __init__(self, model: Any, shared: Shared, where: tuple[int, ...] = ()) -> None:
-        self._model, self._shared, self._sha256 = model, shared, model.weights_sha256()
+        self._model, self._shared, self._whose = model, shared, whose(model)
         self._where = where  # the size and the number of steps that it is bound to
 
     def __getattr__(self, name: str) -> Any:
@@ -123,12 +123,17 @@ class SharedModel:
                 torch.cuda.synchronize(device)  # so that the seconds are those of the work
             return answer
 
-        return self._shared.once(key_of(what, self._sha256, *asked), made)
+        return self._shared.once(key_of(what, *self._whose, *asked), made)
 
 
 def unshared(model: Any) -> Any:
     """The model itself: what an editor does within the network is not told by what the network was asked."""
     return model._model if isinstance(model, SharedModel) else model
+
+
+def whose(model: Any) -> tuple[str, ...]:
+    """What of a model its answers depend on: its weights have one hash in every type."""
+    return model.weights_sha256(), str(model.dtype), str(model.device)
 
 
 def key_of(*asked: Any) -> bytes:

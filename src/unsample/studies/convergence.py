@@ -122,7 +122,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The relative error of both walks at each number of steps, against the flow itself."""
     import torch
 
-    from unsample.experiment.shared import key_of, unshared
+    from unsample.experiment.shared import key_of, unshared, whose
     from unsample.models.base import Condition
     from unsample.models.guidance import Predict
 
@@ -140,7 +140,7 @@ def probe(found: Findings, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         return runge_kutta(finest, noise, finest.grid)
 
     with torch.no_grad():
-        key = key_of("convergence", model.weights_sha256(), noise, *counts)
+        key = key_of("convergence", *whose(model), noise, *counts)
         picture = solved() if found.shared is None else found.shared.once(key, solved)
         errors: dict[str, list[list[float]]] = {f"{name}{what}": [] for name in DIRECTIONS for what in ("", MEAN)}
         for steps in counts:
