@@ -35,7 +35,7 @@ def write_site(site: Path, states: Mapping[str, tuple[str, str]]) -> list[Path]:
     _write(site / STATES, json.dumps({name: list(state) for name, state in now.items()}, indent=1) + "\n")
     papers = papers_of(site, now)
     every = [str(each["answer"]) for paper in papers for study in paper["studies"] for each in study["verdicts"]]
-    lead = f"{sum(bool(s['link']) for p in papers for s in p['studies'])} studies: {counts(every)}."
+    lead = f"{sum(bool(s['link']) for p in papers for s in p['studies'])} studies, {counts(every)}."
     _write(site / INDEX, render("index.html.jinja", title="Studies of diffusion inversion", lead=lead, papers=papers))
     return [site / STATES, site / INDEX]
 
