@@ -163,7 +163,7 @@ class Processes:
 class Crew:
     """Worker processes that stay from run to run, so that each starts, and loads a model, once.
 
-    `with Crew() as crew: run_plan(..., engine=partial(crew.engine, 2))`.
+    `with Crew() as crew: run_plan(..., crew=crew)`.
     """
 
     def __init__(self) -> None:

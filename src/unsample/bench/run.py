@@ -17,7 +17,7 @@ from unsample.bench.coverage import Counts
 from unsample.bench.entries import methods_of
 from unsample.bench.layout import Broken, Items, Standing
 from unsample.bench.ledger import FILE, PLAN, Ledger, read_plan_file, read_run
-from unsample.bench.local import Event, InProcess, Processes, Workplace
+from unsample.bench.local import Crew, Event, InProcess, Processes, Workplace
 from unsample.bench.parts import STOPPED, Apart, Examined, Part, examine, part_of
 from unsample.bench.plan import FORMAT, Plan, differing, plain
 from unsample.errors import BadInput, unknown_name
@@ -104,6 +104,7 @@ class Summary:
 def run_plan(
     plan: Plan, folder: Path, how: How, observe: Callable[[Summary], None] = lambda summary: None,
     engine: Callable[[Workplace], Engine] | None = None, loaded: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
 ) -> Summary:  # fmt: skip
     """Run what is not done yet.
 
@@ -114,6 +115,7 @@ def run_plan(
         observe: called after every batch.
         engine: in place of the one that `how` names.
         loaded: models of the plan that are in memory, by name; they are worked with in this process.
+        crew: local workers that other runs have too.
 
     Raises:
         BadInput: the folder holds another plan, another process writes it, the data cannot be opened, or the disk is
@@ -149,7 +151,7 @@ def run_plan(
         if waiting:
             place = Workplace(plan, folder, how.artefacts, how.device, how.threads_each, how.running)
             driver = _Driver(plan, ledger, how, summary, observe, waiting, ended)
-            driver.drive(engine(place) if engine else _engine(place, how, loaded))
+            driver.drive(engine(place) if engine else _engine(place, how, loaded, crew))
         sets.finish(plan, ledger)
     return summary
 
@@ -301,14 +303,16 @@ def _sized(task: BatchTask) -> tuple[str, str]:
     return task.method, task.part.editor
 
 
-def _engine(place: Workplace, how: How, loaded: Mapping[str, Any] | None) -> Engine:
+def _engine(place: Workplace, how: How, loaded: Mapping[str, Any] | None, crew: Crew | None) -> Engine:
     if loaded:
         return InProcess(place, loaded)
     if how.engine == "ray":
         from unsample.bench.ray_engine import RayActors
 
         return RayActors(place, how.workers, how.ray_address)
-    return InProcess(place) if how.workers == 1 else Processes(place, how.workers)
+    if how.workers == 1:
+        return InProcess(place)
+    return crew.engine(how.workers, place) if crew else Processes(place, how.workers)
 
 
 def check_folder(plan: Plan, folder: Path) -> None:

@@ -124,11 +124,8 @@ def _effects(verdict: dict[str, Any]) -> str:
     found = [each for each in verdict["models"] if each["effect"] is not None]
     larger = [each for each in found if not is_mini(each["model"])]
     small = [each["effect"] for each in found if is_mini(each["model"])]
-    of = (
-        f" of {number(verdict['against_value'])}"
-        if verdict["effect"] == "ratio" and verdict.get("against_value")
-        else ""
-    )
+    multiple = verdict.get("against_value") if verdict["effect"] == "ratio" else None
+    of = f" of {number(multiple)}" if multiple else ""
     said = [f"{_plain(named(each['model']))} {number(each['effect'])}{of}{_interval(each)}" for each in larger]
     if small:
         said.append(f"{len(small)} small: {number(min(small))} to {number(max(small))}")

@@ -117,7 +117,7 @@ def check_study(
     from unsample.studies.needing import check_needs
 
     check_needs(study, asked, loaded)
-    for each in (device or "").split(",") if device else ():
+    for each in device.split(",") if device else ():
         resolve_device(each)
     plans = plans_of(study, asked)
     for plan in plans.values():
@@ -206,9 +206,7 @@ def run_study(
     with _threads_kept(), nullcontext(crew) if crew else Crew() as workers:
         for run, plan in plans.items():
             fitted = fitting(plan, how, loaded, probed, crew is not None or workers.started)
-            several = not loaded and fitted.engine == "local" and fitted.workers > 1
-            engine = partial(workers.engine, fitted.workers) if several else None
-            ended = run_plan(plan, folder / run, fitted, partial(observe, run), engine, loaded)
+            ended = run_plan(plan, folder / run, fitted, partial(observe, run), loaded=loaded, crew=workers)
             apart += [{"kind": each.kind, "reason": each.told(Several.of(plan))} for each in ended.apart]
             cells += [row | {"plan": int(run.split("-")[1])} for row in read_run(folder / run).rows]
     place = {model: k for k, model in enumerate(dict.fromkeys([*asked.models, *(c["model"] for c in cells)]))}

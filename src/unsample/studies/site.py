@@ -94,7 +94,7 @@ def verdicts_of(site: Path, name: str) -> list[dict[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         return [each | {"answer": each["verdict"], "kind": KINDS[each["verdict"]]} for each in found]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{str(path)!r} is not what a study writes; 'unsample study {name}' writes it anew") from error
+        raise _damaged(path) from error
 
 
 def counts(answers: Sequence[str]) -> str:
@@ -118,11 +118,15 @@ def told_of(site: Path, name: str) -> str:
     Raises:
         BadInput: its study.json is not what a study writes.
     """
+    path = site / name / "study.json"
     try:
-        return _told(read_json(site / name / "study.json"))
+        return _told(read_json(path))
     except (TypeError, ValueError, AttributeError) as error:
-        path = site / name / "study.json"
-        raise BadInput(f"{str(path)!r} is not what a study writes; 'unsample study {name}' writes it anew") from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> BadInput:
+    return BadInput(f"{str(path)!r} is not what a study writes; 'unsample study {path.parent.name}' writes it anew")
 
 
 def _told(about: Mapping[str, Any]) -> str:
