@@ -7,6 +7,7 @@ from typing import Any
 
 from unsample.errors import BadOption
 from unsample.methods.aidi import aidi_a, aidi_e
+from unsample.methods.anderson import anderson
 from unsample.methods.base import STEPS, Kept, Method, MethodFacts, Task, Walked
 from unsample.methods.bdia import bdia
 from unsample.methods.belm import belm
@@ -86,6 +87,16 @@ BUILT_IN: dict[str, MethodFacts] = {
         quick={"num_iters": 3},
         year=2023,
         reference="Meiri et al., arXiv:2312.12540; Pan et al., arXiv:2309.04907",
+    ),
+    "anderson": MethodFacts(
+        anderson,
+        summary="each step to a tolerance by Anderson's mixing, from a start extrapolated from the last two steps",
+        family="ODE, implicit",
+        equation="x_j <- sum_k w_k F(y_k), w = argmin |sum_k w_k (F(y_k) - y_k)|, until RMS(F(y) - y) <= tol sigma_j",
+        cost="about 4 T; at most first_iters + (first_iters + 7) + max_iters (T - 2)",
+        quick={"first_iters": 5, "max_iters": 3},
+        year=2026,
+        reference="Anderson, 1965, J. ACM 12; Pan et al., arXiv:2309.04907",
     ),
     "uni_inv": MethodFacts(
         uni_inv,

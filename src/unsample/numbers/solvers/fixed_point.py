@@ -52,13 +52,16 @@ def with_residual(state: State, relative: Tensor, converged: Tensor) -> State:
     }
 
 
-def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerator = latest, memory: int = 1) -> Step:
+def fixed_point_invert(
+    num_iters: int, tol: float | None, accelerate: Accelerator = latest, memory: int = 1, *, of_noise: bool = False
+) -> Step:
     """The step, from x or from `start`. Its state holds `residual` (B,), the largest of any step over RMS(x), and
     `converged` (B,).
 
     Args:
         num_iters: iterations a step.
         tol: a picture stops when its residual is at most tol * RMS(x_k).
+        of_noise: whether the tolerance is over the noise of the level reached, tol * sigma_j, in place of RMS(x_k).
         accelerate: makes the next iterate.
         memory: how many images and residuals it is given.
     """
@@ -73,6 +76,7 @@ def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerato
         residuals: list[Tensor] = []
         smallest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         relative, first = smallest.clone(), smallest
+        met = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         active = torch.arange(len(x), device=x.device)
         for k in range(num_iters):
             rows = None if len(active) == len(x) else active
@@ -90,12 +94,14 @@ def fixed_point_invert(num_iters: int, tol: float | None, accelerate: Accelerato
             guess = guess.index_copy(0, active, onward)
             going = residual.isfinite()  # a picture that is lost keeps its best iterate and costs nothing more
             if tol is not None:
-                going &= (residual > tol * scale) & (residual <= DIVERGING * smallest[active])
+                enough = residual <= tol * (grid.sigma[j] if of_noise else scale)
+                met = met.index_copy(0, active, met[active] | enough)
+                going &= ~enough & (residual <= DIVERGING * smallest[active])
             active = active[going]
             images, residuals = ([past[going] for past in kept] for kept in (images, residuals))
             if len(active) == 0:
                 break
-        converged = (smallest < first) & (relative <= LOOSE) if tol is None else relative <= tol
+        converged = (smallest < first) & (relative <= LOOSE) if tol is None else met
         if num_iters == 1 and tol is None:
             converged = torch.ones_like(converged)
         floor = 10 * torch.finfo(x.dtype).eps

@@ -6,10 +6,14 @@ of SteerFlow (Dao et al., 2026, arXiv:2604.01715), whose papers have the latter.
 them went along, `(alpha_k x_i - alpha_i x_k) / (alpha_k sigma_i - alpha_i sigma_k)` or `(x_i - x_k) / (sigma_i -
 sigma_k)`, so no step is asked what it did. The first step of a walk has none before it and asks the network once, at
 x_0.
+
+"extrapolated" goes on along a line through the last two of them, in the logarithm of sigma / alpha: eps of a smooth
+network changes steadily there, so that an implicit step then ends after one or two evaluations.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.numbers.grid import MOST_LEAP, leap
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
 
     from unsample.numbers.grid import Grid
 
-Start = Literal["source", "previous"]
+Start = Literal["source", "previous", "extrapolated"]
 LAST = "last_direction"  # (B, C, H, W) in the state: what the last step went along; never kept in a record
+BEFORE = "direction_before"  # the same of the step before that
 
 
 def starting(step: Step, start: Start, eta: float = 0.0) -> Step:
@@ -31,19 +36,41 @@ def starting(step: Step, start: Start, eta: float = 0.0) -> Step:
 
     Args:
         step: takes a seventh argument, its first iterate; without it that is x.
-        start: "source", the point x_i itself, or "previous", x_i carried along the eps of the step before.
+        start: "source", the point x_i itself, "previous", x_i carried along the eps of the step before, or
+            "extrapolated", x_i carried along what the eps of the last two steps lead to.
         eta: of a stochastic sampler, whose `noises` are in the state.
     """
 
     def from_previous(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         noise = state["noises"][:, j - 1] if eta > 0 else None
         along = direction(predict(x, i), grid) if i == 0 else state.get(LAST)
-        guess = x if along is None or _blind(grid, j) else noisy_transfer(x, along, grid, i, j, eta, noise)
+        ahead = extrapolated(state, grid, i, j) if start == "extrapolated" else along
+        ahead = along if ahead is None else ahead
+        guess = x if ahead is None or _blind(grid, j) else noisy_transfer(x, ahead, grid, i, j, eta, noise)
         x_next, after = step(predict, x, grid, i, j, state, guess)
         last = after if along is None else {**after, LAST: along}
         return x_next, handed_on(last, x, x_next, grid, i, j, eta, noise)
 
-    return from_previous if start == "previous" else step
+    return step if start == "source" else from_previous
+
+
+def extrapolated(state: State, grid: Grid, i: int, j: int) -> Tensor | None:
+    """What the last two steps lead to at j, at most as far on as they lie apart; None where there are no two.
+
+    The step that ends at a level was asked there, so the two stand for i and i - 1, neither of them the clean end.
+    """
+    last, before = state.get(LAST), state.get(BEFORE)
+    if last is None or before is None or i < 2:
+        return None
+    now, then, ahead = (_level(grid, k) for k in (i, i - 1, j))
+    if now == then:
+        return last
+    weight = min(1.0, (ahead - now) / (now - then))
+    return last + weight * (last - before)
+
+
+def _level(grid: Grid, i: int) -> float:
+    return math.log(grid.sigma[i] / grid.alpha[i]) if grid.alpha[i] > 0 else math.inf
 
 
 def _blind(grid: Grid, j: int) -> bool:
@@ -71,9 +98,10 @@ def handed_on(
     """
     if grid.alpha[i] == grid.alpha[j]:
         return state
-    return {**state, LAST: direction(joining(x, x_next, grid, i, j, eta, noise), grid)}
+    older = {BEFORE: state[LAST]} if LAST in state else {}
+    return {**state, **older, LAST: direction(joining(x, x_next, grid, i, j, eta, noise), grid)}
 
 
 def asked(start: Start, steps: int) -> int:
     """Predictions that the start of `steps` steps costs, the first of which leaves the clean end."""
-    return int(start == "previous" and steps > 0)
+    return int(start != "source" and steps > 0)

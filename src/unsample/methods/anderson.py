@@ -1,0 +1,81 @@
+"""Each step solved to a tolerance by Anderson's mixing, from a start that needs few iterations.
+
+`y = F(y)`, F as in `fixed_point`: the step out of the clean end from alpha_1 x_0 / alpha_0, where the plain iteration may
+run away from the true root; the second along the first; every later one from the eps of the last two steps,
+extrapolated in log(sigma / alpha). Forward passes only, and each picture ends when it is done. Anderson's mixing
+(Anderson, 1965) is that of AIDI (arXiv:2309.04907); the starts and the second try are ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from unsample.methods.base import Method, Walked
+from unsample.methods.settings import Setting, configured
+from unsample.numbers.solvers.anderson import anderson as mixing
+from unsample.numbers.solvers.fixed_point import fixed_point_invert
+from unsample.numbers.solvers.leaving import RIDGE, leave, restarted
+from unsample.numbers.solvers.start import handed_on, starting
+from unsample.numbers.walk import State, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsample.numbers.grid import Grid
+
+PLAIN = 6  # iterations without mixing that end the second step
+LATER = 10  # the memory of the later ones
+
+
+@configured
+def anderson(
+    tol: Annotated[
+        float,
+        Setting("a picture's step ends when the RMS of its residual is at most tol * sigma_j, from the third step on."),
+    ] = 2e-5,
+    max_iters: Annotated[int, Setting("evaluations of a step at most, from the third step on.", low=1)] = 12,
+    first_tol: Annotated[float, Setting("the same of the first two steps, where most of the noise is lost.")] = 1e-4,
+    first_iters: Annotated[int, Setting("evaluations at most of each of the first two steps.", low=1)] = 20,
+    memory: Annotated[int, Setting("how many of the last iterates are mixed in the first two steps.", low=1)] = 20,
+    restart: Annotated[
+        bool,
+        Setting(
+            "whether a picture whose first step ends at an eps longer than noise (an RMS above 1.1) begins again, by "
+            "Levenberg-Marquardt in a Krylov space."
+        ),
+    ] = False,
+) -> Method:
+    """Inversion to a tolerance: few passes where a step is easy, many where it is not.
+
+    Reference:
+        Anderson, 1965, J. ACM 12; Pan, Gherardi, Xie and Huang, 2023, arXiv:2309.04907.
+
+    Example:
+        >>> import unsample
+        >>> unsample.methods.anderson().settings["tol"]
+        2e-05
+    """
+    first = leave(first_iters, memory, first_tol, restart)
+    mixed = fixed_point_invert(first_iters, first_tol, mixing(RIDGE), memory, of_noise=True)
+    settled = fixed_point_invert(PLAIN, tol, of_noise=True)
+    later = starting(fixed_point_invert(max_iters, tol, mixing(RIDGE), LATER, of_noise=True), "extrapolated")
+
+    def both(
+        predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State, start: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        found, _ = mixed(predict, x, grid, i, j, state, start)
+        return settled(predict, x, grid, i, j, state, found)
+
+    second = starting(both, "extrapolated")
+
+    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        if i > 0:
+            return (second if i == 1 else later)(predict, x, grid, i, j, state)
+        found, told = first(predict, x, grid, i, j, state)
+        return found, handed_on(told, x, found, grid, i, j)
+
+    def passes(walked: Walked) -> int:
+        each = [first_iters + restart * restarted(), first_iters + PLAIN]
+        return walked.pair * (sum(each[: walked.steps]) + max_iters * max(0, walked.steps - 2))
+
+    return Method(invert_step=step, passes=passes)
