@@ -63,7 +63,11 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "misspelt method": (f"{MIXTURE} --method ddmi", 2, ("'ddmi'", "did you mean 'ddim'?")),
     "misspelt method shown": ("methods fixedpoint", 2, ("did you mean 'fixed_point'?",)),
     "misspelt setting": (f"{MIXTURE} --method fixed_point --set num_iter=3", 2, ("did you mean 'num_iters'?",)),
-    "no such choice": (f"{MIXTURE} --method fixed_point --set start=nope", 2, ("one of source, previous",)),
+    "no such choice": (
+        f"{MIXTURE} --method fixed_point --set start=nope",
+        2,
+        ("one of source, previous, extrapolated",),
+    ),
     "setting of none": (f"{MIXTURE} --method uni_inv --set start=previous", 2, ("'start'; uni_inv has no settings",)),
     "setting without value": (f"{MIXTURE} --set num_iters", 2, ("KEY=VALUE", "num_iters")),
     "setting of another type": (f"{MIXTURE} --method fixed_point --set num_iters=few", 2, ("num_iters", "int")),

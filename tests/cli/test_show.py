@@ -105,7 +105,11 @@ def test_the_methods_are_listed_and_each_has_a_page(run: Run) -> None:
         "what": "iterations a step, one network evaluation each.",
     }
     assert rows["fixed_point"]["settings"][0] == first
-    assert [s["type"] for s in rows["fixed_point"]["settings"]] == ["int", "float | None", "source | previous"]
+    assert [s["type"] for s in rows["fixed_point"]["settings"]] == [
+        "int",
+        "float | None",
+        "source | previous | extrapolated",
+    ]
 
 
 def test_the_bundled_models_are_listed(run: Run) -> None:

@@ -1,7 +1,7 @@
 """Each step solved to a tolerance by Anderson's mixing, from a start that needs few iterations.
 
-`y = F(y)`, F as in `fixed_point`: the step out of the clean end from alpha_1 x_0 / alpha_0, where the plain iteration may
-run away from the true root; the second along the first; every later one from the eps of the last two steps,
+`y = F(y)`, F as in `fixed_point`: the step out of the clean end from alpha_1 x_0 / alpha_0, where the plain iteration
+may run away from the true root; the second along the first; every later one along the eps of the last two steps,
 extrapolated in log(sigma / alpha). Forward passes only, and each picture ends when it is done. Anderson's mixing
 (Anderson, 1965) is that of AIDI (arXiv:2309.04907); the starts and the second try are ours.
 """
@@ -16,7 +16,7 @@ from unsample.numbers.solvers.anderson import anderson as mixing
 from unsample.numbers.solvers.fixed_point import fixed_point_invert
 from unsample.numbers.solvers.leaving import RIDGE, leave, restarted
 from unsample.numbers.solvers.start import handed_on, starting
-from unsample.numbers.walk import State, Step
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from unsample.numbers.grid import Grid
 
 PLAIN = 6  # iterations without mixing that end the second step
-LATER = 10  # the memory of the later ones
 
 
 @configured
 def anderson(
     tol: Annotated[
-        float,
-        Setting("a picture's step ends when the RMS of its residual is at most tol * sigma_j, from the third step on."),
+        float | None,
+        Setting("a picture's step ends when the RMS of its residual is at most tol * sigma_j; None: all run."),
     ] = 2e-5,
     max_iters: Annotated[int, Setting("evaluations of a step at most, from the third step on.", low=1)] = 12,
-    first_tol: Annotated[float, Setting("the same of the first two steps, where most of the noise is lost.")] = 1e-4,
-    first_iters: Annotated[int, Setting("evaluations at most of each of the first two steps.", low=1)] = 20,
-    memory: Annotated[int, Setting("how many of the last iterates are mixed in the first two steps.", low=1)] = 20,
+    first_iters: Annotated[
+        int, Setting("the same of each of the first two steps, where most of the noise is lost.", low=1)
+    ] = 40,
+    memory: Annotated[int, Setting("how many of the last iterates are mixed.", low=1)] = 10,
     restart: Annotated[
         bool,
         Setting(
@@ -47,6 +47,9 @@ def anderson(
 ) -> Method:
     """Inversion to a tolerance: few passes where a step is easy, many where it is not.
 
+    A picture that does not come to the tolerance keeps its best point; it is called not converged where that leaves
+    more than 1 % of sigma_j.
+
     Reference:
         Anderson, 1965, J. ACM 12; Pan, Gherardi, Xie and Huang, 2023, arXiv:2309.04907.
 
@@ -55,10 +58,10 @@ def anderson(
         >>> unsample.methods.anderson().settings["tol"]
         2e-05
     """
-    first = leave(first_iters, memory, first_tol, restart)
-    mixed = fixed_point_invert(first_iters, first_tol, mixing(RIDGE), memory, of_noise=True)
+    first = leave(first_iters, memory, tol, restart)
+    mixed = fixed_point_invert(first_iters, tol, mixing(RIDGE), memory, of_noise=True)
     settled = fixed_point_invert(PLAIN, tol, of_noise=True)
-    later = starting(fixed_point_invert(max_iters, tol, mixing(RIDGE), LATER, of_noise=True), "extrapolated")
+    later = starting(fixed_point_invert(max_iters, tol, mixing(RIDGE), memory, of_noise=True), "extrapolated")
 
     def both(
         predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State, start: Tensor | None = None

@@ -273,7 +273,8 @@ Started = Annotated[
     Start,
     Setting(
         "where the iteration of a step starts: at the point x_i itself (`source`), or at x_i carried along the eps of "
-        "the step before (`previous`, as in `uni_inv`), for one network evaluation more in the first step."
+        "the step before (`previous`, as in `uni_inv`) or along what the eps of the last two steps lead to "
+        "(`extrapolated`, as in `anderson`), for one network evaluation more in the first step."
     ),
 ]
 NoiseAlone = Annotated[Base, Setting("the inversion, by a method that keeps the noise alone.")]

@@ -44,8 +44,8 @@ def model_of(table: str) -> Any:
     return mixture(scheduler=float64_tables(DDIMScheduler(**({"clip_sample": False} | TABLES[table]))), prompts=False)
 
 
-def ahead(name: str, **settings: Any) -> Method:
-    return get_method(name, {"preset": "quick", **settings, "start": "previous"})
+def ahead(name: str, start: str = "previous", **settings: Any) -> Method:
+    return get_method(name, {"preset": "quick", **settings, "start": start})
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -73,20 +73,21 @@ def test_uni_inv_is_its_equation_written_out(table: str) -> None:
 
 
 @QUIET
+@pytest.mark.parametrize("start", ["previous", "extrapolated"])
 @pytest.mark.parametrize("name", STARTS)
 @pytest.mark.parametrize("table", TABLES)
-def test_the_start_changes_where_an_iteration_begins_and_one_pass(name: str, table: str) -> None:
+def test_the_start_changes_where_an_iteration_begins_and_one_pass(name: str, table: str, start: str) -> None:
     model = model_of(table)
     x = normal(2, *model.sample_shape, seed=5) * 0.4
     given: dict[str, Any] = {"latents": x, "num_inference_steps": T}
     one, other = (
-        unsample.invert(model, method=m, **given) for m in (get_method(name, {"preset": "quick"}), ahead(name))
+        unsample.invert(model, method=m, **given) for m in (get_method(name, {"preset": "quick"}), ahead(name, start))
     )
     assert other.nfe == [n + 1 for n in one.nfe]
     assert rms(one.noise - other.noise) > 1e-6
     assert not other.state
     for k in range(2):
-        alone = unsample.invert(model, method=ahead(name), **given | {"latents": x[k : k + 1]})
+        alone = unsample.invert(model, method=ahead(name, start), **given | {"latents": x[k : k + 1]})
         assert rms(alone.noise[0] - other.noise[k]) < 1e-8
         assert alone.nfe == other.nfe[k : k + 1]
 
@@ -101,6 +102,30 @@ def test_its_round_trip_is_of_second_order(method: str, order: int) -> None:
         inversion = unsample.invert(model, latents=x, method=method, num_inference_steps=count)
         errors.append(rms(unsample.reconstruct(model, inversion).latents - x))
     assert slope(steps, errors) == pytest.approx(order, abs=0.15)
+
+
+@QUIET
+@pytest.mark.parametrize("table", ["linear", "a step of no length"])
+def test_an_extrapolated_start_is_its_line_written_out(table: str) -> None:
+    """eps at log(sigma_j / alpha_j), on the line through the last two steps', no further on than they lie apart."""
+    model = model_of(table)
+    grid, x = gaussian_grid(model, T), normal(2, *model.sample_shape, seed=5) * 0.4
+    predict, along, reaches = predictor(model, grid, 2), {}, []
+    found, state = walk(ahead("fixed_point", "extrapolated", num_iters=1).invert_step, predict, x, grid, range(T + 1))
+    level = [math.log(s / a) if s > 0 else -math.inf for s, a in zip(grid.sigma, grid.alpha, strict=True)]
+    last = predict(x, 0).eps
+    for j in range(1, T + 1):
+        i, ratio = j - 1, grid.alpha[j] / grid.alpha[j - 1]
+        if i - 1 in along and i in along:
+            reaches.append((level[j] - level[i]) / (level[i] - level[i - 1]))
+            last = along[i] + min(1.0, reaches[-1]) * (along[i] - along[i - 1])
+        guess = ratio * x + (grid.sigma[j] - ratio * grid.sigma[i]) * last
+        last = predict(guess, j).eps
+        x = ratio * x + (grid.sigma[j] - ratio * grid.sigma[i]) * last
+        along[j] = last
+    assert rms(found - x) < 1e-10 * rms(x)
+    assert min(reaches) < 1
+    assert torch.allclose(state[LAST], last)
 
 
 @QUIET
@@ -208,7 +233,9 @@ def test_a_picture_that_stops_early_or_is_lost_leaves_the_others_alone() -> None
 
 def test_another_start_is_refused() -> None:
     for name in (*STARTS, "hybrid"):
-        with pytest.raises(BadOption, match=f"{name}: start must be one of source, previous; got 'middle'"):
+        with pytest.raises(
+            BadOption, match=f"{name}: start must be one of source, previous, extrapolated; got 'middle'"
+        ):
             get_method(name, {"start": "middle"})
 
 

@@ -61,7 +61,8 @@ def fixed_point_invert(
     Args:
         num_iters: iterations a step.
         tol: a picture stops when its residual is at most tol * RMS(x_k).
-        of_noise: whether the tolerance is over the noise of the level reached, tol * sigma_j, in place of RMS(x_k).
+        of_noise: whether the tolerance is over the noise of the level reached, tol * sigma_j, in place of RMS(x_k); a
+            picture that does not come so far has converged where its residual is at most 1 % of sigma_j.
         accelerate: makes the next iterate.
         memory: how many images and residuals it is given.
     """
@@ -104,6 +105,8 @@ def fixed_point_invert(
         converged = (smallest < first) & (relative <= LOOSE) if tol is None else met
         if num_iters == 1 and tol is None:
             converged = torch.ones_like(converged)
+        if of_noise:
+            converged = met | (smallest <= LOOSE * grid.sigma[j])
         floor = 10 * torch.finfo(x.dtype).eps
         converged = converged | (relative <= floor)
         return best, with_residual(state, relative, converged)

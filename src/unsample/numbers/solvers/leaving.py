@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.numbers.grid import Grid
 from unsample.numbers.solvers.anderson import anderson
 from unsample.numbers.solvers.ddim import carry
-from unsample.numbers.solvers.fixed_point import fixed_point_invert, rms
+from unsample.numbers.solvers.fixed_point import LOOSE, fixed_point_invert, rms
 from unsample.numbers.solvers.krylov import FACTORS, krylov_solve
 from unsample.numbers.walk import State, Step
 
@@ -24,13 +24,13 @@ OUTER = 1.1  # the RMS of eps above which a root lies outside
 VECTORS, ROUNDS, DAMPING = 24, 5, 0.1  # of the second try
 
 
-def leave(num_iters: int, memory: int, tol: float, restart: bool) -> Step:
+def leave(num_iters: int, memory: int, tol: float | None, restart: bool) -> Step:
     """The step. Its state holds `residual` and `converged`, as that of `fixed_point_invert`.
 
     Args:
         num_iters: evaluations at most of the first try.
         memory: of Anderson's mixing.
-        tol: a picture ends where the RMS of its residual is at most tol * sigma_j.
+        tol: a picture ends where the RMS of its residual is at most tol * sigma_j; None: none does.
         restart: whether pictures that end outside begin again, by `krylov_solve`.
     """
     mixed = fixed_point_invert(num_iters, tol, anderson(RIDGE), memory, of_noise=True)
@@ -46,11 +46,11 @@ def leave(num_iters: int, memory: int, tol: float, restart: bool) -> Step:
             return carry(x[rows], predict(y, j, rows), grid, i, j) - y
 
         own = {"scale": grid.sigma[j], "vectors": VECTORS, "rounds": ROUNDS, "damping": DAMPING}
-        again, left = krylov_solve(evaluate, guess[outer], outer, tol=tol * grid.sigma[j], **own)  # type: ignore[arg-type]
+        again, left = krylov_solve(evaluate, guess[outer], outer, tol=(tol or 0.0) * grid.sigma[j], **own)  # type: ignore[arg-type]
         found = found.index_copy(0, outer, again)
         relative = rms(left) / rms(again)
         residual = told["residual"].index_copy(0, outer, relative)
-        converged = told["converged"].index_copy(0, outer, rms(left) <= tol * grid.sigma[j])
+        converged = told["converged"].index_copy(0, outer, rms(left) <= LOOSE * grid.sigma[j])
         return found, {**told, "residual": residual, "converged": converged}
 
     return step
