@@ -13,8 +13,9 @@ from tests.report.runs import row, value
 from unsample.bench.docs import read_docs
 from unsample.bench.ledger import PLAN, Ledger
 from unsample.bench.plan import FORMAT, make_plan, plain
-from unsample.errors import BadInput, BadOption
+from unsample.errors import BadInput, BadOption, UnknownName
 from unsample.report.docs import write_docs, write_section
+from unsample.report.words import NOTHING
 
 INF = math.inf
 FIGURE = {"title": "dB", "value": "noise.psnr", "show": "median"}
@@ -228,9 +229,25 @@ def test_a_column_may_be_of_one_kind_of_edit_and_a_pooled_one_says_its_interval(
     assert "| ddim | 2026-01-01 | 0.75 ± 0.7 | 0.5 |" in path.read_text()
 
 
+def test_a_ratio_is_of_the_items_that_both_methods_have(tmp_path: Path) -> None:
+    ratio = {"title": "r", "value": "noise.psnr", "show": "ratio", "against": "ddim"}
+    docs = {**DOCS, "columns": ["method", "w", ratio, "made"]}
+    folder = run(tmp_path / "r", {("ddim", 1.0): [20.0, 10.0], (EDICT, 1.0): [10.0, 5.0]}, docs=docs)
+    write_docs([folder], path := document(tmp_path))
+    assert "| ddim | 1 | 1 (1 to 1) |" in path.read_text()
+    assert f"| {EDICT} | 1 | 0.5 (0.5 to 0.5) |" in path.read_text()
+    folder = run(tmp_path / "s", {("ddim", 1.0): [20.0, 10.0], (EDICT, 1.0): [10.0, 20.0]}, docs=docs)
+    write_docs([folder], path)
+    assert f"| {EDICT} | 1 | 1 (0.5 to 2) |" in path.read_text()  # 10 / 20 and 20 / 10, drawn with their items
+    folder = run(tmp_path / "t", {(EDICT, 1.0): [10.0, 20.0]}, docs=docs)
+    write_docs([folder], path)
+    assert f"| {EDICT} | 1 | {NOTHING} |" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"columns": ["method", "made", FIGURE | {"show": "ratio"}]}, "against"),
         ({"columns": ["metod", "made"]}, "did you mean 'method'"),
         ({"columns": ["method"]}, "'made'"),
         ({"columns": ["method", "made", FIGURE | {"show": "men"}]}, "'dB'.*show"),
@@ -248,6 +265,12 @@ def test_a_bad_column_is_named_when_the_plan_is_read(change: dict[str, Any], sai
         read_docs({**DOCS, **change}, ["psnr"], ["noise"])
     with pytest.raises(BadOption, match=said):
         make_plan({**PLAN_OF, "docs": {**DOCS, **change}})
+
+
+def test_a_ratio_to_a_method_that_the_plan_has_not_is_refused_when_it_is_read() -> None:
+    ratio = {"title": "r", "value": "noise.psnr", "show": "ratio", "against": "ddmi"}
+    with pytest.raises(UnknownName, match="did you mean 'ddim'"):
+        make_plan({**PLAN_OF, "docs": {**DOCS, "columns": ["method", "w", ratio, "made"]}})
 
 
 def test_an_error_of_docs_quotes_what_the_plan_says() -> None:

@@ -27,21 +27,25 @@ class Shown(_Closed):
     """A column of figures: a value of a row's cells, as one number.
 
     `median`; `mean` with the half width of its 95 % interval; `share`, a mean of yes and no without it; `pooled`,
-    weighted by another value of the cell, so that gains of edits are of all their pixels together.
+    weighted by another value of the cell, so that gains of edits are of all their pixels together; `ratio`, of its mean
+    to that of another method over the same items, with its 95 % interval, drawn together.
     """
 
     title: Line
     value: Line  # `stage.metric`
-    show: Literal["median", "mean", "share", "pooled"]
+    show: Literal["median", "mean", "share", "pooled", "ratio"]
     weight: Line | None = None  # of `pooled`
     most: float | None = None  # values above it, exact ones too, count as this
     of: Line | None = None  # the cells of one kind of edit alone: colour, shape, ...
+    against: Line | None = None  # of `ratio`: the other method, as the plan lists it
     interval: bool = False  # of `pooled`: with the half width of its 95 % interval, as of a ratio of two means
 
     @model_validator(mode="after")
     def _weighed(self) -> Shown:
         if (self.show == "pooled") != (self.weight is not None):
             raise ValueError("show = 'pooled' and a weight belong together")
+        if (self.show == "ratio") != (self.against is not None):
+            raise ValueError("show = 'ratio' and against, a method, belong together")
         if self.interval and self.show != "pooled":
             raise ValueError("interval is of show = 'pooled'; a mean has its own")
         return self

@@ -245,6 +245,11 @@ def _checked(values: dict[str, Any]) -> Plan:
     _check_metrics(plan)
     if plan.docs:
         docs = read_docs(plan.docs, plan.metrics, [stage for stages in plan.stages.values() for stage in stages])
+        labels = [named.label for named in methods_of(plan)]
+        for column in docs.columns:
+            against = None if isinstance(column, str) else column.against
+            if against is not None and against not in labels:
+                raise unknown_name("method in against, in docs of a plan, of those of the plan", against, labels)
         axes = dict(zip(EDITING, ("editors", "masks", "edit_guidance"), strict=True))
         editors = editors_of(plan)
         several = {

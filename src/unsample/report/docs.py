@@ -186,7 +186,7 @@ def _made(docs: Docs, planned: Sequence[PlannedRow], inside: str) -> tuple[str, 
     lacking: list[str] = []
     rows: list[list[str]] = []
     for one in planned:
-        row = [_cell(c, one, said="inverting w" in docs.columns) for c in docs.columns]
+        row = [_cell(c, one, planned, said="inverting w" in docs.columns) for c in docs.columns]
         key = _key(row, telling)
         found = row if one.whole and one.rows else known.get(key)
         (made if found is row else lacking if found is None else kept).append(" ".join(key))
@@ -207,10 +207,10 @@ def _cells(section: str) -> list[list[str]]:
     return cells[:1] + cells[2:]
 
 
-def _cell(asked: str | Shown, one: PlannedRow, said: bool) -> str:
+def _cell(asked: str | Shown, one: PlannedRow, planned: Sequence[PlannedRow], said: bool) -> str:
     """The text of a cell; `said`: the guidance of inversion has a column of its own."""
     if isinstance(asked, Shown):
-        return _figure(asked, one.rows)
+        return _figure(asked, one.rows) if asked.against is None else _ratio(asked, one, planned)
     if asked in COSTS:
         found = [row[COSTS[asked]] for row in one.rows if row.get(COSTS[asked]) is not None]
         return f"{sum(found) / len(found):.0f}" if found else "0"
@@ -261,6 +261,22 @@ def _figure(asked: Shown, rows: Sequence[Row]) -> str:
         return "diverged" if lost else words.NOTHING
     said = _said(asked, found, weights, lost)
     return f"{said}, {lost} diverged" if lost else said
+
+
+def _ratio(asked: Shown, one: PlannedRow, planned: Sequence[PlannedRow]) -> str:
+    """A mean over that of the other method, over the items that both have a value of."""
+    of_other = one.part._replace(method=asked.against)
+    other = next((p for p in planned if p.part == of_other), None)
+    sides: list[dict[tuple[str, str], float]] = []
+    for rows in (one.rows, other.rows if other is not None and other.whole else ()):
+        kept = (row for row in rows if asked.of in (None, row.get("changed")))
+        values = {(row["dataset"], row["item"]): (row["values"].get(asked.value) or {}).get("value") for row in kept}
+        sides.append({item: value for item, value in values.items() if value is not None})
+    both = sorted(sides[0].keys() & sides[1].keys())
+    found = statistics.mean_ratio(*([side[item] for item in both] for side in sides))
+    if found is None:
+        return words.NOTHING
+    return f"{found.value:.3g}" + ("" if found.low is None else f" ({found.low:.3g} to {found.high:.3g})")
 
 
 def _said(asked: Shown, found: Sequence[float], weights: Sequence[float | None], lost: int) -> str:

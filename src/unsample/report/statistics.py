@@ -77,6 +77,20 @@ def mean_difference(values: Sequence[float], others: Sequence[float]) -> Interva
     return mean([a - b for a, b in zip(values, others, strict=True)])
 
 
+def mean_ratio(values: Sequence[float], others: Sequence[float]) -> Interval | None:
+    """The mean of `values` over that of `others`, of the same items in the same order and drawn together.
+
+    None where there are no items, or where the others' mean is 0 in any draw.
+    """
+    if not values:
+        return None
+    drawn = _drawn_means([values, others])
+    if math.fsum(others) == 0 or not drawn[:, 1].all():
+        return None
+    ratio = math.fsum(values) / math.fsum(others)
+    return Interval(ratio, *_percentiles(drawn[:, 0] / drawn[:, 1]) if len(values) > 1 else ())
+
+
 def squared_error(decibels: float) -> float:
     """The MSE of a picture of that PSNR at peak 1: 0 for an exact one."""
     return 10 ** (-decibels / 10)
