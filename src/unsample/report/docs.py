@@ -265,7 +265,7 @@ def _figure(asked: Shown, rows: Sequence[Row]) -> str:
 
 def _ratio(asked: Shown, one: PlannedRow, planned: Sequence[PlannedRow]) -> str:
     """A mean over that of the other method, over the items that both have a value of."""
-    of_other = one.part._replace(method=asked.against)
+    of_other = one.part._replace(method=str(asked.against))
     other = next((p for p in planned if p.part == of_other), None)
     sides: list[dict[tuple[str, str], float]] = []
     for rows in (one.rows, other.rows if other is not None and other.whole else ()):
