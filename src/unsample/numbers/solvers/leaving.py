@@ -31,7 +31,7 @@ def leave(num_iters: int, memory: int, tol: float | None, restart: bool) -> Step
         num_iters: evaluations at most of the first try.
         memory: of Anderson's mixing.
         tol: a picture ends where the RMS of its residual is at most tol * sigma_j; None: none does.
-        restart: whether pictures that end outside begin again, by `krylov_solve`.
+        restart: whether pictures that end outside begin again, by `krylov_solve`; kept is what then ends inside.
     """
     mixed = fixed_point_invert(num_iters, tol, anderson(RIDGE), memory, of_noise=True)
 
@@ -45,13 +45,21 @@ def leave(num_iters: int, memory: int, tol: float | None, restart: bool) -> Step
         def evaluate(y: Tensor, rows: Tensor) -> Tensor:
             return carry(x[rows], predict(y, j, rows), grid, i, j) - y
 
-        own = {"scale": grid.sigma[j], "vectors": VECTORS, "rounds": ROUNDS, "damping": DAMPING}
-        again, left = krylov_solve(evaluate, guess[outer], outer, tol=(tol or 0.0) * grid.sigma[j], **own)  # type: ignore[arg-type]
-        found = found.index_copy(0, outer, again)
-        relative = rms(left) / rms(again)
-        residual = told["residual"].index_copy(0, outer, relative)
-        converged = told["converged"].index_copy(0, outer, rms(left) <= LOOSE * grid.sigma[j])
-        return found, {**told, "residual": residual, "converged": converged}
+        again, left = krylov_solve(
+            evaluate,
+            guess[outer],
+            outer,
+            scale=grid.sigma[j],
+            vectors=VECTORS,
+            rounds=ROUNDS,
+            damping=DAMPING,
+            tol=(tol or 0.0) * grid.sigma[j],
+        )
+        inside = shell(x[outer], again, grid, i, j) <= OUTER
+        rows, again, left = outer[inside], again[inside], rms(left[inside])
+        residual = told["residual"].index_copy(0, rows, left / rms(again))
+        converged = told["converged"].index_copy(0, rows, left <= LOOSE * grid.sigma[j])
+        return found.index_copy(0, rows, again), {**told, "residual": residual, "converged": converged}
 
     return step
 
