@@ -16,7 +16,7 @@ from unsample.numbers.solvers.anderson import anderson as mixing
 from unsample.numbers.solvers.fixed_point import fixed_point_invert
 from unsample.numbers.solvers.leaving import RIDGE, leave, restarted
 from unsample.numbers.solvers.start import handed_on, starting
-from unsample.numbers.walk import State, Step
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor

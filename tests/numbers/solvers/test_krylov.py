@@ -17,7 +17,11 @@ def linear(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """A symmetric matrix a picture (3, 16, 16) whose eigenvalues are of both signs, a root, and a start."""
     vectors = torch.linalg.qr(normal(3, 16, 16, seed=seed).double()).Q
     values = torch.linspace(-1.5, 1.4, 16).double()
-    return vectors @ torch.diag(values) @ vectors.mT, normal(3, *SIZE, seed=1).double(), normal(3, *SIZE, seed=2).double()
+    return (
+        vectors @ torch.diag(values) @ vectors.mT,
+        normal(3, *SIZE, seed=1).double(),
+        normal(3, *SIZE, seed=2).double(),
+    )
 
 
 def test_an_indefinite_linear_map_is_solved_in_one_round_of_the_whole_space() -> None:
