@@ -68,7 +68,8 @@ def graded(row: Mapping[str, Any], status: str, ungraded: str | None) -> tuple[G
     residual, radius = row["residual"], (row["first_step"] or {}).get("radius")
     told = "the largest relative residual of a step is not finite"
     if residual is not None:
-        told = f"the largest relative residual of a step is {residual:.1e}, at step {row['residual_step']}"
+        where = "" if row["residual_step"] is None else f", at step {row['residual_step']}"
+        told = f"the largest relative residual of a step is {residual:.1e}{where}"
     if residual is None or residual > LOOSE:
         return "neither", f"{told}: not at most {LOOSE:g}"
     if radius is None:

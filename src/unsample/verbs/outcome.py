@@ -136,6 +136,6 @@ def _ungraded(method: Method, state: State, whole: bool) -> str | None:
         return method.ungraded
     if not whole:
         return "it stops at a strength below 1, where there is no noise yet"
-    if "residual_step" not in state:
+    if "residual" not in state:
         return f"{method.name} solves no equation, so that no residual tells whether its noise makes the picture again"
     return None
