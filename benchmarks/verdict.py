@@ -32,8 +32,8 @@ STEPS = 50
 TO_THE_END = "fixed_point(60, tol=1e-6)"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "anderson": ("anderson", {}),
-    "fixed_point(10)": ("fixed_point", {"num_iters": 10}),
     TO_THE_END: ("fixed_point", {"num_iters": 60, "tol": 1e-6}),
+    "fixed_point(10)": ("fixed_point", {"num_iters": 10}),
 }
 TITLES = (
     *("models", "grid", "method", "pictures", "recovered", "graded so", "of these right", "of those found"),
@@ -61,13 +61,11 @@ class Case:
 
 def cases(split: str, dear: int, cheap: int) -> list[Case]:
     """All of them, so many pictures of each larger model and of each mini; the iteration to the end on minis alone."""
-    grids = [name + changed for name in (*minis(), DDPM, SD) for changed in ("", REPELLING)]
-    found = [
-        Case(model, method, 1.0, split, cheap if is_mini(model) else dear)
-        for method in METHODS
-        for model in grids
-        if is_mini(model) or method != TO_THE_END
-    ]
+    small, large = (
+        [name + changed for name in names for changed in ("", REPELLING)] for names in (minis(), (DDPM, SD))
+    )
+    found = [Case(model, method, 1.0, split, cheap) for method in METHODS for model in small]
+    found += [Case(model, method, 1.0, split, dear) for method in METHODS if method != TO_THE_END for model in large]
     return [*found, Case(SD, "anderson", 3.0, split, dear)]
 
 
