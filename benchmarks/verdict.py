@@ -64,8 +64,10 @@ def cases(split: str, dear: int, cheap: int) -> list[Case]:
     small, large = (
         [name + changed for name in names for changed in ("", REPELLING)] for names in (minis(), (DDPM, SD))
     )
-    found = [Case(model, method, 1.0, split, cheap) for method in METHODS for model in small]
-    found += [Case(model, method, 1.0, split, dear) for method in METHODS if method != TO_THE_END for model in large]
+    found = []
+    for method in METHODS:
+        found += [Case(model, method, 1.0, split, cheap) for model in small]
+        found += [Case(model, method, 1.0, split, dear) for model in large if method != TO_THE_END]
     return [*found, Case(SD, "anderson", 3.0, split, dear)]
 
 
@@ -122,6 +124,7 @@ def main() -> None:
     asked.add_argument("--split", choices=("tune", "report"), default="tune")
     asked.add_argument("--rows", type=Path, required=True, help="where finished cases are kept, a line each")
     asked.add_argument("--docs", type=Path, help="a document with a place for the table")
+    asked.add_argument("--finished", action="store_true", help="the table of the cases that are finished; run none")
     asked.add_argument("--pictures", type=int, nargs=2, default=(16, 16), help="of a larger model, of a mini")
     given = asked.parse_args()
     warnings.simplefilter("ignore", UnsampleWarning)
@@ -129,6 +132,8 @@ def main() -> None:
     known = {Case(**line["case"]): line["rows"] for line in map(json.loads, kept)}
     rows = []
     for case in cases(given.split, *given.pictures):
+        if case not in known and given.finished:
+            continue
         if case not in known:
             known[case] = done(case)
             given.rows.parent.mkdir(parents=True, exist_ok=True)

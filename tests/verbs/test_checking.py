@@ -13,7 +13,7 @@ from unsample.errors import BadOption, Incompatible
 from unsample.models.reference import first_order
 from unsample.numbers.spectrum import first_step_radius
 from unsample.studies.asking import asking
-from unsample.verbs.checking import FirstStep, check
+from unsample.verbs.checking import Contraction, check
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TABLE = {name: value for name, value in SD_TABLE.items() if name != "clip_sample"}
@@ -55,7 +55,7 @@ def test_the_first_step_of_three_pictures_is_looked_at_where_they_were_made() ->
     ],
 )
 def test_a_radius_is_said_in_words(radii: list[float | None], words: str) -> None:
-    assert words in FirstStep(radii, 1.0).verdict
+    assert words in Contraction(radii, 1.0).verdict
 
 
 def test_an_adapter_that_asks_otherwise_is_found_out() -> None:

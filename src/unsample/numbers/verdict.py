@@ -7,8 +7,8 @@ first step's eps (`shell`): wrong roots have those of noise, and the true one of
 whether the step's map contracts where it ended (`spectrum.first_step_radius`): wrong roots lie where it does not, or
 hardly does, since between two roots of a map there is a place where it does not contract.
 
-The bounds were chosen on pictures that twelve small networks, scenes-ddpm and scenes-sd made from tune seeds, on
-their own grids and on trailing ones; docs/methods.md has the table on report seeds.
+The bounds were chosen on pictures that small networks (training/mini), scenes-ddpm and scenes-sd made from tune seeds,
+on their own grids and on trailing ones; docs/methods.md has the table on report seeds (`benchmarks.verdict`).
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Inverted:
 
 
 @dataclass(frozen=True)
-class FirstStep:
+class Contraction:
     """The spectral radius of the first inversion step's map at the true point of a few pictures that the model made."""
 
     radii: list[float | None]
@@ -97,7 +97,7 @@ class Check:
     changes: list[str]
     compared: list[Compared]
     inverted: Inverted
-    first_step: FirstStep
+    first_step: Contraction
     autoencoder_psnr: float | None
     peak_bytes: int
     tolerance: float
@@ -279,7 +279,7 @@ def _inverted(model: Model, ours: Images, asked: Asked) -> Inverted:
     return Inverted(found.status[0], found.nfe[0], float(off), figures["std"], _finite(made), asked.guidance_scale)
 
 
-def _first_step(model: Model, ours: Images, asked: Asked) -> FirstStep:
+def _first_step(model: Model, ours: Images, asked: Asked) -> Contraction:
     """Of the picture that was made, and of others from other seeds."""
     from unsample.numbers.spectrum import first_step_radius
     from unsample.verbs.prompts import Prompts
@@ -303,7 +303,7 @@ def _first_step(model: Model, ours: Images, asked: Asked) -> FirstStep:
             scales = [(w,) * (grid.num_steps + 1)]
             run = Run(model, grid, grid.num_steps, prompts, 1, scales, Watching("check", progress=False))
             radii.append(_finite(float(first_step_radius(run.predict, x0, x1))))
-    return FirstStep(radii, w)
+    return Contraction(radii, w)
 
 
 def _round_trip(model: Model, ours: Images) -> float | None:
