@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
             "--fit": ["--fit", "crop"],
             "--clip": ["--clip", "config"],
             "--batch-size": ["--batch-size", "1"],
+            "--first-step-radius": ["--first-step-radius"],
         },
     ),
     "sample": (

@@ -46,7 +46,10 @@ def test_the_json_document_has_the_keys_of_the_contract(run: Run, scene: Path, t
     assert (document["model"], document["method"]) == ("tiny-sd", "fixed_point")
     (row,) = document["images"]
     assert set(row) == KEYS
-    assert set(row["health"]) == {"mean", "std", "kl", "lag1_correlation"}
+    assert set(row["health"]) == {
+        *("mean", "std", "kl", "lag1_correlation"),
+        *("residual", "residual_step", "first_step", "grade", "grade_reason"),
+    }
     assert (row["input"], row["inversion"]) == (str(scene), "out/scene.safetensors")
     assert (row["nfe"], row["backward"]) == (8, 0)
     assert row["status"] in ("ok", "not_converged")

@@ -29,7 +29,9 @@ def test_an_inversion_shows_how_it_was_made_and_its_health(run: Run, scene: Path
     text = run("show", "out/scene.safetensors").out
     for word in ("an inversion of 1 picture", "tiny-ddpm", "eps_at", "num_inference_steps", "picture 0: ok, 3 nfe"):
         assert word in text
-    health = {line.split()[0]: line for line in text.partition("true noise")[2].splitlines()[1:]}
+    figures, _, verdict = text.partition("true noise")[2].partition("  first step: its eps has an RMS of ")
+    assert "  grade: none: ddim solves no equation" in verdict
+    health = {line.split()[0]: line for line in figures.splitlines()[1:]}
     assert set(health) == {"mean", "std", "kl", "lag1_correlation"}
     assert all(line.endswith(("within", "OUTSIDE")) for line in health.values())
     document = run("show", "out/scene.safetensors", "--json").json
@@ -38,6 +40,18 @@ def test_an_inversion_shows_how_it_was_made_and_its_health(run: Run, scene: Path
     assert document["health"][0]["bands"]["std"]
     assert "alpha" not in document["meta"]["grid"]
     assert document["meta"]["grid"]["meta"]["timestep_spacing"] == "leading"
+
+
+def test_an_inversion_shows_where_its_first_step_led_and_its_grade(run: Run, scene: Path, tiny_ddpm: Path) -> None:
+    asked = ("invert", scene, "-m", tiny_ddpm, "--steps", 3, "--method", "fixed_point", "--first-step-radius")
+    ended = run(*asked)
+    assert ended.code == 0
+    (health,) = run("show", "out/scene.safetensors", "--json").json["health"]
+    text = run("show", "out/scene.safetensors").out
+    assert f"; spectral radius {health['first_step']['radius']:.3g}" in text
+    assert f"grade: {health['grade']}: {health['grade_reason']}" in text
+    assert f", {health['grade']}, 39 nfe" in ended.err  # 3 x 10, and 9
+    assert run(*asked[:-1]).code == 4  # what is there was asked for more than this
 
 
 def test_part_of_the_way_the_bands_of_noise_do_not_apply(run: Run, scene: Path, tiny_ddpm: Path) -> None:

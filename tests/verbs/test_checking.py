@@ -11,7 +11,9 @@ import unsample
 from tests.problems import SD_TABLE, ddpm, sd14
 from unsample.errors import BadOption, Incompatible
 from unsample.models.reference import first_order
-from unsample.verbs.checking import check
+from unsample.numbers.spectrum import first_step_radius
+from unsample.studies.asking import asking
+from unsample.verbs.checking import Contraction, check
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TABLE = {name: value for name, value in SD_TABLE.items() if name != "clip_sample"}
@@ -28,6 +30,32 @@ def test_a_model_of_each_hand_written_kind_is_clean_with_what_was_changed() -> N
     assert [one.guidance_scale for one in found.compared] == [1]
     assert found.autoencoder_psnr is None
     assert ["DDPMScheduler" in found.changes[0], "does not clamp" in found.changes[1]] == [True, True]
+
+
+def test_the_first_step_of_three_pictures_is_looked_at_where_they_were_made() -> None:
+    model = unsample.load(ddpm())
+    found = check(model, num_inference_steps=3)
+    made = unsample.sample(model, generator=1, num_inference_steps=3, keep_trajectory=True, progress=False).trajectory
+    assert made is not None
+    with asking(model, 3, None, 1) as predict:
+        second = float(first_step_radius(predict, made[-1], made[-2]))
+    assert len(found.first_step.radii) == 3
+    assert found.first_step.radii[1] == pytest.approx(second, rel=1e-4)
+    assert found.entries()["first_step"]["verdict"] == found.first_step.verdict
+
+
+@pytest.mark.parametrize(
+    ("radii", "words"),
+    [
+        ([0.2, 0.89], "converges to the truth there"),
+        ([1.2, 1.5], "the truth repels"),
+        ([0.95, 1.05], "is slow to converge"),
+        ([0.5, 1.5], "for some pictures and not for others"),
+        ([0.5, None], "unknown"),
+    ],
+)
+def test_a_radius_is_said_in_words(radii: list[float | None], words: str) -> None:
+    assert words in Contraction(radii, 1.0).verdict
 
 
 def test_an_adapter_that_asks_otherwise_is_found_out() -> None:

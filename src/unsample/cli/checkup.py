@@ -106,6 +106,7 @@ def page(found: Check) -> str:
         *(("changed", change) for change in found.changes or ["nothing"]),
         *(("sampling", _sampling(one, found.steps)) for one in found.compared),
         ("inversion", _inversion(found)),
+        ("first step", _first_step(found)),
     ]
     if found.adapter != "pixel":
         lines.append(("autoencoder", f"brings that picture back at {_decibels(found.autoencoder_psnr)}"))
@@ -130,6 +131,12 @@ def _inversion(found: Check) -> str:
         f"fixed_point at guidance {one.guidance_scale:g}: {one.status}, reconstruction at {_decibels(one.psnr)}, noise "
         f"off by {one.noise_mse:.1e} in mean square (its std {std})"
     )
+
+
+def _first_step(found: Check) -> str:
+    one = found.first_step
+    radii = ", ".join("not finite" if radius is None else f"{radius:.2f}" for radius in one.radii)
+    return f"spectral radius {radii} on {found.steps} steps at guidance {one.guidance_scale:g}: {one.verdict}"
 
 
 def _decibels(value: float | None) -> str:

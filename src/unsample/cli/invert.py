@@ -48,6 +48,7 @@ def invert(
     labels: LabelOptions,
     walk: WalkOptions,
     trajectory: options.Trajectory = None,
+    first_step_radius: options.FirstStepRadius = False,
     output: options.Folder = "out",
     batch_size: options.BatchSize = 8,
     end: EndOptions,
@@ -68,7 +69,7 @@ def invert(
     if named is not None:
         named.check(walk.steps, prompts.prompt, checked.scales, nulled)
     images = places.expanded(images)
-    checked = replace(checked, labels=checks.both_labels(labels, len(images)))
+    checked = replace(checked, labels=checks.both_labels(labels, len(images)), first_step_radius=first_step_radius)
     jobs = plan(places.open_pictures(images), named, texts, Path(output))
     talk.notes(from_metadata(jobs, model is None, prompts.prompt is None))
     for job in jobs:
@@ -185,7 +186,8 @@ def _kept(model: Model, job: InvertJob, inversion: Inversion, picture: Tensor) -
     row = record.inverted(job.source.path, job.inversion, job.picture, inversion, figures, skipped=False)
     for text in notes:
         talk.note(f"{job.source.path}: {text}")
-    cost = f"{inversion.nfe[0]} nfe, {inversion.seconds:.1f} s{skew_of(inversion)}"
+    grade = inversion.health[0]["grade"]
+    cost = f"{f'{grade}, ' if grade else ''}{inversion.nfe[0]} nfe, {inversion.seconds:.1f} s{skew_of(inversion)}"
     talk.say(f"{job.source.path}: inverted, {figures.spoken()}, {cost} -> {job.inversion}")
     return job, row, figures
 

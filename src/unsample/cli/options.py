@@ -213,6 +213,15 @@ Trajectory = Annotated[
         "What 'unsample sample --keep-trajectory' wrote of this picture, for methods that need it (oracle).",
     ),
 ]
+FirstStepRadius = Annotated[
+    bool,
+    opt(
+        INVERSION,
+        None,
+        "Ask whether the first step contracts, for 9 evaluations a picture: without it none is graded 'recovered'.",
+        "--first-step-radius",
+    ),
+]
 SourcePrompt = Annotated[
     str | None, opt(INVERSION, "TEXT", "What the picture shows.", default=f"the recorded one, or {OWN_PROMPT}")
 ]

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from unsample.errors import Diverged, LostAt
     from unsample.verbs.results import Images, Inversion
 
-HEALTH = ("mean", "std", "kl", "lag1_correlation")
+HEALTH = (
+    *("mean", "std", "kl", "lag1_correlation"),
+    *("residual", "residual_step", "first_step", "grade", "grade_reason"),
+)
 
 
 def row(

@@ -88,9 +88,22 @@ def _health(health: dict[str, Any]) -> list[str]:
         mark = "" if not health.get("pure_noise") else "within" if inside else "OUTSIDE"
         rows.append((f"  {name}", "not finite" if value is None else f"{value:.4g}", f"{low:.4g} to {high:.4g}", mark))
     lines = table(rows).splitlines()
-    return (
-        lines if health.get("pure_noise") else [*lines, "  not pure noise (strength below 1): the bands do not apply"]
-    )
+    if not health.get("pure_noise"):
+        lines.append("  not pure noise (strength below 1): the bands do not apply")
+    return lines + _verdict(health)
+
+
+def _verdict(health: dict[str, Any]) -> list[str]:
+    """The first step and the grade; nothing of a file that an earlier version wrote."""
+    lines = []
+    if (first := health.get("first_step")) is not None:
+        shell = "not finite" if first["shell"] is None else f"{first['shell']:.3g}"
+        outer = ", outside of noise" if first["outer"] else ""
+        radius = f"; spectral radius {first['radius']:.3g}" if first.get("radius") is not None else ""
+        lines.append(f"  first step: its eps has an RMS of {shell} (of noise: 1){outer}{radius}")
+    if (reason := health.get("grade_reason")) is not None:
+        lines.append(f"  grade: {health.get('grade') or 'none'}: {reason}")
+    return lines
 
 
 def _indented(values: dict[str, Any]) -> list[str]:

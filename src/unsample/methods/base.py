@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 *OWN, LAST_OWN = ("edict", "bdia", "belm", "rex", "dpm_solver", "rf_solver", "fireflow")  # with samplers of their own
 
+DRAWN = "its noise is drawn, whatever the picture"
+
 
 @dataclass(frozen=True)
 class Walked:
@@ -151,6 +153,9 @@ class Method:
     refuses_edit: str | None = None  # why it cannot edit
     refuses_vp: str | None = None  # why it does not run on a grid that preserves the variance
     refuses_flow: str | None = None  # why it does not run on a grid of flow matching
+    no_root: str | None = (
+        None  # why the noise that it finds is no root of the sampler's steps, however small a residual
+    )
     notes: Callable[[Grid, int], dict[str, Any]] | None = None  # what else its record says, from grid and stop
 
     def __post_init__(self) -> None:
@@ -165,6 +170,13 @@ class Method:
     def stepwise(self) -> bool:
         """Whether it finds noise alone, which plain DDIM plays back. Only such a method can be another's base."""
         return self.sample_step is ddim_sample and not self.keeps and self.fit is None and self.playback is None
+
+    @property
+    def ungraded(self) -> str | None:
+        """Why nothing can be said of how near its noise is to the one that plain sampling makes the picture from."""
+        if not self.stepwise:
+            return f"plain sampling from the noise alone does not play {self.name} back; it stores {self.stores}"
+        return self.no_root
 
     def check_fresh(self) -> Callable[[Tensor], State]:
         """`fresh`, or why it cannot sample from fresh noise.

@@ -91,6 +91,7 @@ def easyinv(
         inner,
         invert_step=after if variant == "after" else before,
         begin=begin,
+        no_root="what its steps find is blended afterwards",
     )
 
 

@@ -89,6 +89,7 @@ def forward_first(
         backward=lambda walked: beyond(inner.backward, walked, forward_steps(fraction, walked.steps)),
         begin=begin,
         starts_at_picture=True,
+        no_root="its first steps are drawn, not solved",
         notes=notes,
     )
 

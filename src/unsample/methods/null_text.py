@@ -112,7 +112,7 @@ def embedding_method(
         rounds = range(descent.num_inner_steps if one_for_all else task.stop)
         with checkpointed(predict.model, gradient_checkpointing):
             fitted, missed = fitting(predict, pivots, half, start, descent, task.progress(rounds, "fit embeddings"))
-        return {"residual": missed, **state, half: fitted}  # a base that reports residuals keeps its own
+        return {**missed, **state, half: fitted}  # a base that reports residuals keeps its own
 
     return replace(
         way_up,

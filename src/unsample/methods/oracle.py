@@ -86,4 +86,5 @@ def oracle(
         begin=begin,
         needs_trajectory=True,
         starts_at_picture=True,
+        no_root="its first steps are those of the sampling run, not solved",
     )

@@ -84,7 +84,7 @@ def pix2pix_zero(
         told = {} if inner.notes is None else inner.notes(grid, stop)
         return {**told, "regularised": {"name": inner.name, "settings": dict(inner.settings)}}  # which "ddim" it was
 
-    return replace(inner, invert_step=step, begin=begin, notes=notes)
+    return replace(inner, invert_step=step, begin=begin, no_root="it solves for a regularised eps", notes=notes)
 
 
 class Regularised:

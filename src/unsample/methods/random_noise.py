@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from unsample.methods.base import Method, Task, nothing
+from unsample.methods.base import DRAWN, Method, Task, nothing
 from unsample.methods.settings import configured
 
 if TYPE_CHECKING:
@@ -38,4 +38,4 @@ def random_noise() -> Method:
         >>> unsample.methods.random_noise().passes(unsample.methods.Walked(steps=50))
         0
     """
-    return Method(invert_step=_up, passes=nothing, begin=_begin, stores="fresh noise")
+    return Method(invert_step=_up, passes=nothing, begin=_begin, stores="fresh noise", no_root=DRAWN)

@@ -120,6 +120,7 @@ def renoise(
         exact=noise_correction == "exact",
         guidance_bound=noise_correction == "exact",
         handles_guidance=noise_correction == "exact",  # the authors invert and reconstruct at 0 or 1
+        no_root="what its iteration ends at is averaged or regularised" if average or num_reg_steps > 0 else None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from unsample.methods.base import STEPS, Kept, Method, Task, nothing
+from unsample.methods.base import DRAWN, STEPS, Kept, Method, Task, nothing
 from unsample.methods.settings import Setting, configured
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.solvers.ddpm_maps import ddpm_sample, forward_noised
@@ -62,5 +62,6 @@ def sdedit(
         if eta > 0
         else {},
         stores="the noised picture and the noises of sampling" if eta > 0 else "the noised picture",
+        no_root=DRAWN,
         strength=0.8,
     )

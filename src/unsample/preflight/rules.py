@@ -106,6 +106,15 @@ def check_size(
 # ---------------------------------------------------------------- what a method needs and does
 
 
+def check_first_step_radius(method: Method, asked: bool) -> None:
+    """The first step's spectral radius only of a method whose first step is one of the sampler's."""
+    if asked and method.ungraded is not None:
+        raise Incompatible(
+            f"{argument('first_step_radius')} is of a first step that plain sampling undoes: {method.ungraded}; leave "
+            "it out, or use a method such as anderson or fixed_point"
+        )
+
+
 def check_needs_prompt(
     method: Method, model: str, takes_prompt: bool | None, prompted: bool, name: str = "prompt"
 ) -> None:

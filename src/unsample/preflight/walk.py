@@ -48,6 +48,7 @@ class Walk:
     seed: int = 0
     fit: Fit = "aspect"
     clip: str = "off"
+    first_step_radius: bool = False
     labels: Labels = Labels()
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class Walk:
             object.__setattr__(self, "strength", self.method.strength or 1.0)
         rules.check_strength(self.strength, self.steps)
         rules.check_seed(self.seed)
+        rules.check_first_step_radius(self.method, self.first_step_radius)
 
     @property
     def scales(self) -> tuple[float | None, float | None]:
@@ -70,7 +72,7 @@ class Walk:
     def arguments(self, pictures: Iterable[int] = (0,)) -> dict[str, Any]:
         """What `unsample.invert` is given beside pictures and prompts, for some pictures, told by their place."""
         same = ("method", "guidance_scale", "sampling_guidance_scale", "guidance_schedule", "strength", "fit", "clip")
-        given = {name: getattr(self, name) for name in same}
+        given = {name: getattr(self, name) for name in (*same, "first_step_radius")}
         return given | {"num_inference_steps": self.steps, "generator": self.seed, **self.labels.taken(pictures)}
 
     def recorded(self, guidable: bool, picture: int = 0) -> dict[str, Any]:
@@ -97,6 +99,7 @@ class Walk:
             "seed": self.seed,
             "fit": self.fit,
             "clip": self.clip,
+            "first_step_radius": self.first_step_radius,
             **labels,
         }
 
@@ -119,6 +122,7 @@ def recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
         "seed": own("seeds"),
         "fit": meta.get("fit"),
         "clip": meta["grid"].get("meta", {}).get("clip"),
+        "first_step_radius": meta.get("first_step_radius", False),
         **{name: own(name) for name in ("prompt", "negative_prompt", "class_labels", "negative_class_labels")},
     }
 

@@ -8,12 +8,13 @@ size the truth repels the iteration, which ends elsewhere, or nowhere.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.variants import SPACINGS, parted
+from unsample.numbers.spectrum import POWER, dominant, factor
 from unsample.studies.base import ZENG, Asked, Cells, Row, Study, nature
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from unsample.experiment.findings import Findings
     from unsample.models.guidance import Predict
-    from unsample.numbers.grid import Grid
 
 NAME = "zeng_first_step"
 ENDS = {"one": {"set_alpha_to_one": True}, "table": {"set_alpha_to_one": False}}  # alpha = 1, or the table's first
@@ -30,7 +30,6 @@ FINEST = 1000  # the paper's most steps
 STEPS = (10, 50, 200)  # beside the number asked for, where that is more
 PAPER = 50  # the paper's steps, on the spacing `leading` with the clean end at 1
 SHORT, LONG = 10, 30  # fixed-point iterations of the first step
-POWER = 12  # iterations, two predictions each
 LOST = 0.01  # of the noise's variance: more than this apart from the true x1 is another point
 
 
@@ -115,11 +114,6 @@ def eigenvalue(predict: Predict, x: Tensor, i: int) -> Tensor:
     return dominant(lambda y: slope * predict(y, i).eps, x, predict.grid.sigma[i])
 
 
-def factor(grid: Grid, i: int) -> float:
-    """By how much the fixed point's map at level i carries the prediction."""
-    return grid.sigma[i] - grid.alpha[i] * grid.sigma[i - 1] / grid.alpha[i - 1]
-
-
 def _local(predict: Predict, truth: Tensor, i: int) -> Tensor:
     """Mean square of eps(x_(i-1), t_i) - eps(x_i, t_i), both on the true trajectory: (B,)."""
     difference = predict(truth[i - 1], i).eps - predict(truth[i], i).eps
@@ -129,38 +123,6 @@ def _local(predict: Predict, truth: Tensor, i: int) -> Tensor:
 def off(x: Tensor, truth: Tensor, sigma: float) -> Tensor:
     """Mean squared error over the variance of the noise at this level: (B,); 1 is what an estimate of no noise has."""
     return (x - truth).flatten(1).square().mean(1) / sigma**2
-
-
-def dominant(linear: Callable[[Tensor], Tensor], at: Tensor, scale: float, iterations: int = POWER) -> Tensor:
-    """The eigenvalue of largest size of a map's derivative, picture by picture: (B,), by power iteration.
-
-    Derivatives are central differences of 2 % of `scale`; the size is the last growth, the sign that of v . J v.
-
-    Args:
-        linear: the map, (B, ...) to (B, ...).
-        at: where, (B, ...).
-        scale: the size of what is natural at `at`, such as the level's sigma.
-        iterations: of two evaluations.
-    """
-    import torch
-
-    generator, step = torch.Generator().manual_seed(0), 0.02 * scale
-    v = torch.randn(at.shape[1:], generator=generator).to(at).expand_as(at)
-    growth = sign = torch.zeros(len(at))
-    for _ in range(iterations):
-        v = v / _each(_rms(v), v)
-        moved = (linear(at + step * v) - linear(at - step * v)) / (2 * step)
-        growth, sign = _rms(moved), (v * moved).flatten(1).sum(1).sign()
-        v = moved + 1e-12 * v
-    return growth * sign
-
-
-def _rms(x: Tensor) -> Tensor:
-    return x.flatten(1).square().mean(1).sqrt()
-
-
-def _each(column: Tensor, x: Tensor) -> Tensor:
-    return column.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def looked_at(steps: int) -> list[int]:

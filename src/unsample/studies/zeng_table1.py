@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.minis import is_mini
+from unsample.numbers.spectrum import POWER
 from unsample.studies.base import ZENG, Asked, Cells, Row, Study, value
 from unsample.studies.zeng import (
     COST,
@@ -24,7 +25,6 @@ from unsample.studies.zeng import (
     split,
     titled,
 )
-from unsample.studies.zeng_first_step import POWER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

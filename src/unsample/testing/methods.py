@@ -214,6 +214,13 @@ def its_record_says_how_it_was_made(case: Case) -> None:
     must(meta["stored"]["fitted_to_picture"] == method.fitted, "its record does not say whether it is fitted")
     kept = bool(method.keeps) or method.playback is not None
     must(kept or not method.fitted, "it is fitted to the picture and keeps nothing: name what it keeps in `keeps`")
+    for told in case.inversion.health:
+        residual, step = told["residual"], told["residual_step"]
+        must((residual is None) is (step is None), f"its largest residual is {residual}, at step {step}: say both")
+        must(step is None or 1 <= step <= STEPS, f"its largest residual is at step {step} of {STEPS}")
+        graded = told["grade"] is not None
+        must(graded is (method.ungraded is None and residual is not None and method.strength is None),
+             f"its grade is {told['grade']} ({told['grade_reason']}), and its residual {residual}")  # fmt: skip
 
 
 def a_record_is_played_back_under_the_guidance_it_was_fitted_with(case: Case) -> None:

@@ -30,6 +30,8 @@ TOLERANCE = {"float64": 1e-4, "float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1
 """Of latents, to their largest value, by the network's dtype: a pipeline rounds its state to it at every step."""
 PROMPT, SCENE = "a photograph of a cat", "a large red circle at the center on a white background"
 ITERATIONS = 10
+PICTURES = 3  # whose first step is looked at
+NEAR = 0.9, 1.1  # a spectral radius between these is near 1
 GUIDANCE = {"cfg": 3.0, "distilled": 3.5}
 
 
@@ -58,6 +60,28 @@ class Inverted:
 
 
 @dataclass(frozen=True)
+class Contraction:
+    """The spectral radius of the first inversion step's map at the true point of a few pictures that the model made."""
+
+    radii: list[float | None]
+    guidance_scale: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether plain fixed-point iteration converges to the truth at the first step, in words."""
+        (low, high), known = NEAR, [radius for radius in self.radii if radius is not None]
+        if len(known) < len(self.radii):
+            return "unknown: the network's answers about it are not finite"
+        if max(known) < low:
+            return "plain fixed-point iteration converges to the truth there"
+        if min(known) > high:
+            return "the truth repels plain fixed-point iteration, which ends at another noise or nowhere"
+        if min(known) >= low and max(known) <= high:
+            return "plain fixed-point iteration is slow to converge to the truth there, or does not"
+        return "plain fixed-point iteration converges to the truth there for some pictures and not for others"
+
+
+@dataclass(frozen=True)
 class Check:
     """What was found; `clean` where the pipeline's latents are ours."""
 
@@ -73,6 +97,7 @@ class Check:
     changes: list[str]
     compared: list[Compared]
     inverted: Inverted
+    first_step: Contraction
     autoencoder_psnr: float | None
     peak_bytes: int
     tolerance: float
@@ -85,7 +110,8 @@ class Check:
 
     def entries(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "verdict": "clean" if self.clean else "differs"}
+        told = asdict(self) | {"first_step": {**asdict(self.first_step), "verdict": self.first_step.verdict}}
+        return {**told, "verdict": "clean" if self.clean else "differs"}
 
 
 def check(
@@ -102,13 +128,16 @@ def check(
     """Sample with a model's own pipeline and with ours from one noise, compare, invert, reconstruct.
 
     The pipeline runs its own call, with a deterministic sampler of first order where its own is none (`changes` says
-    so). Guidance 1 is compared and, where the model has guidance, `guidance_scale`.
+    so). Guidance 1 is compared and, where the model has guidance, `guidance_scale`. `first_step` says whether plain
+    fixed-point iteration converges to the truth at the first step, where most is lost, by the spectral radius of that
+    step's map on a few pictures of the model (`numbers.spectrum`); it says nothing of being served well, and is not in
+    the verdict.
 
     Args:
         model: from `load`, or anything that `load` takes.
         prompt: of a model with text; default: one that it should know.
         class_labels: of a model that draws classes; default 0.
-        num_inference_steps: of each run; the cost is about (3 + 2 ITERATIONS) runs.
+        num_inference_steps: of each run; the cost is about (5 + 2 ITERATIONS) runs.
         guidance_scale: w >= 1; default: 3, of a distilled model 3.5.
         height, width: of the picture, in pixels; default: the model's own.
         generator: the seed of the noise.
@@ -145,6 +174,7 @@ def check(
         runs = [_both(model, reference, replace(asked, guidance_scale=w)) for w in scales]
         _, ours, first = runs[0]
         inverted = _inverted(model, ours, first)
+        first_step = _first_step(model, ours, first)
         autoencoder = _round_trip(model, ours)
     compared = [_compared(a, b, asked_.guidance_scale) for a, b, asked_ in runs]
     dtype = str(model.dtype).removeprefix("torch.")
@@ -162,6 +192,7 @@ def check(
         changes=reference.changes,
         compared=compared,
         inverted=inverted,
+        first_step=first_step,
         autoencoder_psnr=autoencoder,
         peak_bytes=peak(model),
         tolerance=TOLERANCE.get(dtype, TOLERANCE["float32"]),
@@ -246,6 +277,33 @@ def _inverted(model: Model, ours: Images, asked: Asked) -> Inverted:
     (made,) = psnr(again.images.cpu(), ours.images.cpu())
     figures = found.health[0]
     return Inverted(found.status[0], found.nfe[0], float(off), figures["std"], _finite(made), asked.guidance_scale)
+
+
+def _first_step(model: Model, ours: Images, asked: Asked) -> Contraction:
+    """Of the picture that was made, and of others from other seeds."""
+    from unsample.numbers.spectrum import first_step_radius
+    from unsample.verbs.prompts import Prompts
+    from unsample.verbs.running import Run, Watching, quiet
+
+    assert ours.trajectory is not None
+    w, steps = asked.guidance_scale, asked.num_inference_steps
+    how: dict[str, Any] = {"class_labels": asked.label, "num_inference_steps": steps, "guidance_scale": w}
+    how |= {"height": asked.height, "width": asked.width, "keep_trajectory": True, "progress": False}
+    runs = [ours.trajectory]
+    for k in range(1, PICTURES):  # one at a time, as a large model may need
+        made = sample(model, asked.prompt, generator=asked.seed + k, **how).trajectory
+        assert made is not None
+        runs.append(made)
+    model = model.at(tuple(ours.latents.shape[1:]), steps)
+    grid, radii = model.grid(steps), []
+    with quiet(model):
+        for trajectory in runs:
+            x0, x1 = (trajectory[-1 - i].to(model.device) for i in (0, 1))
+            prompts = Prompts(asked.prompt, class_labels=asked.label)
+            scales = [(w,) * (grid.num_steps + 1)]
+            run = Run(model, grid, grid.num_steps, prompts, 1, scales, Watching("check", progress=False))
+            radii.append(_finite(float(first_step_radius(run.predict, x0, x1))))
+    return Contraction(radii, w)
 
 
 def _round_trip(model: Model, ours: Images) -> float | None:

@@ -32,7 +32,9 @@ def of_inversion(inversion: Inversion) -> str:
     noise = f"noise {tuple(inversion.noise.shape)}" + (f", std {stds}" if stds else "")
     kept = f" and {', '.join(inversion.state)}" if inversion.state else ""
     how = _listed([_by("", inversion.meta), *_made_with(inversion.meta)])
-    return f"<Inversion: {_count(len(inversion))}{how}; {noise}{kept}; {_statuses(inversion.status)}>"
+    return (
+        f"<Inversion: {_count(len(inversion))}{how}; {noise}{kept}; {_statuses(inversion.status)}{_grades(inversion)}>"
+    )
 
 
 def images_as_html(made: Images) -> str:
@@ -56,7 +58,7 @@ def inversion_as_html(inversion: Inversion) -> str:
             panels.append((Image.fromarray(inversion.source[k].cpu().numpy()), _short(names[k])))
         noise = inversion.noise[k].detach().float().cpu()
         size = (noise.shape[2], noise.shape[1])
-        panels.append((noise_picture(noise.tolist(), size), f"noise of {_short(names[k])}, {inversion.status[k]}"))
+        panels.append((noise_picture(noise.tolist(), size), f"noise of {_short(names[k])}, {_judged(inversion, k)}"))
     return _html(of_inversion(inversion), panels, len(inversion))
 
 
@@ -109,6 +111,18 @@ def _statuses(status: Sequence[str]) -> str:
     """`ok`, or how many of each."""
     different = list(dict.fromkeys(status))
     return ", ".join(f"{status.count(s)} {s}" for s in different) if len(different) > 1 else "".join(different)
+
+
+def _grades(inversion: Inversion) -> str:
+    """`; recovered`, or how many of each; nothing where no picture has a grade."""
+    grades = [str(h.get("grade") or "no grade") for h in inversion.health]
+    return f"; {_statuses(grades)}" if {*grades} - {"no grade"} else ""
+
+
+def _judged(inversion: Inversion, k: int) -> str:
+    """The status of a picture, and its grade where it has one."""
+    grade = inversion.health[k].get("grade") if k < len(inversion.health) else None
+    return f"{inversion.status[k]}, {grade}" if grade else inversion.status[k]
 
 
 def _few(values: Sequence[str]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from unsample.errors import Diverged, LostAt, UnsampleWarning
 from unsample.methods import Method
+from unsample.numbers.health import health
+from unsample.numbers.verdict import first_steps, graded
 from unsample.numbers.walk import State
 from unsample.verbs.running import Run, Watch, not_finite
 
@@ -100,3 +102,40 @@ def residuals(state: State) -> list[float | None] | None:
     if "residual" not in state:
         return None
     return [value if math.isfinite(value) else None for value in state["residual"].tolist()]
+
+
+def judged(
+    run: Run, method: Method, x0: Tensor, found: tuple[Tensor, State, Sequence[str]], radius: Tensor | None
+) -> list[dict[str, Any]]:
+    """The figures of each noise, the walk's largest residual and its step, the first step, and the grade.
+
+    Args:
+        run: the walk up that was made.
+        method: by which.
+        x0: where it began.
+        found: the noise, the last state, and what came of each picture.
+        radius: (B,) of the first step, where it was asked for.
+    """
+    noise, state, status = found
+    whole = run.stop == run.grid.num_steps
+    rows = health(noise, pure_noise=whole)
+    first = run.watch.first
+    leaves = None if method.ungraded or first is None else first_steps(x0, first, run.grid, radius)
+    largest, steps = residuals(state) or [None] * len(rows), state.get("residual_step")
+    for k, row in enumerate(rows):
+        row["residual"] = largest[k]
+        row["residual_step"] = None if steps is None or largest[k] is None else int(steps[k])
+        row["first_step"] = leaves and leaves[k]
+        row["grade"], row["grade_reason"] = graded(row, status[k], _ungraded(method, state, whole))
+    return rows
+
+
+def _ungraded(method: Method, state: State, whole: bool) -> str | None:
+    """Why a walk has no grade."""
+    if method.ungraded is not None:
+        return method.ungraded
+    if not whole:
+        return "it stops at a strength below 1, where there is no noise yet"
+    if "residual" not in state:
+        return f"{method.name} solves no equation, so that no residual tells whether its noise makes the picture again"
+    return None

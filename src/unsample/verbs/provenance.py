@@ -167,8 +167,16 @@ class Lost(_Part):
     what: Name | None = None
 
 
+class FirstStep(_Part):
+    """Where the first step out of the clean end led (`unsample.numbers.verdict.first_steps`)."""
+
+    shell: Amount | None
+    outer: bool
+    radius: Amount | None = None
+
+
 class Health(_Part):
-    """Figures of a recovered noise (`unsample.numbers.health`)."""
+    """Figures of a recovered noise (`unsample.numbers.health`), and the verdict on it (`unsample.numbers.verdict`)."""
 
     mean: float | None
     std: Amount | None
@@ -177,6 +185,11 @@ class Health(_Part):
     bands: dict[str, Pair] = {}
     pure_noise: bool = False
     within: bool = False
+    residual: Amount | None = None
+    residual_step: Count | None = None
+    first_step: FirstStep | None = None
+    grade: Literal["recovered", "reconstructs only", "neither"] | None = None
+    grade_reason: str | None = None
 
 
 class MaskRecord(_Part):
@@ -227,6 +240,7 @@ class _Record(_Part, Mapping[str, Any]):  # type: ignore[misc]
     forward_steps: Count | None = None
     forward_timestep: Timestep | None = None
     regularised: MethodRecord | None = None
+    first_step_radius: bool = False
 
     @model_validator(mode="after")
     def _fits_its_grid(self) -> _Record:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from unsample.methods import Method
 from unsample.models.base import Model
 from unsample.models.guidance import Schedule
-from unsample.numbers.health import health
 from unsample.numbers.walk import State
 from unsample.verbs.inputs import GivenImages
-from unsample.verbs.outcome import residuals
+from unsample.verbs.outcome import judged, residuals
 from unsample.verbs.results import Images, Inversion
 from unsample.verbs.running import Run
 
@@ -27,6 +26,7 @@ def inversion_of(
     x0: Tensor,
     given: GivenImages | None,
     found: tuple[Tensor, State, list[str]],
+    radius: Tensor | None,
     asked: dict[str, Any],
 ) -> Inversion:
     """What `invert` returns.
@@ -37,6 +37,7 @@ def inversion_of(
         x0: where it began.
         given: the pictures; None where latents were given.
         found: the noise, the last state, and what came of each picture.
+        radius: (B,) of the first step, where it was asked for.
         asked: fields of `Provenance` that only the call knows.
     """
     from unsample.verbs.provenance import Provenance
@@ -64,7 +65,7 @@ def inversion_of(
         noise=noise,
         state=kept,
         status=status,
-        health=health(noise, pure_noise=run.stop == run.grid.num_steps),
+        health=judged(run, method, x0, found, radius),
         meta=Provenance.model_validate(of_run(run) | made | asked | notes),
         source=pixels,
         **cost,

@@ -48,6 +48,7 @@ class Watch:
     asked: Watching
     cost: Cost
     pivots: list[Tensor] | None = None  # a list to keep the points in, on their device
+    first: Tensor | None = None  # where the first step out of the clean end led
     trajectory: list[Tensor] = field(default_factory=list)
     lost_at: dict[int, LostAt] = field(default_factory=dict)
 
@@ -78,6 +79,8 @@ class Watch:
             x = _replaced(x, self.asked.callback(self.model, k, timestep, {"latents": x}))
         if not math.isfinite(x.sum().item()):  # one number, so that a sound step costs next to nothing
             self._look_for_lost(x, LostAt("step", k + 1, len(self.points) - 1, timestep))
+        if self.points[k] == 0:
+            self.first = x
         self._keep(x)
         self.bar.update()
         return x
@@ -228,6 +231,13 @@ class Run:
         if method.fit is not None:
             state = method.fit(task, watch.pivots or [], state)
         return noise, state
+
+    def first_step_radius(self, x0: Tensor) -> Tensor:
+        """Of the walk up from x0: (B,); counted as the walk is."""
+        from unsample.numbers.spectrum import first_step_radius
+
+        assert self.watch.first is not None
+        return first_step_radius(self.predict, x0, self.watch.first)
 
     def sample(self, x: Tensor, step: Step, state: State | None = None, beside: Tensor | None = None) -> Images:
         """Walk down from the noisiest point, and decode; the images say nothing yet of how they were made.

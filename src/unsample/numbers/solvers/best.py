@@ -62,20 +62,21 @@ class Best:
         self.active = self.active[going]
         return len(self.active) > 0
 
-    def judged(self, state: State, within: Tensor | None) -> State:
-        """The state with `residual`, the largest of any step, and `converged`.
+    def judged(self, state: State, within: Tensor | None, j: int) -> State:
+        """The state with `residual`, the largest of any step, `residual_step`, where it was, and `converged`.
 
         Args:
             state: of the steps before.
             within: (B,) whether the tolerance was met; None without one: then a picture has converged when its residual
                 fell, to 1 % of its size at least.
+            j: the grid point of this step.
         """
         import torch
 
         if within is None:
             within = (self.smallest < self.first) & (self.relative <= LOOSE)
         converged = within | (self.relative <= 10 * torch.finfo(self.relative.dtype).eps)
-        return with_residual(state, self.relative, converged)
+        return with_residual(state, self.relative, converged, j)
 
 
 def relative_size(residual: Tensor, size: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def dpm_exact(order: int, how: Correction, fine_step: int = 10) -> Step:
             problem = Problem(predict, x, j, (a, b), b * c * (now - predict(after, j + 1).x0), now)
         found = solve(problem, start, how, _step_size(how, order, grid, i))
         within = None if how.tol is None else found.smallest <= how.tol
-        return found.iterate, found.judged(state, within)
+        return found.iterate, found.judged(state, within, j)
 
     return step
 

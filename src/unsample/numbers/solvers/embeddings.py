@@ -8,13 +8,14 @@ own end, and gradients go to its embedding alone, never to the weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.numbers.prediction import Prediction
 from unsample.numbers.solvers.fixed_point import rms
 from unsample.numbers.solvers.gradient import gradient_of
+from unsample.numbers.walk import State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,7 +160,7 @@ class Adam:
 
 def fit_each_step(
     predict: Any, pivots: list[Tensor], half: Half, start: Tensor, descent: Descent, steps: Iterable[int]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, State]:
     """An embedding a step.
 
     Args:
@@ -171,22 +172,31 @@ def fit_each_step(
         steps: 0 to len(pivots) - 2, from the noisiest step on; a progress bar, say.
 
     Returns:
-        (B, T, L, D), the embedding of the last step first, and the largest relative distance from a pivot (B,).
+        (B, T, L, D), the embedding of the last step first; and `residual`, the largest relative distance from a pivot,
+        and `residual_step`, the noisier end of that step, both (B,).
     """
     import torch
 
     x, embeds, kept = pivots[-1], start.float(), []
-    missed = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    missed: list[Tensor] = []
     for k in steps:
         i = len(pivots) - 1 - k
         target = Target.at(predict, half, x, i, pivots[i - 1])
         if matters(predict, half, i):
             embeds = _descend(target, embeds, descent, k / predict.grid.num_steps)
         x = target.reached(embeds)
-        missed = torch.maximum(missed, target.miss(x))
+        missed.append(target.miss(x))
         lost = ~x.flatten(1).isfinite().all(1)
         kept.append(torch.where(lost.reshape(-1, *[1] * (embeds.ndim - 1)), torch.nan, embeds))  # it plays nothing back
-    return torch.stack(kept[::-1], 1), missed
+    return torch.stack(kept[::-1], 1), _largest(torch.stack(missed), range(len(pivots) - 1, 0, -1))
+
+
+def _largest(missed: Tensor, points: Sequence[int]) -> State:
+    """Of the distances (T, B) at grid points."""
+    import torch
+
+    largest, place = missed.max(0)
+    return {"residual": largest, "residual_step": torch.tensor(points, device=missed.device)[place]}
 
 
 def _descend(target: Target, start: Tensor, descent: Descent, done: float) -> Tensor:
@@ -205,7 +215,7 @@ def _descend(target: Target, start: Tensor, descent: Descent, done: float) -> Te
 
 def fit_one_for_all(
     predict: Any, pivots: list[Tensor], half: Half, start: Tensor, descent: Descent, sweeps: Iterable[int]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, State]:
     """One embedding for all steps: each sweep goes over the steps, from the noisiest, with one update at each.
 
     A step starts at its pivot, not where the one before it led. A picture ends with the first sweep whose losses all
@@ -229,4 +239,4 @@ def fit_one_for_all(
         active = active[going]
     lost = ~missed.isfinite().all(0)
     embeds = torch.where(lost.reshape(-1, *[1] * (start.ndim - 1)), torch.nan, adam.embeds)  # it plays nothing back
-    return embeds[:, None], missed.amax(0)
+    return embeds[:, None], _largest(missed, points)

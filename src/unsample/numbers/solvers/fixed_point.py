@@ -41,13 +41,23 @@ def latest(images: Sequence[Tensor], residuals: Sequence[Tensor]) -> Tensor:
     return images[-1]
 
 
-def with_residual(state: State, relative: Tensor, converged: Tensor) -> State:
-    """The state with the worst of the steps so far."""
+def with_residual(state: State, relative: Tensor, converged: Tensor, j: int) -> State:
+    """The state with the worst of the steps so far, and the grid point that it was reached at.
+
+    Args:
+        state: of the steps before.
+        relative: (B,) the residual of this step over the size of what it is of.
+        converged: (B,) bool.
+        j: the grid point of this step.
+    """
     import torch
 
+    here = torch.full(relative.shape, j, dtype=torch.int64, device=relative.device)
+    before = state.get("residual", torch.full_like(relative, -1))
     return {
         **state,
-        "residual": torch.maximum(state.get("residual", torch.zeros_like(relative)), relative),
+        "residual": torch.maximum(before, relative),
+        "residual_step": torch.where(relative > before, here, state.get("residual_step", here)),
         "converged": state.get("converged", torch.ones_like(converged)) & converged,
     }
 
@@ -55,8 +65,8 @@ def with_residual(state: State, relative: Tensor, converged: Tensor) -> State:
 def fixed_point_invert(
     num_iters: int, tol: float | None, accelerate: Accelerator = latest, memory: int = 1, *, of_noise: bool = False
 ) -> Step:
-    """The step, from x or from `start`. Its state holds `residual` (B,), the largest of any step over RMS(x), and
-    `converged` (B,).
+    """The step, from x or from `start`. Its state holds `residual` (B,), the largest of any step over RMS(x),
+    `residual_step` (B,), where that was, and `converged` (B,).
 
     Args:
         num_iters: iterations a step.
@@ -109,6 +119,6 @@ def fixed_point_invert(
             converged = met | (smallest <= LOOSE * grid.sigma[j])
         floor = 10 * torch.finfo(x.dtype).eps
         converged = converged | (relative <= floor)
-        return best, with_residual(state, relative, converged)
+        return best, with_residual(state, relative, converged, j)
 
     return step

@@ -50,7 +50,7 @@ def gradient_invert(num_iters: int, lr: float, optimizer: str, tol: float | None
             guess, memory = moved[going], [m[going] for m in memory]
             if not found.go_on(going):
                 break
-        return result, found.judged(state, None if tol is None else found.relative <= tol)
+        return result, found.judged(state, None if tol is None else found.relative <= tol, j)
 
     return step
 

@@ -68,7 +68,12 @@ def krylov_solve(
 
 
 def arnoldi(
-    evaluate: Callable[[Tensor], Tensor], y: Tensor, residual: Tensor, scale: float, vectors: int
+    evaluate: Callable[[Tensor], Tensor],
+    y: Tensor,
+    residual: Tensor,
+    scale: float,
+    vectors: int,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """An orthonormal basis (R, k, n) of the Krylov space of each picture's residual, and H (R, k + 1, k) in float64.
 
@@ -78,6 +83,7 @@ def arnoldi(
         residual: (R, ...), the map at y.
         scale: the RMS of a natural change of y.
         vectors: k, one evaluation each.
+        start: (R, ...), the first vector in the residual's place.
     """
     import torch
 
@@ -87,7 +93,8 @@ def arnoldi(
     reach = 0.03 * scale * size**0.5
     basis = torch.zeros(count, vectors + 1, size, dtype=torch.float64, device=y.device)
     projected = torch.zeros(count, vectors + 1, vectors, dtype=torch.float64, device=y.device)
-    basis[:, 0] = flat / _norm(flat)[:, None].clamp(min=torch.finfo(torch.float64).tiny)
+    first = flat if start is None else start.flatten(1).double()
+    basis[:, 0] = first / _norm(first)[:, None].clamp(min=torch.finfo(torch.float64).tiny)
     for k in range(vectors):
         moved = y + (reach * basis[:, k]).reshape(y.shape).to(y.dtype)
         w = (evaluate(moved).flatten(1).double() - flat) / reach

@@ -86,6 +86,6 @@ def _iterate(look: Look, num_iters: int) -> Step:
             guess = (guess + change)[going]
             if not found.go_on(going):
                 break
-        return found.iterate, found.judged(state, None)
+        return found.iterate, found.judged(state, None, j)
 
     return step

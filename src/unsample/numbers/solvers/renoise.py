@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsample.numbers.prediction import Prediction
-from unsample.numbers.solvers.fixed_point import LOOSE, each, rms
+from unsample.numbers.solvers.fixed_point import LOOSE, each, rms, with_residual
 from unsample.numbers.solvers.regularise import match_patches, whiten
 from unsample.numbers.solvers.stochastic import noisy_carry
 from unsample.numbers.walk import State, Step
@@ -170,12 +170,8 @@ class Iterates:
             x_next = self.image(self.pulled(self.mean, last + 1) if regular else self.mean)
         fine = (self.latest <= self.first) | (self.relative <= LOOSE)
         fine &= x_next.flatten(1).isfinite().all(1)
-        before = self.state.get("residual", torch.zeros_like(self.relative))
-        return torch.where(each(fine, x_next), x_next, self.best), {
-            **self.state,
-            "residual": torch.maximum(before, self.relative),
-            "converged": self.state.get("converged", torch.ones_like(fine)) & fine,
-        }
+        told = with_residual(self.state, self.relative, fine, self.j)
+        return torch.where(each(fine, x_next), x_next, self.best), told
 
 
 def _mean(mean: Prediction, p: Prediction, count: int) -> Prediction:

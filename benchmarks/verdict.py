@@ -1,0 +1,157 @@
+"""Is the grade of an inversion right? Pictures that models made, inverted: what the verdict says, and what is so.
+
+`python -m benchmarks.verdict --split report --rows out/verdict.jsonl --docs docs/methods.md` makes the table "verdict"
+of docs/methods.md. Finished cases are lines of the file of rows, and are not run again. The bounds of
+`unsample.numbers.verdict` were chosen with `--split tune`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import unsample
+from benchmarks.common import show
+from unsample.datasets.scenes import SEED_RANGES, draw_scene
+from unsample.errors import UnsampleWarning
+from unsample.methods import get_method
+from unsample.metrics.recovery import mse
+from unsample.models.minis import is_mini, minis
+from unsample.numbers.verdict import LATENT, RECON, TIGHT
+from unsample.report.docs import table_of, write_section
+from unsample.studies.base import DDPM, REPELLING, SD
+
+STEPS = 50
+TO_THE_END = "fixed_point(60, tol=1e-6)"
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "anderson": ("anderson", {}),
+    TO_THE_END: ("fixed_point", {"num_iters": 60, "tol": 1e-6}),
+    "fixed_point(10)": ("fixed_point", {"num_iters": 10}),
+}
+TITLES = (
+    *("models", "grid", "method", "pictures", "recovered", "graded so", "of these right", "of those found"),
+    *("graded to reconstruct at least", "of these right"),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one model."""
+
+    model: str
+    method: str
+    guidance_scale: float
+    split: str
+    count: int
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """The row of the table that it belongs to."""
+        name, _, changed = self.model.partition("[")
+        own = name if self.guidance_scale == 1 else f"{name}, w = {self.guidance_scale:g}"
+        return "the minis" if is_mini(self.model) else own, "trailing" if changed else "own", self.method
+
+
+def cases(split: str, dear: int, cheap: int) -> list[Case]:
+    """All of them, so many pictures of each larger model and of each mini; the iteration to the end on minis alone."""
+    small, large = (
+        [name + changed for name in names for changed in ("", REPELLING)] for names in (minis(), (DDPM, SD))
+    )
+    found = []
+    for method in METHODS:
+        found += [Case(model, method, 1.0, split, cheap) for model in small]
+        found += [Case(model, method, 1.0, split, dear) for model in large if method != TO_THE_END]
+    return [*found, Case(SD, "anderson", 3.0, split, dear)]
+
+
+def done(case: Case) -> list[dict[str, Any]]:
+    """A row a picture."""
+    model = unsample.load(case.model)
+    seeds = [SEED_RANGES[case.split][0] + k for k in range(case.count)]
+    prompts = [draw_scene(seed).caption for seed in seeds] if model.takes_prompt else None
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "progress": False, "guidance_scale": case.guidance_scale}
+    drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
+    each = {} if prompts else {"num_images_per_prompt": case.count}
+    made = unsample.sample(model, prompts, generator=drawn, **each, **given)
+    method = get_method(*METHODS[case.method])
+    found = unsample.invert(model, latents=made.latents, prompt=prompts, method=method, first_step_radius=True, **given)
+    again = unsample.sample(model, prompts, noise=found.noise, **given)
+    latent, recon = mse(found.noise, made.noise).tolist(), mse(again.latents, made.latents).tolist()
+    names = ("residual", "residual_step", "first_step", "grade", "std")
+    return [
+        {"seed": seed, "e_latent": a, "e_recon": b} | {name: health[name] for name in names}
+        for seed, a, b, health in zip(seeds, latent, recon, found.health, strict=True)
+    ]
+
+
+def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """How many pictures, how many truly recovered; graded so, of these right, of the recovered found; and the rest."""
+    recovered = [row for row in rows if row["e_latent"] <= LATENT]
+    said = [row for row in rows if row["grade"] == "recovered"]
+    right = [row for row in said if row["e_latent"] <= LATENT]
+    played = [row for row in rows if row["grade"] != "neither"]
+    back = [row for row in played if row["e_recon"] <= RECON]
+    shares = [(right, said), (right, recovered), (back, played)]
+    precise, found, made = (f"{len(a)} of {len(b)}" if b else "-" for a, b in shares)
+    return [str(len(rows)), str(len(recovered)), str(len(said)), precise, found, str(len(played)), made]
+
+
+def nearest(rows: Sequence[dict[str, Any]]) -> str:
+    """The smallest radius of a picture that was solved and not recovered."""
+    wrong = [row for row in rows if row["e_latent"] > LATENT and row["residual"] and row["residual"] <= TIGHT]
+    radii = [row["first_step"]["radius"] for row in wrong if row["first_step"]["radius"] is not None]
+    return f"{min(radii):.2f}" if radii else "none"
+
+
+def table(rows: Sequence[tuple[Case, list[dict[str, Any]]]]) -> list[list[str]]:
+    """A line a group, and one of all."""
+    lines = []
+    for group in dict.fromkeys(case.group for case, _ in rows):
+        own = [row for case, some in rows if case.group == group for row in some]
+        lines.append([*group, *judged(own)])
+    return [*lines, ["all", "", "", *judged([row for _, some in rows for row in some])]]
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--split", choices=("tune", "report"), default="tune")
+    asked.add_argument("--rows", type=Path, required=True, help="where finished cases are kept, a line each")
+    asked.add_argument("--docs", type=Path, help="a document with a place for the table")
+    asked.add_argument("--finished", action="store_true", help="the table of the cases that are finished; run none")
+    asked.add_argument("--pictures", type=int, nargs=2, default=(16, 16), help="of a larger model, of a mini")
+    given = asked.parse_args()
+    warnings.simplefilter("ignore", UnsampleWarning)
+    kept = given.rows.read_text().splitlines() if given.rows.exists() else []
+    known = {Case(**line["case"]): line["rows"] for line in map(json.loads, kept)}
+    rows = []
+    for case in cases(given.split, *given.pictures):
+        if case not in known and given.finished:
+            continue
+        if case not in known:
+            known[case] = done(case)
+            given.rows.parent.mkdir(parents=True, exist_ok=True)
+            with given.rows.open("a") as file:
+                file.write(json.dumps({"case": asdict(case), "rows": known[case]}) + "\n")
+        rows.append((case, known[case]))
+    lines = table(rows)
+    note = (
+        f"`python -m benchmarks.verdict --split {given.split} --pictures {given.pictures[0]} {given.pictures[1]}`: "
+        f"pictures that the models made from {given.split} seeds, {STEPS} steps, inverted from their latents with "
+        f"`first_step_radius`. Recovered: an E_latent of at most {LATENT:g}; reconstructed: an E_recon of at most "
+        f"{RECON:g}. The smallest radius of a picture with a residual of at most {TIGHT:g} that was not recovered: "
+        f"{nearest([row for _, some in rows for row in some])}."
+    )
+    show("The grade of an inversion", TITLES, lines, note)
+    if given.docs is not None:
+        write_section(given.docs, "verdict", f"{note}\n\n{table_of(TITLES, lines)}")
+
+
+if __name__ == "__main__":
+    main()
