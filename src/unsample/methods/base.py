@@ -153,9 +153,7 @@ class Method:
     refuses_edit: str | None = None  # why it cannot edit
     refuses_vp: str | None = None  # why it does not run on a grid that preserves the variance
     refuses_flow: str | None = None  # why it does not run on a grid of flow matching
-    no_root: str | None = (
-        None  # why the noise that it finds is no root of the sampler's steps, however small a residual
-    )
+    no_root: str | None = None  # why its noise is no root of the sampler's steps, however small a residual
     notes: Callable[[Grid, int], dict[str, Any]] | None = None  # what else its record says, from grid and stop
 
     def __post_init__(self) -> None:
