@@ -142,7 +142,8 @@ def main() -> None:
         rows.append((case, known[case]))
     lines = table(rows)
     note = (
-        f"`python -m benchmarks.verdict --split {given.split} --pictures {given.pictures[0]} {given.pictures[1]}`: "
+        f"`python -m benchmarks.verdict --split {given.split} --pictures {given.pictures[0]} {given.pictures[1]}"
+        f"{' --finished' if given.finished else ''}`: "
         f"pictures that the models made from {given.split} seeds, {STEPS} steps, inverted from their latents with "
         f"`first_step_radius`. Recovered: an E_latent of at most {LATENT:g}; reconstructed: an E_recon of at most "
         f"{RECON:g}. The smallest radius of a picture with a residual of at most {TIGHT:g} that was not recovered: "
