@@ -21,6 +21,7 @@ import unsample
 from benchmarks.common import show
 from unsample.datasets.scenes import SEED_RANGES, draw_scene
 from unsample.errors import UnsampleWarning
+from unsample.media.files import atomic_write
 from unsample.methods import get_method
 from unsample.metrics.recovery import mse
 from unsample.models.minis import is_mini, minis
@@ -136,9 +137,9 @@ def main() -> None:
             continue
         if case not in known:
             known[case] = done(case)
+            kept.append(json.dumps({"case": asdict(case), "rows": known[case]}))
             given.rows.parent.mkdir(parents=True, exist_ok=True)
-            with given.rows.open("a") as file:
-                file.write(json.dumps({"case": asdict(case), "rows": known[case]}) + "\n")
+            atomic_write(given.rows, lambda temporary: temporary.write_text("\n".join(kept) + "\n"))
         rows.append((case, known[case]))
     lines = table(rows)
     note = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = (
-    *("ddim", "sim_inversion", "fixed_point", "uni_inv", "edict", "bdia", "belm", "rex"),
+    *("ddim", "sim_inversion", "fixed_point", "anderson", "uni_inv", "edict", "bdia", "belm", "rex"),
     "edit_friendly[strength=1]",
     *("gradient[preset=quick]", "hybrid[preset=quick]", "gnri", "dpm_solver[preset=quick]", "aidi_e", "aidi_a"),
     *("pix2pix_zero", "renoise", "easyinv", "forward_first"),
