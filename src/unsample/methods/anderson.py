@@ -36,7 +36,7 @@ def anderson(
     first_iters: Annotated[
         int, Setting("the same of each of the first two steps, where most of the noise is lost.", low=1)
     ] = 40,
-    memory: Annotated[int, Setting("how many of the last iterates are mixed.", low=1)] = 10,
+    memory: Annotated[int, Setting("how many of the last iterates are mixed.", low=1)] = 20,
     restart: Annotated[
         bool,
         Setting(
