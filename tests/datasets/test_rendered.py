@@ -10,6 +10,7 @@ import torch
 from unsample.datasets import Item, Scenes, changed, draw_scene, open_dataset, render
 from unsample.datasets.edits import KINDS
 from unsample.datasets.scenes import SEED_RANGES
+from unsample.errors import UnknownName
 
 
 def test_an_item_of_scenes_is_the_scene_its_edit_and_the_truth() -> None:
@@ -130,6 +131,8 @@ def test_digests_are_stable_and_tell_everything_apart_that_a_result_can_depend_o
         "generated:2",
         "generated:2,split=tune",
         "generated:2,mixture",
+        "generated:2,saved=png",
+        "generated:2,saved=jpeg75",
     )
     digests = [open_dataset(spec)[k].digest() for spec in specs for k in range(2)]
     digests += [open_dataset("scenes:1", size=32)[0].digest()]
@@ -147,6 +150,14 @@ def test_generated_items_have_a_seed_and_a_prompt_and_no_picture() -> None:
     name, target = changed(draw_scene(item.seed), 8)
     assert (item.changed, item.target_prompt) == (name, target.caption)
     assert (item.scene, item.target, item.mask, item.truth) == (None, None, None, None)
+
+
+def test_generated_pictures_are_saved_as_one_asks() -> None:
+    dataset = open_dataset("generated:3,saved=jpeg95")
+    assert dataset.spec == "generated:3,split=report,saved=jpeg95"
+    assert (dataset.ids[1], dataset[1].saved) == ("generated-report-jpeg95-1", "jpeg95")
+    with pytest.raises(UnknownName, match="saved"):
+        open_dataset("generated:3,saved=gif")
 
 
 def test_generated_of_the_mixture_has_captions_that_each_fit_one_component() -> None:

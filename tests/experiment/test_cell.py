@@ -201,3 +201,22 @@ def test_what_cannot_be_asked_is_refused_by_name() -> None:
             Setup(method="ddim", **wrong)  # type: ignore[arg-type]
     with pytest.raises(UnknownName, match="did you mean 'ddim'"):
         Setup(method="ddmi")
+
+
+def test_a_picture_that_was_saved_is_inverted_as_the_file_gives_it_back() -> None:
+    """And judged by the noise and the x0 that it was made from."""
+    model = unsample.load("scenes-mixture")
+    caption = "a large red circle in the center on a blue background"
+
+    def error(saved: str | None) -> float:
+        """Of where the inversion began."""
+        item = Item(id="a", image=None, prompt=caption, seed=5, saved=saved)
+        asked = Setup(method=unsample.methods.ddim(), steps=10, metrics=("e_latent",), keep_trajectory=True)
+        found = run_cells(model, [item], asked)
+        trajectory = getattr(found.inversion, "trajectory", None)
+        assert trajectory is not None
+        return float((trajectory[0] - found.start).square().mean().sqrt())
+
+    assert error(None) == 0
+    assert 0.9 < error("png") / (2 / 255 / 12**0.5) < 2  # what lies outside of the range is lost too
+    assert error("jpeg75") > 3 * error("png")

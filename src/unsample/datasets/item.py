@@ -33,6 +33,7 @@ class Item:
     truth: Any = field(default=None, repr=False)  # the true edited picture, in the form of `image`
     category: str | None = None  # PIE-Bench's type of edit
     seed: int | None = None  # `generated`: what the model makes it from
+    saved: str | None = None  # `generated`: the format that the picture goes through before it is inverted
     recipe: str | None = None  # rendered pictures: all that their pixels, mask and truth follow from
     extra: Mapping[str, Any] = field(default_factory=dict)  # what else the row holds: an instruction, a vote
 
@@ -44,6 +45,7 @@ class Item:
         """
         pictures = {"image": self.image, "truth": self.truth, "mask": self.mask} if self.recipe is None else {}
         texts = {name: getattr(self, name) for name in ("recipe", "prompt", "target_prompt", "changed", "seed")}
+        texts |= {} if self.saved is None else {"saved": self.saved}
         found = hashlib.sha256()
         for name, value in {**pictures, **texts}.items():
             about, content = _content(value)

@@ -83,6 +83,9 @@ class RenderedScenes:
         )
 
 
+SAVED = ("png", "jpeg95", "jpeg75")  # JPEG with colours at half the size
+
+
 @dataclass(frozen=True)
 class Generated:
     """Pictures that the model under test makes, of the captions and seeds of scenes: their true noise is known.
@@ -95,12 +98,14 @@ class Generated:
     start: int
     count: int
     mixture: bool = False  # the captions are those of `scenes-mixture`, evenly taken
+    saved: str | None = None  # of SAVED: as which the pictures are saved before they are inverted
     broken: Sequence[tuple[str, str]] = ()
 
     @property
     def ids(self) -> Sequence[str]:
-        """`generated-report-7`, or `generated-mixture-report-7`."""
-        return Numbered(f"generated-{'mixture-' * self.mixture}{self.split}", self.start, self.count)
+        """`generated-report-7`, or `generated-mixture-report-7`, with the format where they are saved."""
+        kind = f"{'mixture-' * self.mixture}{self.split}{'' if self.saved is None else f'-{self.saved}'}"
+        return Numbered(f"generated-{kind}", self.start, self.count)
 
     def __len__(self) -> int:
         return self.count
@@ -112,7 +117,7 @@ class Generated:
         scene = self._known(number) if self.mixture else draw_scene(seed)
         name, target = changed(scene, number)
         caption, edited = scene.caption, target.caption
-        return Item(id=id, image=None, prompt=caption, target_prompt=edited, changed=name, seed=seed)
+        return Item(id=id, image=None, prompt=caption, target_prompt=edited, changed=name, seed=seed, saved=self.saved)
 
     def _known(self, number: int) -> Scene:
         """As far from each other as there are pictures, in the order of the mixture's components."""
@@ -150,7 +155,8 @@ def open_generated(spec: Spec, size: int) -> Generated:
     split, start, count = _run(spec)
     kept = {"start": start} if start else {}
     written = spec.written(count, leave=("limit", *({"start"} - set(kept))), split=split, **kept)
-    return Generated(written, split, start, count, "mixture" in spec.options)
+    saved = spec.choice("saved", "", SAVED) if "saved" in spec.options else None
+    return Generated(written, split, start, count, "mixture" in spec.options, saved)
 
 
 def _run(spec: Spec) -> tuple[str, int, int]:

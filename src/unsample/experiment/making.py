@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.edits import Editor
 from unsample.errors import Diverged, Incompatible
 from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded, texts_of
+from unsample.experiment.saving import DAMAGE, damaged
 from unsample.experiment.setup import GIVEN, NO_MASK, PASTED, STAGES, Setup
 from unsample.experiment.shared import Shared, key_of, unshared, whose
 
@@ -26,6 +27,8 @@ def make(model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None,
     if items[0].image is None:
         sampled = _sampled(model, items, setup, progress)
         source = sampled.images.cpu()
+        if items[0].saved is not None:
+            source = damaged(source, DAMAGE[items[0].saved])
     else:
         source = fitted(model, [item.image for item in items], setup.fit)
     found = Findings(model, items, setup, source, shared, progress, status=["ok"] * len(items))
@@ -78,7 +81,7 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
 
     setup, items = found.setup, found.items
     given: dict[str, Any] = {"images": found.source}
-    if sampled is not None:
+    if sampled is not None and items[0].saved is None:
         given = {"latents": sampled.latents, "trajectory": sampled.trajectory}
     elif hasattr(items[0].image, "pixels"):  # opened files: the record says what they were
         given = {"images": [item.image for item in items]}

@@ -43,6 +43,15 @@ class Walked:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The pictures behind x0, and the model's two halves."""
+
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    pictures: Tensor | None  # (B, 3, H, W) in [0, 1]; None where latents were given
+
+
+@dataclass(frozen=True)
 class Task:
     """What `begin` and `fit` are given. Pictures are the rows of every tensor."""
 
@@ -54,6 +63,7 @@ class Task:
     generators: Sequence[torch.Generator]  # one a picture
     trajectory: Tensor | None = None  # (N + 1, B, C, H, W), noisiest first: a recorded sampling run
     progress: Callable[[Iterable[int], str], Iterable[int]] = lambda steps, what: steps
+    seen: Seen | None = None
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal numbers (B, *shape), each picture's from its own generator; default: of the shape of x0."""
@@ -154,7 +164,7 @@ class Method:
     refuses_vp: str | None = None  # why it does not run on a grid that preserves the variance
     refuses_flow: str | None = None  # why it does not run on a grid of flow matching
     no_root: str | None = None  # why its noise is no root of the sampler's steps, however small a residual
-    notes: Callable[[Grid, int], dict[str, Any]] | None = None  # what else its record says, from grid and stop
+    notes: Callable[[Grid, int, State], dict[str, Any]] | None = None  # what else its record says: of grid, stop, state
 
     def __post_init__(self) -> None:
         """Settings are kept in files: numbers of numpy become Python's."""

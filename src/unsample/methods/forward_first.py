@@ -12,10 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
+from unsample.errors import BadOption
 from unsample.methods.base import Method, Task, Walked
 from unsample.methods.inner import Base, as_base
-from unsample.methods.settings import Setting, configured
+from unsample.methods.known import known
+from unsample.methods.settings import KnownTo, Setting, configured
 from unsample.numbers.solvers.ddpm_maps import forward_noised
+from unsample.numbers.solvers.noisy import ratio
 from unsample.numbers.solvers.start import handed_on
 from unsample.numbers.walk import State
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.numbers.grid import Grid
+
+FRACTION = 0.04
 
 
 @configured
@@ -33,7 +38,7 @@ def forward_first(
         Setting(
             "of the steps walked, from 0 to 1; at least one step is replaced. 1 is forward diffusion alone.", high=1.0
         ),
-    ] = 0.04,
+    ] = FRACTION,
     shared_noise: Annotated[
         int | None,
         Setting(
@@ -41,8 +46,12 @@ def forward_first(
             "authors' `forward_seed`. A shared one hides in correlations that are taken across pictures."
         ),
     ] = None,
+    x0_noise: KnownTo = None,
 ) -> Method:
     """Forward diffusion for the first fraction of the steps, then an inversion.
+
+    With `x0_noise`, in place of `fraction`, it goes to the first level that is no less noisy than the picture is, and
+    adds only what that level has more. Behind an autoencoder `8bit` begins at the latents that decode to the picture.
 
     The record's `forward_steps` and `forward_timestep` say how far the forward diffusion went.
 
@@ -57,16 +66,25 @@ def forward_first(
         >>> unsample.methods.forward_first(base="fixed_point").passes(unsample.methods.Walked(steps=50))
         480
     """
+    if x0_noise is not None and fraction != FRACTION:
+        raise BadOption("forward_first: fraction and x0_noise both say how many steps are replaced; give one of them")
     inner = as_base(base, "forward_first", goes_on=True)
+
+    def fewest(steps: int) -> int:
+        return forward_steps(fraction, steps) if x0_noise is None else 1
 
     def begin(task: Task) -> State:
         import torch
 
         state = {} if inner.begin is None else inner.begin(task)
-        replaced = forward_steps(fraction, task.stop)
+        replaced, x0 = forward_steps(fraction, task.stop), task.x0
+        if x0_noise is not None:
+            x0, noise = known(task, x0_noise)
+            replaced = 1 + sum(ratio(task.grid, i) < noise for i in range(1, task.stop))
+            state = {**state, "x0_noise": torch.full((len(x0),), noise, dtype=torch.float64)}
         return {
             **state,
-            "forward_x0": task.x0,
+            "forward_x0": x0,
             "forward_noise": task.noise() if shared_noise is None else _shared(task.x0, shared_noise),
             "forward_steps": torch.full((len(task.x0),), replaced),
         }
@@ -74,19 +92,22 @@ def forward_first(
     def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
         if j > int(state["forward_steps"][0]):
             return inner.invert_step(predict, x, grid, i, j, state)
-        x_next = forward_noised(state["forward_x0"], state["forward_noise"], grid, j)
+        has = grid.alpha[j] * float(state["x0_noise"][0]) if "x0_noise" in state else 0.0
+        more = max(0.0, 1 - (has / grid.sigma[j]) ** 2) ** 0.5  # of the level's noise, what the picture lacks
+        x_next = forward_noised(state["forward_x0"], more * state["forward_noise"], grid, j)
         return x_next, handed_on(state, x, x_next, grid, i, j)
 
-    def notes(grid: Grid, stop: int) -> dict[str, Any]:
-        told = {} if inner.notes is None else inner.notes(grid, stop)
-        replaced = forward_steps(fraction, stop)
+    def notes(grid: Grid, stop: int, state: State) -> dict[str, Any]:
+        told = {} if inner.notes is None else inner.notes(grid, stop, state)
+        replaced = int(state["forward_steps"][0])
+        told |= {} if x0_noise is None else {"x0_noise": float(state["x0_noise"][0])}
         return {**told, "forward_steps": replaced, "forward_timestep": grid.timesteps[replaced]}
 
     return replace(
         inner,
         invert_step=step,
-        passes=lambda walked: beyond(inner.passes, walked, forward_steps(fraction, walked.steps)),
-        backward=lambda walked: beyond(inner.backward, walked, forward_steps(fraction, walked.steps)),
+        passes=lambda walked: beyond(inner.passes, walked, fewest(walked.steps)),
+        backward=lambda walked: beyond(inner.backward, walked, fewest(walked.steps)),
         begin=begin,
         starts_at_picture=True,
         no_root="its first steps are drawn, not solved",

@@ -80,8 +80,8 @@ def pix2pix_zero(
         pulled = Regularised(predict, grid, state["ac_rolls"][:, j - 1], rates)
         return inner.invert_step(pulled, x, grid, i, j, state)
 
-    def notes(grid: Grid, stop: int) -> dict[str, Any]:
-        told = {} if inner.notes is None else inner.notes(grid, stop)
+    def notes(grid: Grid, stop: int, state: State) -> dict[str, Any]:
+        told = {} if inner.notes is None else inner.notes(grid, stop, state)
         return {**told, "regularised": {"name": inner.name, "settings": dict(inner.settings)}}  # which "ddim" it was
 
     return replace(inner, invert_step=step, begin=begin, no_root="it solves for a regularised eps", notes=notes)

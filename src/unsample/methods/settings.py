@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unsample.errors import BadInput, BadOption, UnknownName, shown, unknown_name
 from unsample.methods.inner import INNER, Base, recorded
@@ -23,6 +23,8 @@ from unsample.numbers.solvers.start import Start
 from unsample.numeric import is_real, is_whole
 
 P = ParamSpec("P")
+EIGHT_BIT: Literal["8bit"] = "8bit"
+NOISE = float | Literal["8bit"]  # how far a picture is known: a std, or that it was rounded
 NUMBERS = dict[str, float]  # words with numbers: reweight={"red": 3}
 C = TypeVar("C")  # what a factory makes: a Method, an Editor
 
@@ -55,7 +57,8 @@ class Declared:
     @property
     def kind(self) -> Any:
         """Its type without None."""
-        return next(k for k in get_args(self.hint) if k is not type(None)) if self.optional else self.hint
+        kinds = tuple(k for k in get_args(self.hint) if k is not type(None))
+        return Union[kinds] if self.optional else self.hint  # noqa: UP007 - of a tuple
 
     @property
     def spelling(self) -> str:
@@ -64,6 +67,8 @@ class Declared:
             return "Base"
         if get_origin(self.kind) is Literal:
             words = " | ".join(get_args(self.kind))
+        elif self.kind == NOISE:
+            words = f"float | {EIGHT_BIT}"
         else:
             words = str(self.kind) if get_args(self.kind) else self.kind.__name__
         return words + " | None" * self.optional
@@ -93,6 +98,9 @@ class Declared:
             limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
             fits = is_real(value) and low <= value <= min(high, sys.float_info.max)
             return None if fits else f"a finite number {limits}"
+        if self.kind == NOISE:
+            fits = value == EIGHT_BIT or (is_real(value) and 0 < value <= sys.float_info.max)
+            return None if fits else f"a finite number above 0, or {EIGHT_BIT}"
         if self.kind == NUMBERS:
             fits = isinstance(value, dict) and bool(value) and all(isinstance(v, str) and v.strip() for v in value)
             numbers = "numbers" if low == -math.inf else f"numbers from {low:g} to {high:g}"
@@ -202,7 +210,7 @@ def parse_setting(factory: Callable[..., Any], name: str, text: str) -> Any:
         if not known[name].optional:
             raise TypeError("not optional")
     except (ValidationError, TypeError) as error:
-        if get_origin(known[name].kind) is Literal:
+        if get_origin(known[name].kind) is Literal or known[name].kind == NOISE:
             known[name].check(factory.__name__, text)
         example, kind = known[name].default, getattr(hint, "__name__", str(hint))
         example = 5 if example is None else example
@@ -275,6 +283,13 @@ Started = Annotated[
         "where the iteration of a step starts: at the point x_i itself (`source`), or at x_i carried along the eps of "
         "the step before (`previous`, as in `uni_inv`) or along what the eps of the last two steps lead to "
         "(`extrapolated`, as in `anderson`), for one network evaluation more in the first step."
+    ),
+]
+KnownTo = Annotated[
+    NOISE | None,
+    Setting(
+        "how far the picture is known: the std of its error on the model's own scale ([-1, 1] of a model on pixels), "
+        "or `8bit`, that it was saved so. None takes it as exact."
     ),
 ]
 NoiseAlone = Annotated[Base, Setting("the inversion, by a method that keeps the noise alone.")]

@@ -279,7 +279,7 @@ def invert(
         outside = outside_domain(model, prompts, count, given)
         x0 = encoded(model, given, latents)
         recorded = None if trajectory is None else as_trajectory(trajectory, x0, grid)
-        noise, state = run.invert(x0, configured, generators, recorded)
+        noise, state = run.invert(x0, configured, generators, recorded, given.images if given else None)
         radius = run.first_step_radius(x0) if first_step_radius else None
     found = (noise, state, statuses(run, noise, state, configured))
     asked = {

@@ -239,6 +239,8 @@ class _Record(_Part, Mapping[str, Any]):  # type: ignore[misc]
     seconds: Amount | None = None
     forward_steps: Count | None = None
     forward_timestep: Timestep | None = None
+    x0_noise: Amount | None = None
+    levels_passed: Count | None = None
     regularised: MethodRecord | None = None
     first_step_radius: bool = False
 

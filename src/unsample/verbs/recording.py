@@ -57,7 +57,7 @@ def inversion_of(
         "fitted_to_picture": method.fitted,
     }
     cost: dict[str, Any] = {"nfe": run.cost.nfe, "backward": run.cost.backward, "seconds": seconds}
-    notes = method.notes(run.grid, run.stop) if method.notes else {}
+    notes = method.notes(run.grid, run.stop, state) if method.notes else {}
     made = {"method": of_method(method), "residual": residuals(state), "stored": stored} | of_pictures | cost
     pixels = None if given is None else (given.images * 255).round().byte().permute(0, 2, 3, 1).cpu()
     labels, embeds = run.prompts.all_labels(count), run.prompts.all_embeds(count)

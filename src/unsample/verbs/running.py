@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Diverged, LostAt, UnsampleWarning
 from unsample.methods import Method, Task
+from unsample.methods.base import Seen
 from unsample.models.base import Model
 from unsample.models.calling import evaluating
 from unsample.models.guidance import Cost, Predict, spoken
@@ -218,13 +219,20 @@ class Run:
         return time.perf_counter() - self.begin
 
     def invert(
-        self, x: Tensor, method: Method, generators: Sequence[torch.Generator], trajectory: Tensor | None
+        self,
+        x: Tensor,
+        method: Method,
+        generators: Sequence[torch.Generator],
+        trajectory: Tensor | None,
+        pictures: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """Walk up from the clean end: the noise, and the state that the method kept."""
+        """Walk up from the clean end, which `pictures` were encoded to: the noise, and the state that is kept."""
         watch = self._watch(range(self.stop + 1))
         watch.pivots = None if method.fit is None else []
         self._check_start(x)
-        task = Task(self.predict, self.playback, self.grid, self.stop, x, generators, trajectory, watch.progress)
+        seen = Seen(self.model.encode, self.model.decode, None if pictures is None else pictures.to(x.device))
+        given = (self.grid, self.stop, x, generators, trajectory, watch.progress, seen)
+        task = Task(self.predict, self.playback, *given)
         state = {} if method.begin is None else method.begin(task)
         with watch.from_start(x) as observe:
             noise, state = walk(method.invert_step, self.predict, x, self.grid, watch.points, state, observe)
