@@ -27,11 +27,14 @@ def test_the_grade_follows_from_the_residual_and_the_radius(
     residual: float | None, radius: float | None, grade: str, why: str
 ) -> None:
     row = {"residual": residual, "residual_step": 2, "first_step": {"shell": 3.0, "outer": True, "radius": radius}}
-    found, reason = graded(row, "ok", None)
+    found, reason = graded(row, "ok", None, exact=True)
     assert found == grade
     assert why in reason
-    assert graded(row, "ok", "it draws") == (None, "it draws")
-    assert graded(row, "diverged", None) == ("neither", "it diverged")
+    of_picture, reason = graded(row, "ok", None, exact=False)
+    assert of_picture == ("neither" if grade == "neither" else "reconstructs only")
+    assert ("rounding" in reason) is (grade != "neither")
+    assert graded(row, "ok", "it draws", exact=True) == (None, "it draws")
+    assert graded(row, "diverged", None, exact=True) == ("neither", "it diverged")
 
 
 def test_the_shell_is_the_rms_of_the_eps_of_the_first_step() -> None:

@@ -43,6 +43,17 @@ def test_the_step_of_the_largest_residual_is_the_one_of_the_walk(made: tuple[Any
     assert [h["residual"] for h in found.health] == found.meta.residual
 
 
+def test_from_a_picture_none_is_recovered_whatever_the_radius(made: tuple[Any, Any]) -> None:
+    model, pictures = made
+    method = get_method("fixed_point", {"num_iters": 60, "tol": 1e-6})
+    given = {"prompt": ["left", "right"], "method": method, "first_step_radius": True, **STEPS}
+    of_latents = unsample.invert(model, latents=pictures.latents, **given)
+    of_pictures = unsample.invert(model, pictures.images, **given)
+    assert [h["grade"] for h in of_latents.health] == ["recovered"] * 2
+    assert [h["grade"] for h in of_pictures.health] == ["reconstructs only"] * 2
+    assert "latents were not given" in of_pictures.health[0]["grade_reason"]
+
+
 def test_the_radius_is_asked_for_and_counted(made: tuple[Any, Any]) -> None:
     method = get_method("fixed_point", {"num_iters": 30})
     plain, asked = invert(made, method), invert(made, method, first_step_radius=True)

@@ -218,7 +218,7 @@ FirstStepRadius = Annotated[
     opt(
         INVERSION,
         None,
-        "Ask whether the first step contracts, for 9 evaluations a picture: without it none is graded 'recovered'.",
+        "Ask whether the first step contracts where it led, for 9 evaluations a picture.",
         "--first-step-radius",
     ),
 ]

@@ -53,13 +53,15 @@ def first_steps(x0: Tensor, x1: Tensor, grid: Grid, radius: Tensor | None = None
     ]
 
 
-def graded(row: Mapping[str, Any], status: str, ungraded: str | None) -> tuple[Grade | None, str]:
+def graded(row: Mapping[str, Any], status: str, ungraded: str | None, exact: bool) -> tuple[Grade | None, str]:
     """The grade of a picture, and why: None where there is none to give.
 
     Args:
         row: its `residual`, `residual_step` and `first_step`.
         status: what came of it; "diverged" is neither.
         ungraded: why such an inversion has no grade.
+        exact: whether it began at latents. A picture tells them to half a level at best, and what rounding did to it is
+            found as noise: it never comes to "recovered".
     """
     if ungraded is not None:
         return None, ungraded
@@ -72,6 +74,11 @@ def graded(row: Mapping[str, Any], status: str, ungraded: str | None) -> tuple[G
         told = f"the largest relative residual of a step is {residual:.1e}{where}"
     if residual is None or residual > LOOSE:
         return "neither", f"{told}: not at most {LOOSE:g}"
+    if not exact:
+        return (
+            "reconstructs only",
+            f"{told}; what rounding did to the picture is in its noise, since latents were not given",
+        )
     if radius is None:
         return "reconstructs only", f"{told}; whether its noise is the true one takes the first step's spectral radius"
     if radius >= CONTRACTS:

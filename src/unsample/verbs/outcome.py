@@ -105,7 +105,7 @@ def residuals(state: State) -> list[float | None] | None:
 
 
 def judged(
-    run: Run, method: Method, x0: Tensor, found: tuple[Tensor, State, Sequence[str]], radius: Tensor | None
+    run: Run, method: Method, x0: Tensor, found: tuple[Tensor, State, Sequence[str]], radius: Tensor | None, exact: bool
 ) -> list[dict[str, Any]]:
     """The figures of each noise, the walk's largest residual and its step, the first step, and the grade.
 
@@ -115,6 +115,7 @@ def judged(
         x0: where it began.
         found: the noise, the last state, and what came of each picture.
         radius: (B,) of the first step, where it was asked for.
+        exact: whether x0 was given, not encoded from pictures.
     """
     noise, state, status = found
     whole = run.stop == run.grid.num_steps
@@ -126,7 +127,7 @@ def judged(
         row["residual"] = largest[k]
         row["residual_step"] = None if steps is None or largest[k] is None else int(steps[k])
         row["first_step"] = leaves and leaves[k]
-        row["grade"], row["grade_reason"] = graded(row, status[k], _ungraded(method, state, whole))
+        row["grade"], row["grade_reason"] = graded(row, status[k], _ungraded(method, state, whole), exact)
     return rows
 
 

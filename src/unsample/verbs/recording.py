@@ -65,7 +65,7 @@ def inversion_of(
         noise=noise,
         state=kept,
         status=status,
-        health=judged(run, method, x0, found, radius),
+        health=judged(run, method, x0, found, radius, exact=given is None),
         meta=Provenance.model_validate(of_run(run) | made | asked | notes),
         source=pixels,
         **cost,
