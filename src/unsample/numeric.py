@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -14,6 +15,11 @@ def is_whole(value: object) -> TypeGuard[int]:
 def is_real(value: object) -> TypeGuard[float]:
     """Whether it is a real number by its type; nan and infinity are."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None for nan, infinity and None: what JSON has."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def is_text(value: object) -> TypeGuard[str]:

@@ -83,7 +83,7 @@ class RenderedScenes:
         )
 
 
-SAVED = ("png", "jpeg95", "jpeg75")  # JPEG with colours at half the size
+SAVED = {"png": "8 bit", "jpeg95": "jpeg 95", "jpeg75": "jpeg 75"}  # what a file does to pictures, by its name
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def open_generated(spec: Spec, size: int) -> Generated:
     split, start, count = _run(spec)
     kept = {"start": start} if start else {}
     written = spec.written(count, leave=("limit", *({"start"} - set(kept))), split=split, **kept)
-    saved = spec.choice("saved", "", SAVED) if "saved" in spec.options else None
+    saved = spec.choice("saved", "", tuple(SAVED)) if "saved" in spec.options else None
     return Generated(written, split, start, count, "mixture" in spec.options, saved)
 
 

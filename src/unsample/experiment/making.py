@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from unsample.datasets.rendered import SAVED
 from unsample.edits import Editor
 from unsample.errors import Diverged, Incompatible
 from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded, texts_of
-from unsample.experiment.saving import DAMAGE, damaged
+from unsample.experiment.saving import damaged
 from unsample.experiment.setup import GIVEN, NO_MASK, PASTED, STAGES, Setup
 from unsample.experiment.shared import Shared, key_of, unshared, whose
 
@@ -28,7 +29,7 @@ def make(model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None,
         sampled = _sampled(model, items, setup, progress)
         source = sampled.images.cpu()
         if items[0].saved is not None:
-            source = damaged(source, DAMAGE[items[0].saved])
+            source = damaged(source, SAVED[items[0].saved])
     else:
         source = fitted(model, [item.image for item in items], setup.fit)
     found = Findings(model, items, setup, source, shared, progress, status=["ok"] * len(items))

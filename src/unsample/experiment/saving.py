@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-DAMAGE = {"png": "8 bit", "jpeg95": "jpeg 95", "jpeg75": "jpeg 75"}  # of `saved=` of the data set generated
-
 
 def damaged(pictures: Tensor, damage: str) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1], float32, as a file would give them back."""

@@ -78,12 +78,6 @@ def anderson(
 
     second = starting(both, "extrapolated")
 
-    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-        if i > 0:
-            return (second if i == 1 else later)(predict, x, grid, i, j, state)
-        found, told = first(predict, x, grid, i, j, state)
-        return found, handed_on(told, x, found, grid, i, j)
-
     def begin(task: Task) -> State:
         import torch
 
@@ -96,9 +90,11 @@ def anderson(
 
         return {"known_x0": start, "x0_noise": of_each(noise), "levels_passed": of_each(count)}
 
-    def from_known(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
-        noise, count = float(state["x0_noise"][0]), int(state["levels_passed"][0])
-        x = state["known_x0"] if i == 0 else x
+    def step(predict: Any, x: Tensor, grid: Grid, i: int, j: int, state: State) -> tuple[Tensor, State]:
+        noise, count = 0.0, 0
+        if x0_noise is not None:
+            noise, count = float(state["x0_noise"][0]), int(state["levels_passed"][0])
+            x = state["known_x0"] if i == 0 else x
         if j <= count:  # what it has of noise is that of this level, or more
             return grid.alpha[j] / grid.alpha[i] * x, state
         if i > count:
@@ -118,7 +114,7 @@ def anderson(
     if x0_noise is None:
         return Method(invert_step=step, passes=passes)
     return Method(
-        invert_step=from_known,
+        invert_step=step,
         passes=passes,
         begin=begin,
         notes=notes,

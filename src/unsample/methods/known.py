@@ -28,9 +28,10 @@ def known(task: Task, x0_noise: float | str) -> tuple[Tensor, float]:
     shown = None if seen is None else seen.decode(task.x0)
     if seen is None or shown is None or shown.numel() == 0:
         raise Incompatible("x0_noise='8bit' is of pictures, and this model makes none; give a number, a std of x0")
-    scale = seen.encode(shown + LEVEL / 2) - seen.encode(shown)
-    if shown.shape[-2:] == task.x0.shape[-2:] and (scale - scale.mean()).abs().max() <= 1e-3 * scale.mean().abs():
-        return task.x0, round(float(scale.mean().abs()) / 3**0.5, 8)
+    if shown.shape[-2:] == task.x0.shape[-2:]:
+        scale = seen.encode(shown + LEVEL / 2) - seen.encode(shown)
+        if (scale - scale.mean()).abs().max() <= 1e-3 * scale.mean().abs():
+            return task.x0, round(float(scale.mean().abs()) / 3**0.5, 8)
     if seen.pictures is None:
         raise Incompatible(
             "x0_noise='8bit' is of pictures, and latents were given: what rounding did to them is not known; give the "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.metrics.facts import Asked
 from unsample.metrics.measuring import DEFAULTS, Measuring, lacking_weights
 from unsample.metrics.subject import Score, Settings, Subject
+from unsample.numeric import finite
 
 if TYPE_CHECKING:
     from unsample.datasets.pairs import Pair
@@ -114,9 +115,9 @@ class Measured:
         reasons = [v for v in self.values[key] if isinstance(v, str)]
         return told | {
             "mean": _mean(numbers, facts.unit),
-            "median": _finite(median(numbers) if numbers else None),
-            "min": _finite(min(numbers, default=None)),
-            "max": _finite(max(numbers, default=None)),
+            "median": finite(median(numbers) if numbers else None),
+            "min": finite(min(numbers, default=None)),
+            "max": finite(max(numbers, default=None)),
             "n": len(numbers),
             "exact": sum(math.isinf(v) for v in numbers),
             "missing": len(reasons),
@@ -129,7 +130,7 @@ class Measured:
         listed = []
         for k, file in enumerate(self.files):
             cells = {key: column[k] for key, column in self.values.items()}
-            values = {key: _finite(v) if isinstance(v, float) else None for key, v in cells.items()}
+            values = {key: finite(v) if isinstance(v, float) else None for key, v in cells.items()}
             exact = [key for key, v in cells.items() if isinstance(v, float) and math.isinf(v)]
             reasons = {key: v for key, v in cells.items() if isinstance(v, str)}
             listed.append({"file": file, "values": values, "exact": exact, "reasons": reasons})
@@ -153,8 +154,4 @@ class Measured:
 def _mean(numbers: Sequence[float], unit: str) -> float | None:
     if not numbers or unit != "dB":
         return fmean(numbers) if numbers else None
-    return _finite(-10 * math.log10(power) if (power := fmean(10 ** (-v / 10) for v in numbers)) > 0 else math.inf)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return finite(-10 * math.log10(power) if (power := fmean(10 ** (-v / 10) for v in numbers)) > 0 else math.inf)

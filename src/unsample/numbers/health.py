@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from unsample.numeric import finite
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -69,11 +71,7 @@ def health(noise: Tensor, *, pure_noise: bool = True) -> list[dict[str, Any]]:
         figures["lag1_correlation"] = mean * math.nan
     rows = []
     for k in range(len(noise)):
-        row: dict[str, Any] = {name: _finite(float(value[k])) for name, value in figures.items()}
+        row: dict[str, Any] = {name: finite(float(value[k])) for name, value in figures.items()}
         inside = [row[m] is not None and low <= row[m] <= high for m, (low, high) in bands.items()]
         rows.append(row | {"bands": dict(bands), "pure_noise": pure_noise, "within": pure_noise and all(inside)})
     return rows
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

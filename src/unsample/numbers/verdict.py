@@ -13,12 +13,12 @@ on their own grids and on trailing ones; docs/methods.md has the table on report
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from unsample.numbers.solvers.fixed_point import LOOSE
 from unsample.numbers.solvers.leaving import OUTER, shell
+from unsample.numeric import finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,9 +47,9 @@ def first_steps(x0: Tensor, x1: Tensor, grid: Grid, radius: Tensor | None = None
         not asked for.
     """
     sizes = shell(x0, x1, grid, 0, 1).tolist()
-    radii = [None] * len(sizes) if radius is None else [_finite(r) for r in radius.tolist()]
+    radii = [None] * len(sizes) if radius is None else [finite(r) for r in radius.tolist()]
     return [
-        {"shell": _finite(size), "outer": size > OUTER, "radius": own} for size, own in zip(sizes, radii, strict=True)
+        {"shell": finite(size), "outer": size > OUTER, "radius": own} for size, own in zip(sizes, radii, strict=True)
     ]
 
 
@@ -86,7 +86,3 @@ def graded(row: Mapping[str, Any], status: str, ungraded: str | None, exact: boo
     if residual > TIGHT:
         return "reconstructs only", f"{told}: not at most {TIGHT:g}"
     return "recovered", f"{told}; the first step contracts (spectral radius {radius:.2f})"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

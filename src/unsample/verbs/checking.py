@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import warnings
@@ -18,6 +17,7 @@ from unsample.models.families import family_of
 from unsample.models.guidance import check_guidance
 from unsample.models.loading import load
 from unsample.models.reference import Asked, Ran, Reference, reference_of
+from unsample.numeric import finite
 from unsample.verbs.api import invert, reconstruct, sample
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _inverted(model: Model, ours: Images, asked: Asked) -> Inverted:
     off = (found.noise.cpu().double() - ours.noise.cpu().double()).square().mean()
     (made,) = psnr(again.images.cpu(), ours.images.cpu())
     figures = found.health[0]
-    return Inverted(found.status[0], found.nfe[0], float(off), figures["std"], _finite(made), asked.guidance_scale)
+    return Inverted(found.status[0], found.nfe[0], float(off), figures["std"], finite(made), asked.guidance_scale)
 
 
 def _first_step(model: Model, ours: Images, asked: Asked) -> Contraction:
@@ -302,7 +302,7 @@ def _first_step(model: Model, ours: Images, asked: Asked) -> Contraction:
             prompts = Prompts(asked.prompt, class_labels=asked.label)
             scales = [(w,) * (grid.num_steps + 1)]
             run = Run(model, grid, grid.num_steps, prompts, 1, scales, Watching("check", progress=False))
-            radii.append(_finite(float(first_step_radius(run.predict, x0, x1))))
+            radii.append(finite(float(first_step_radius(run.predict, x0, x1))))
     return Contraction(radii, w)
 
 
@@ -317,11 +317,7 @@ def _round_trip(model: Model, ours: Images) -> float | None:
     with torch.no_grad():
         images = ours.images.to(model.device)
         (found,) = psnr(model.decode(model.encode(images)).float().clamp(0, 1).cpu(), images.cpu())
-    return _finite(found)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return finite(found)
 
 
 def _problems(found: Check) -> list[str]:

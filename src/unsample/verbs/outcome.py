@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from unsample.methods import Method
 from unsample.numbers.health import health
 from unsample.numbers.verdict import first_steps, graded
 from unsample.numbers.walk import State
+from unsample.numeric import finite
 from unsample.verbs.running import Run, Watch, not_finite
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def residuals(state: State) -> list[float | None] | None:
     """The largest relative residual of any step, one a picture; None for a method without residuals."""
     if "residual" not in state:
         return None
-    return [value if math.isfinite(value) else None for value in state["residual"].tolist()]
+    return [finite(value) for value in state["residual"].tolist()]
 
 
 def judged(

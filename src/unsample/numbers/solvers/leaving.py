@@ -14,6 +14,7 @@ from unsample.numbers.solvers.anderson import anderson
 from unsample.numbers.solvers.ddim import carry
 from unsample.numbers.solvers.fixed_point import LOOSE, fixed_point_invert, rms
 from unsample.numbers.solvers.krylov import FACTORS, krylov_solve
+from unsample.numbers.solvers.stochastic import joining
 from unsample.numbers.walk import State, Step
 
 if TYPE_CHECKING:
@@ -71,5 +72,4 @@ def restarted() -> int:
 
 def shell(x: Tensor, y: Tensor, grid: Grid, i: int, j: int) -> Tensor:
     """The RMS of the eps along which the step went from x at i to y at j, (B,): of noise itself it is 1."""
-    keep = grid.alpha[j] / grid.alpha[i]
-    return rms(y - keep * x) / abs(grid.sigma[j] - keep * grid.sigma[i])
+    return rms(joining(x, y, grid, i, j).eps)
