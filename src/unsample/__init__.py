@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unsample.studies.api import study
     from unsample.verbs.api import edit, interpolate, invert, load, reconstruct, sample, wrap
     from unsample.verbs.checking import check
+    from unsample.verbs.learning import train_inverse
     from unsample.verbs.results import Images, Inversion
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "check": "verbs.checking",
     "measure": "metrics.measuring",
     "study": "studies.api",
+    "train_inverse": "verbs.learning",
     **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
     **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),
 }
@@ -55,6 +57,7 @@ __all__ = [
     "studies",
     "study",
     "testing",
+    "train_inverse",
     "wrap",
 ]
 

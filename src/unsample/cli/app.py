@@ -24,6 +24,7 @@ from unsample.cli import (
     sample,
     show,
     study,
+    train_inverse,
 )
 from unsample.cli.options import examples
 from unsample.registry import use_plugins
@@ -52,6 +53,7 @@ for verb in (
     bench,
     report,
     study,
+    train_inverse,
     methods,
     models,
     plan,

@@ -30,6 +30,7 @@ from unsample.methods.h_edit import h_edit
 from unsample.methods.hybrid import hybrid
 from unsample.methods.infedit import infedit
 from unsample.methods.inner import INNER, Base, as_base
+from unsample.methods.learned_start import learned_start
 from unsample.methods.negative_prompt import negative_prompt
 from unsample.methods.null_text import null_text
 from unsample.methods.oracle import oracle
@@ -97,6 +98,16 @@ BUILT_IN: dict[str, MethodFacts] = {
         quick={"first_iters": 5, "max_iters": 3},
         year=2026,
         reference="Anderson, 1965, J. ACM 12; Pan et al., arXiv:2309.04907",
+    ),
+    "learned_start": MethodFacts(
+        learned_start,
+        summary="the first two steps as a network tells them that was taught on the model's own samples",
+        family="ODE, learned",
+        equation="x_2 of x_0 by a copy of the network, then x_0 = f_1(f_2(x_2)) solved near it; the base after",
+        cost="151 and the base's",
+        quick={"trained": False, "base": "ddim"},
+        year=2026,
+        reference="ours; Anderson's mixing of Pan et al., arXiv:2309.04907",
     ),
     "uni_inv": MethodFacts(
         uni_inv,

@@ -241,6 +241,8 @@ class _Record(_Part, Mapping[str, Any]):  # type: ignore[misc]
     forward_timestep: Timestep | None = None
     x0_noise: Amount | None = None
     levels_passed: Count | None = None
+    learned: str | None = None
+    learned_kept: MaybeEach[bool] = None
     regularised: MethodRecord | None = None
     first_step_radius: bool = False
 
