@@ -46,6 +46,14 @@ PLAN: dict[str, Any] = {"dataset": "scenes:5,split=tune", "methods": ["ddim", "f
         ({"methods": [{"name": "edict", "settings": {"p": [1]}}]}, BadOption, "a number"),
         ({"methods": [{"name": "easyinv", "settings": {"base": {"num_iters": 3}}}]}, BadOption, "is a name"),
         ({"methods": [{"name": "edict", "items": 0}]}, BadOption, "items of a method"),
+        ({"methods": ["ddim", {"name": "edict", "models": ["scenes-s"]}]}, UnknownName, "did you mean 'scenes-sd'"),
+        ({"methods": ["edict[models=[scenes-sd,scenes-sd]]"]}, BadOption, "models must be different"),
+        ({"methods": [{"name": "edict", "models": [3]}]}, BadOption, "models of a plan must be str"),
+        (
+            {"methods": ["ddim[models=scenes-sd]"], "models": ["scenes-sd", "scenes-ddpm"]},
+            BadOption,
+            "no method of the plan is tried on scenes-ddpm",
+        ),
         ({"methods": ["ddim[steps=[2,2]]"]}, BadOption, "different values"),
         ({"methods": ["ddim[steps=2]", "ddim[steps=3]"]}, BadOption, "a list of guidance or steps"),
         ({"methods": ["ddim[quick=3]"]}, BadOption, "quick of a plan must be bool"),
@@ -154,6 +162,30 @@ def test_a_table_and_a_text_say_the_same_of_a_method() -> None:
     ids = {PLAN["dataset"]: list("abcde")}
     assert sum(len(task.ids) for task in tasks_of(plan, ids, 2)) == 2 * 5 + 2 * 2 + 5
     assert plan.fingerprint() == make_plan({k: v for k, v in plain(plan).items() if k != "docs"}).fingerprint()
+
+
+def test_a_method_may_be_tried_on_some_models_alone() -> None:
+    trailing = "scenes-ddpm[timestep_spacing=trailing,set_alpha_to_one=true]"
+    models = ["scenes-ddpm", trailing, "scenes-sd"]
+    dear, cheap = {"name": "edict", "settings": {"p": 0.9}, "models": trailing}, "edict[p=0.95,models=[scenes-ddpm]]"
+    both = {"name": "hybrid", "steps": 4, "models": ["scenes-sd", trailing]}
+    plan = make_plan(PLAN | {"models": models, "methods": ["fixed_point", dear, cheap, both, "random_noise"]})
+    assert plan.methods[1] == f"edict[p=0.9,models={trailing}]"
+    assert plan.methods[3] == f"hybrid[steps=4,models=[scenes-sd,{trailing}]]"
+    assert make_plan(plain(plan)) == plan
+    found = {(planned.part.model, planned.part.method, planned.part.steps) for planned in parts_of(plan)}
+    every = {(model, name, 3) for model in models for name in ("fixed_point", "random_noise")}
+    own = {(trailing, "edict[p=0.9]", 3), ("scenes-ddpm", "edict[p=0.95]", 3)}
+    assert found == every | own | {("scenes-sd", "hybrid", 4), (trailing, "hybrid", 4)}
+    ids = {PLAN["dataset"]: list("abcde")}
+    assert {(t.model, t.method, t.part.steps) for t in tasks_of(plan, ids, 2)} == found
+
+
+def test_a_baseline_stands_where_a_method_of_its_model_does() -> None:
+    given = {"dataset": "generated:2", "metrics": ["e_latent"], "models": ["scenes-ddpm", "scenes-sd"]}
+    methods = ["zero[steps=[3,4]]", "ddim[models=scenes-sd]", "edict[steps=4,models=scenes-ddpm]"]
+    parts = [planned.part for planned in parts_of(make_plan(PLAN | given | {"methods": methods}))]
+    assert {(p.model, p.steps) for p in parts if p.method == "zero"} == {("scenes-sd", 3), ("scenes-ddpm", 4)}
 
 
 def test_stages_have_data_sets_of_their_own_and_baselines_where_edits_are() -> None:

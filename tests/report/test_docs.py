@@ -244,6 +244,28 @@ def test_a_ratio_is_of_the_items_that_both_methods_have(tmp_path: Path) -> None:
     assert f"| {EDICT} | 1 | {NOTHING} |" in path.read_text()
 
 
+def test_a_ratio_is_to_the_method_of_that_name_that_the_model_has(tmp_path: Path) -> None:
+    ratio = {"title": "r", "value": "noise.psnr", "show": "ratio", "against": "edict"}
+    docs = {**DOCS, "columns": ["model", "method", ratio, "made"]}
+    methods = ["ddim", "edict[p=0.9,models=scenes-mixture]", "edict[p=0.95,models=scenes-ddpm]"]
+    more = {"models": ["scenes-mixture", "scenes-ddpm"], "methods": methods}
+    folder = run(tmp_path / "r", {("ddim", 1.0): [20.0, 10.0], ("edict[p=0.9]", 1.0): [10.0, 5.0]}, docs, **more)
+    with Ledger(folder) as ledger:
+        given = {"dataset": PLAN_OF["dataset"], "model": "scenes-ddpm", "steps": 3, "guidance": 1.0}
+        cells = [("ddim", 3.0), ("ddim", 4.0), ("edict[p=0.95]", 30.0), ("edict[p=0.95]", 40.0)]
+        ledger.add([
+            row(f"tune-{n % 2}", label, **given, order=10 + n, values={"noise.psnr": value(number)})
+            for n, (label, number) in enumerate(cells)
+        ])  # fmt: skip
+    write_docs([folder], path := document(tmp_path))
+    lines = path.read_text()
+    assert "| scenes-mixture | ddim | 2 (2 to 2) |" in lines
+    assert "| scenes-ddpm | ddim | 0.1 (0.1 to 0.1) |" in lines
+    assert "| scenes-ddpm | edict[p=0.95] | 1 (1 to 1) |" in lines
+    with pytest.raises(BadOption, match=r"edict in against.*edict\[p=0.9\] and edict\[p=0.99\] on scenes-mixture"):
+        make_plan({**PLAN_OF, **more, "docs": docs, "methods": [*methods, "edict[p=0.99,models=scenes-mixture]"]})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -37,7 +37,7 @@ class Shown(_Closed):
     weight: Line | None = None  # of `pooled`
     most: float | None = None  # values above it, exact ones too, count as this
     of: Line | None = None  # the cells of one kind of edit alone: colour, shape, ...
-    against: Line | None = None  # of `ratio`: the other method, as the plan lists it
+    against: Line | None = None  # of `ratio`: the other method, as the plan lists it, or by its bare name
     interval: bool = False  # of `pooled`: with the half width of its 95 % interval, as of a ratio of two means
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Methods and editors of a plan as they are written: `name[key=value,...]`, or a table of TOML that says the same.
 
-A row's label is that text without `guidance`, `steps` and `items` (of an editor without `guidance`, `mask`,
+A row's label is that text without `guidance`, `steps`, `items` and `models` (of an editor without `guidance`, `mask`,
 `sampling_guidance` and `methods`), which stand in columns of their own.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unsample.bench.plan import Plan
 
 SAME = "same"  # as an inversion guidance: that of sampling
-CHOOSING = ("guidance", "steps", "items")  # keys of a method that choose its cells and change none
+CHOOSING = ("guidance", "steps", "items", "models")  # keys of a method that choose its cells and change none
 OF_A_METHOD = (
     "quick",
     "inversion_guidance",
@@ -50,6 +50,7 @@ class Named:
     guidance: tuple[float, ...] = ()  # of sampling
     steps: tuple[int, ...] = ()
     items: int | None = None  # the first so many of the data set; None: all
+    models: tuple[str, ...] = ()  # of the plan's that it is tried on; none: all
     strength: float | None = None  # None: the method's own
 
     def at(self, guidance: float, guidable: bool = True) -> Named:
@@ -57,6 +58,10 @@ class Named:
         if self.same or (self.unsaid and not guidable):
             return replace(self, inversion_guidance=guidance if self.same else 1.0)
         return self
+
+    def tried(self, model: str, steps: int, guidance: float) -> bool:
+        """Whether it has cells on a model of the plan, with so many steps, at a guidance of sampling."""
+        return steps in self.steps and guidance in self.guidance and (not self.models or model in self.models)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def _named(text: str, plan: Plan) -> Named:
     if own.get("quick") and any(pair[0] == "preset" for pair in pairs):
         raise BadOption(f"preset and quick = true of a method are two presets; give one of them: {shown(text)}")
     chosen: dict[str, Any] = {key: own.get(key, getattr(plan, key)) for key in ("guidance", "steps")}
-    chosen["items"] = own.get("items")
+    chosen |= {"items": own.get("items"), "models": own.get("models", ())}
     if zero:
         if others := {key for key, *_ in pairs} - {*CHOOSING}:
             raise unknown_name(f"key of {name}", min(others), CHOOSING)
@@ -147,7 +152,7 @@ def _listed(key: str, text: str, entry: str) -> tuple[Any, ...]:
     if key in SCALES:
         value = _value("guidance", text, entry)
         return tuple(value)
-    words = tuple(part.strip() for part in split_outside(_inner(text), ",") if part.strip())
+    words = _several(text)
     if key == "mask":
         from unsample.bench.plan import typed
 
@@ -155,6 +160,10 @@ def _listed(key: str, text: str, entry: str) -> tuple[Any, ...]:
     if not words or len({*words}) < len(words):
         raise BadOption(f"methods in {shown(entry)} are different methods of the plan, at least one; got {shown(text)}")
     return words
+
+
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in split_outside(_inner(text), ",") if part.strip())
 
 
 def _inner(text: str) -> str:
@@ -189,7 +198,9 @@ def _check_once(keys: Sequence[str], entry: str) -> None:
 
 
 def _value(key: str, text: str, entry: str) -> Any:
-    """The value of one of `OF_A_METHOD` in brackets: `3`, `[1,3]`, `true`, `same`."""
+    """The value of one of `OF_A_METHOD` in brackets: `3`, `[1,3]`, `true`, `same`, `[scenes-sd,scenes-ddpm]`."""
+    if key == "models":
+        return _own(key, _several(text))
     several = text[1:-1].split(",") if text.startswith("[") and text.endswith("]") else None
     try:
         values = [_scalar(part.strip()) for part in several or [text]]

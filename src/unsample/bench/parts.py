@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -129,9 +129,9 @@ def parts_of(plan: Plan, unguided: Collection[str] = ()) -> list[Planned]:
     """
     named, editors, found = methods_of(plan), editors_of(plan), []
     all_steps, scales = (dict.fromkeys(v for m in named for v in getattr(m, key)) for key in ("steps", "guidance"))
-    taken = {(n, w) for m in named if not m.baseline for n in m.steps for w in m.guidance}
+    asked = [m for m in named if not m.baseline]
     for (data, stages), model, n, w, m in product(plan.stages.items(), plan.models, all_steps, scales, named):
-        here = n in m.steps and w in m.guidance and (n, w) in taken
+        here = m.tried(model, n, w) and any(other.tried(model, n, w) for other in asked)
         if not here or (m.baseline and BASELINES[m.name] not in stages):
             continue
         part, at = Part(data, model, m.label, n, w), m.at(w, model not in unguided)
@@ -141,6 +141,18 @@ def parts_of(plan: Plan, unguided: Collection[str] = ()) -> list[Planned]:
         for k, (how, edited) in enumerate(_edits(editors, m, w)):
             found.append(Planned(part._replace(**how), at, edited, again=k > 0))
     return found
+
+
+def others(part: Part, name: str, among: Iterable[tuple[Part, str]]) -> list[Part]:
+    """The parts of another method that are otherwise as this one: by its label, else by its name.
+
+    Args:
+        part: this one.
+        name: the other method, as the plan lists it, or the name of one whose settings differ from model to model.
+        among: parts, each with its method's name.
+    """
+    like = [(other, own) for other, own in among if other._replace(method=part.method) == part]
+    return [other for other, _ in like if other.method == name] or [other for other, own in like if own == name]
 
 
 def _edits(editors: Sequence[Edited], named: Named, guidance: float) -> list[tuple[dict[str, Any], Edited]]:
@@ -175,11 +187,11 @@ def examine(plan: Plan, loaded: Mapping[str, Any] | None = None) -> Examined:
 
     lent = loaded or {}
     known = {name: known_of(lent[name]) if name in lent else known_model(name) for name in plan.models}
-    for model, steps in product(known.values(), dict.fromkeys(n for m in methods_of(plan) for n in m.steps)):
-        model.check(steps)
     unguided = frozenset(name for name, model in known.items() if model.takes_prompt is False)
     lost: dict[Part, str] = {}
     every = parts_of(plan, unguided)
+    for name, steps in dict.fromkeys((planned.part.model, planned.part.steps) for planned in every):
+        known[name].check(steps)
     for planned in every:
         part, named = planned.part, planned.named
         method = get_method("ddim") if named.baseline else get_method(named.name, dict(named.settings))

@@ -240,16 +240,14 @@ def _checked(values: dict[str, Any]) -> Plan:
         )
     if plan.probe:
         _check_probe(plan)
+    _check_models(plan)
     _check_editors(plan)
     _check_trajectories(plan)
     _check_metrics(plan)
     if plan.docs:
         docs = read_docs(plan.docs, plan.metrics, [stage for stages in plan.stages.values() for stage in stages])
-        labels = [named.label for named in methods_of(plan)]
-        for column in docs.columns:
-            against = None if isinstance(column, str) else column.against
-            if against is not None and against not in labels:
-                raise unknown_name("method in against, in docs of a plan, of those of the plan", against, labels)
+        for against in dict.fromkeys(c.against for c in docs.columns if not isinstance(c, str) and c.against):
+            _check_against(plan, against)
         axes = dict(zip(EDITING, ("editors", "masks", "edit_guidance"), strict=True))
         editors = editors_of(plan)
         several = {
@@ -267,6 +265,30 @@ def _check_probe(plan: Plan) -> None:
 
     if get_study(plan.probe).probe is None:
         raise BadOption(f"the study {plan.probe} looks at nothing but metrics; leave probe out")
+
+
+def _check_models(plan: Plan) -> None:
+    named = [m for m in methods_of(plan) if not m.baseline]
+    for unknown in (model for m in named for model in m.models if model not in plan.models):
+        raise unknown_name("model of a method, of those of the plan", unknown, plan.models)
+    for model in plan.models:
+        if all(m.models and model not in m.models for m in named):
+            raise BadOption(f"no method of the plan is tried on {model}; add one, or leave the model out")
+
+
+def _check_against(plan: Plan, name: str) -> None:
+    from unsample.bench.parts import others, parts_of
+
+    every = [(planned.part, planned.named.name) for planned in parts_of(plan)]
+    found = {part: others(part, name, every) for part, _ in every}
+    if not any(found.values()):
+        known = dict.fromkeys(text for part, own in every for text in (part.method, own))
+        raise unknown_name("method in against, in docs of a plan, of those of the plan", name, [*known])
+    if several := next((some for some in found.values() if some[1:]), None):
+        told = " and ".join(part.method for part in several)
+        raise BadOption(
+            f"{name} in against, in docs of a plan, is {told} on {several[0].model}; give one as it is listed"
+        )
 
 
 def _check_editors(plan: Plan) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.bench.docs import COSTS, TELLING, Docs, Shown, read_docs
 from unsample.bench.entries import split_outside
+from unsample.bench.parts import Part, others
 from unsample.errors import BadInput, BadOption
 from unsample.experiment.setup import STAGES
 from unsample.report import statistics, words
@@ -26,7 +27,6 @@ from unsample.report.columns import column
 
 if TYPE_CHECKING:
     from unsample.bench.ledger import RunData
-    from unsample.bench.parts import Part
 
 LARGEST = 2**24  # bytes of a document
 UNGUIDED = ("identity", "vae(source)", "vae(truth)", "zero")  # baselines that no guidance changes: a row each
@@ -49,6 +49,7 @@ class PlannedRow:
     """A row that the plan lists: what tells it from others, and its cells as far as they are done."""
 
     part: Part  # the first of them, where a plan has several data sets
+    name: str  # of the method, without its settings
     baseline: bool
     free: bool  # no guidance changes it
     inversion_guidance: float
@@ -265,10 +266,10 @@ def _figure(asked: Shown, rows: Sequence[Row]) -> str:
 
 def _ratio(asked: Shown, one: PlannedRow, planned: Sequence[PlannedRow]) -> str:
     """A mean over that of the other method, over the items that both have a value of."""
-    of_other = one.part._replace(method=str(asked.against))
-    other = next((p for p in planned if p.part == of_other), None)
+    other = next(iter(others(one.part, str(asked.against), ((p.part, p.name) for p in planned))), None)
+    against = next((p for p in planned if p.part == other), None)
     sides: list[dict[tuple[str, str], float]] = []
-    for rows in (one.rows, other.rows if other is not None and other.whole else ()):
+    for rows in (one.rows, against.rows if against is not None and against.whole else ()):
         kept = (row for row in rows if asked.of in (None, row.get("changed")))
         values = {(row["dataset"], row["item"]): (row["values"].get(asked.value) or {}).get("value") for row in kept}
         sides.append({item: value for item, value in values.items() if value is not None})
@@ -330,7 +331,9 @@ def planned_rows(run: RunData) -> list[PlannedRow]:
             continue
         whole = part in far and not far[part].missing
         own = rows.get(part, [])
-        one = found.setdefault(key, PlannedRow(part, named.baseline, free, named.inversion_guidance, True, []))
+        one = found.setdefault(
+            key, PlannedRow(part, named.name, named.baseline, free, named.inversion_guidance, True, [])
+        )
         found[key] = replace(one, whole=one.whole and whole, rows=[*one.rows, *own])
     labels, order = [named.label for named in methods_of(plan)], list(found)
 
