@@ -1,4 +1,4 @@
-"""`unsample train-inverse`: refusals before any work, what it says at the end, and that `invert` takes what it wrote."""
+"""`unsample train-inverse`: refusals before any work, what it says, and that `invert` takes what it wrote."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ def test_it_teaches_once_and_invert_takes_it(run: Run, tmp_path: Path, monkeypat
     found = ended.json
     assert (found["model"], found["num_updates"], found["backward"]) == (MINI, 2, 4)
     assert Path(found["file"]).parent == tmp_path / "kept" / "learned"
-    again = run("train-inverse", *small)
-    assert (again.code, "is there; give another output" in again.err) == (4, True), again.err
+    assert run("train-inverse", *small, "--json").json == found  # it is there
+    again = run("train-inverse", *small, "--seed", 1)
+    assert (again.code, "is another one; give another output" in again.err) == (4, True), again.err
     assert run(*asked).code == 0
     spoken = run("train-inverse", *small, "--overwrite")
     assert (spoken.code, "x_2 is off by" in spoken.err + spoken.out) == (0, True)

@@ -105,8 +105,10 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(model: Any, file: Path
 def test_overwrite_begins_anew(model: Any, file: Path, tmp_path: Path) -> None:
     here = tmp_path / "a.safetensors"
     shutil.copy(file, here)
-    with pytest.raises(BadInput, match="is there; give another output"):
-        taught(model, here, SMALL, False, lambda *told: None)
+    assert taught(model, here, SMALL, False, lambda *told: pytest.fail("taught again")) == (here, read_taught(file))
+    for other in (replace(SMALL, seed=1), replace(SMALL, prompts=("a", "b"))):
+        with pytest.raises((BadInput, Incompatible), match="is another one; give another output|takes no prompt"):
+            taught(model, here, other, False, lambda *told: None)
     taught(model, here, replace(SMALL, seed=1), True, lambda *told: None)
     assert read_taught(here).seed == 1
 

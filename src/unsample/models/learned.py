@@ -55,6 +55,7 @@ class Taught:
     evaluations: int  # of the network, that the training cost
     backward: int
     seconds: float
+    prompts_sha256: str = ""  # of those that were given; none: those of the model
 
 
 def levels_of(grid: Grid) -> list[list[float]]:
@@ -155,7 +156,7 @@ def _read(path: Path) -> tuple[Taught, Mapping[str, Any]]:
             if metadata.get("unsample_learned") != VERSION:
                 raise ValueError("not a network that 'unsample train-inverse' wrote")
             said = json.loads(metadata["unsample"])
-            taught = Taught(**{field.name: said[field.name] for field in fields(Taught)})
+            taught = Taught(**{field.name: said[field.name] for field in fields(Taught) if field.name in said})
             return taught, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # whatever a damaged file raises
         raise _broken(path, error) from error

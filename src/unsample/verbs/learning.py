@@ -8,6 +8,7 @@ so that an interrupted training goes on where it was, to the same bits.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -23,7 +24,16 @@ from unsample.methods.anderson import anderson
 from unsample.models.copied import Copy, check_copied
 from unsample.models.domain import drawn
 from unsample.models.guidance import Predict, check_guidance
-from unsample.models.learned import Taught, default_path, guessed, levels_of, second_point, untaught, written
+from unsample.models.learned import (
+    Taught,
+    default_path,
+    guessed,
+    levels_of,
+    read_taught,
+    second_point,
+    untaught,
+    written,
+)
 from unsample.numbers.draws import draw_noise
 from unsample.numbers.grid import check_steps
 from unsample.numbers.solvers.ddim import ddim_sample
@@ -118,15 +128,15 @@ def train_inverse(
             `learned_start` looks.
         num_inference_steps, guidance_scale, num_pictures, num_updates, batch_size, learning_rate, seed, prompts: as
             of `Training`.
-        overwrite: replace a file that is there, and begin anew.
+        overwrite: replace a file that is there, and begin anew; without it, one that was taught so already is returned.
         progress: show bars; default: on a terminal.
 
     Returns:
         The file. `unsample.models.learned.read_taught` says what is in it: errors on pictures apart, and the cost.
 
     Raises:
-        BadOption, Incompatible: what was asked cannot be done. BadInput: the file is there, or a training with other
-            settings was begun beside it.
+        BadOption, Incompatible: what was asked cannot be done. BadInput: another file is there, or a training with
+            other settings was begun beside it.
 
     Example:
         >>> import unsample
@@ -169,7 +179,10 @@ def taught(
     _conditions(model, training, range(1), 1)  # refuses prompts and guidance that the model does not take
     path = default_path(model, grid, training.guidance_scale) if output is None else check_suffix(output)
     if path.exists() and not (overwrite and path.is_file()):
-        raise BadInput(f"{path} is there; give another output, or overwrite to teach it anew")
+        there = _there(path, model, grid, training)
+        if there is None:
+            raise BadInput(f"{path} is there, and is another one; give another output, or overwrite to teach it anew")
+        return path, there
     check_writable_folder(path.parent)
     begun = path.with_name(f"{path.name}.training")
     if overwrite and not _begun_so(begun, model, training):
@@ -378,12 +391,8 @@ class Teaching:
         updates = self.training.num_updates * self.training.batch_size
         pair = 2 if self.training.guidance_scale not in (0, 1) else 1
         judging = self.apart * CHUNK * BOTH
-        training = {n: v for n, v in asdict(self.training).items() if n != "prompts"}
         return Taught(
-            model=self.model.id,
-            weights_sha256=self.model.weights_sha256(),
-            levels=levels_of(grid),
-            **training,
+            **_said(self.model, grid, self.training),
             solver_error=float(solved.mean()),
             learned_error=float(told.mean()),
             error=float(errors[best]),
@@ -433,6 +442,23 @@ def _seeded(seed: int, update: int) -> Any:
 def _facts(model: Model, training: Training) -> dict[str, Any]:
     prompts = None if training.prompts is None else list(training.prompts)
     return {"weights_sha256": model.weights_sha256(), **asdict(training), "prompts": prompts, "model": model.id}
+
+
+def _said(model: Model, grid: Grid, training: Training) -> dict[str, Any]:
+    """What a file says of what was asked."""
+    own = {n: v for n, v in asdict(training).items() if n != "prompts"}
+    prompts = "" if training.prompts is None else hashlib.sha256(json.dumps(training.prompts).encode()).hexdigest()
+    told = {"model": model.id, "weights_sha256": model.weights_sha256(), "levels": levels_of(grid)}
+    return told | own | {"prompts_sha256": prompts}
+
+
+def _there(path: Path, model: Model, grid: Grid, training: Training) -> Taught | None:
+    """What a file says that was taught so before; None where it is another one."""
+    try:
+        found = read_taught(path)
+    except BadInput:
+        return None
+    return found if _said(model, grid, training).items() <= asdict(found).items() else None
 
 
 def _begun_so(folder: Path, model: Model, training: Training) -> bool:
