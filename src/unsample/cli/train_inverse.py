@@ -107,8 +107,8 @@ def train_inverse(
         return 0
     talk.say(f"{loaded.id}: taught on {facts.num_pictures:,} pictures in {facts.seconds / 60:.1f} min -> {path}")
     talk.say(
-        f"on pictures apart, x_2 is off by {facts.solver_error:.3g} sigma with anderson, by {facts.learned_error:.3g} "
-        f"as the network tells it, by {facts.error:.3g} with learned_start"
+        f"on pictures apart, x_2 is off by {facts.solver_error:.3g} of sigma^2 with anderson, by "
+        f"{facts.learned_error:.3g} as the network tells it, by {facts.error:.3g} with learned_start"
     )
     if facts.error >= facts.solver_error:
         talk.warn("learned_start gains nothing on this model; use anderson")

@@ -35,7 +35,7 @@ VERSION = "1"
 class Taught:
     """What a network was taught for, and how it did on pictures of its own that it was not taught on.
 
-    Errors are RMS differences of x_2, over sigma_2.
+    Errors are mean squares of the difference of x_2, over sigma_2 squared, as E_latent is of the noise.
     """
 
     model: str
@@ -48,10 +48,10 @@ class Taught:
     num_updates: int
     batch_size: int
     learning_rate: float
-    solver_error: float  # of anderson's x_2, mean
-    learned_error: float  # of the network's, mean
-    error: float  # of what `learned_start` takes, mean
-    agrees: float  # a solver's x_2 is kept where the network's is no farther from it
+    solver_error: float  # of anderson's x_2
+    learned_error: float  # of the network's
+    error: float  # of what `learned_start` takes
+    agrees: float  # a solver's x_2 is kept where the network's is no farther from it: RMS, over sigma_2
     evaluations: int  # of the network, that the training cost
     backward: int
     seconds: float

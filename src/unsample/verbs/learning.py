@@ -379,7 +379,7 @@ class Teaching:
                 told = second_point(copy, predict, _attempt({n: t.to(x0) for n, t in chunk.items()}), x0, grid)
                 rows = torch.arange(len(x0), device=x0.device)
                 _, polished, _ = both_solved(predict, x0, told, grid, rows, None)
-            off = [rms(y - true) / grid.sigma[2] for y in (solved, told, polished)]
+            off = [(rms(y - true) / grid.sigma[2]).square() for y in (solved, told, polished)]
             found.append(torch.stack([*off, rms(told - solved) / grid.sigma[2]], 1).double().cpu())
         solved, told, polished, apart = torch.cat(found).unbind(1)
         bounds = torch.cat([apart.new_zeros(1), apart.sort().values])
