@@ -81,7 +81,10 @@ def test_an_editor_is_masked_as_the_bare_edit_is() -> None:
     model, inversion = inverted()
     idle, targets = Editor(name="idle", steer=lambda branches: Steering()), list(PROMPTS)[::-1]
     made = unsample.edit(model, inversion, targets, editor=idle, mask=HALF, mask_dilate=0)
-    assert torch.equal(made.latents[..., 4:], unsample.reconstruct(model, inversion).latents[..., 4:])
+    again = unsample.reconstruct(
+        model, inversion
+    )  # a smaller batch, whose matrix products some processors round otherwise
+    torch.testing.assert_close(made.latents[..., 4:], again.latents[..., 4:], rtol=0, atol=1e-10)
 
 
 @quiet
