@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import unsample
 from unsample.errors import BadInput, BadOption, Incompatible, WeightsMissing
+from unsample.experiment.shared import Shared, SharedModel
 from unsample.methods import anderson, learned_start
 from unsample.models import learned
 from unsample.models.digests import VARIABLE
@@ -167,6 +168,15 @@ def test_it_is_found_by_the_weights_and_named_in_the_record(
     for k, kept in enumerate(found.meta["learned_kept"]):
         assert found.nfe[k] >= base.nfe[k] + ATTEMPT + 1
         assert (found.nfe[k] == base.nfe[k] + ATTEMPT + 1) is kept
+
+
+def test_a_model_whose_answers_are_remembered_gives_the_same(model: Any, file: Path) -> None:
+    pictures, remembering = made(model, STEPS, 1, 2).latents, SharedModel(model, Shared())
+    bare = inverted(model, pictures, file=str(file))
+    for _ in range(2):
+        found = inverted(remembering, pictures, file=str(file))
+        assert torch.equal(found.noise, bare.noise)
+        assert found.nfe == bare.nfe
 
 
 def test_one_for_other_weights_steps_or_guidance_is_refused(model: Any, file: Path, tmp_path: Path) -> None:
