@@ -113,6 +113,6 @@ def copied(model: Model, features: int, answers: int, seed: int = 0) -> Copy:
         for parameter in (*branch[2].parameters(), *head.parameters()):
             parameter.zero_()
     modules = torch.nn.ModuleDict({"unet": unet, "branch": branch, "head": head}).to(model.device)
-    own = copy.copy(getattr(model, "bare", model))  # an adapter whose answers are remembered would mix up the two
-    own.unet, own.dtype = unet, torch.float32  # type: ignore[attr-defined]
+    own: Any = copy.copy(getattr(model, "bare", model))  # an adapter whose answers are remembered would mix up the two
+    own.unet, own.dtype = unet, torch.float32
     return Copy(own, modules)
