@@ -44,7 +44,7 @@ tables: setup
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/editing.md; \
 	done
-	set -e; for t in frontier frontier_mixture frontier_guided frontier_ink png jpeg95 jpeg75 frontier_edits; do \
+	set -e; for t in frontier frontier_guided frontier_ink png jpeg95 jpeg75 frontier_edits; do \
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/frontier.md; \
 	done
