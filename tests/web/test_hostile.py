@@ -1,4 +1,4 @@
-"""Requests that mean harm: each is answered with 4xx, nothing outside the session is read or written, the server lives."""
+"""Requests that mean harm: each is answered with 4xx, nothing outside the session is touched, the server lives."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_a_prompt_that_looks_like_an_option_is_a_prompt(page: Page, drawn: bytes
     job = page.done(source=source, prompt="--overwrite; rm -rf / <b>", steps=1, force=True)
     assert job["asked"]["prompt"] == "--overwrite; rm -rf / <b>"
     assert "'--prompt=--overwrite; rm -rf / <b>'" in job["shell"][0]
-    assert '"prompt": ["--overwrite; rm -rf / <b>"]' in page.file(job, "inversion")[:20000].decode("latin-1")
+    assert '["--overwrite; rm -rf / <b>'.replace('"', '\\\\"') in page.file(job, "inversion")[:20000].decode("latin-1")
 
 
 def test_the_settings_in_a_png_are_shown_and_not_obeyed(page: Page, drawn: bytes) -> None:

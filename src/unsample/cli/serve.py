@@ -38,7 +38,6 @@ def add_to(app: typer.Typer) -> None:
         serve,
         "unsample serve",
         "unsample serve --model ./my-model --reports runs -o session",
-        "UNSAMPLE_TOKEN=a-long-secret-of-yours unsample serve --host 0.0.0.0",
     )
 
 
@@ -107,6 +106,7 @@ def serve(
             Served(_session(output, stack), known, hosts(host, allow_host or ()), secret, folder, _given(where))
         )
         stack.callback(session.close)
+        session.warm()
         _say_where(listening, host, secret)
         _run(guarded(session), listening)
     return 0

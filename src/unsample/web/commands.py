@@ -121,12 +121,12 @@ def _reconstruct(command: Command, given: dict[str, Any]) -> list[str]:
 
 
 def _edit(command: Command, given: dict[str, Any]) -> list[str]:
-    call = _edited(given, configured("edits", given["editor"], given.get("editor_set", [])))
-    return [f"unsample.edit({call}).save({given['output']!r})"]
+    return [f"unsample.edit({_edited(given)}).save({given['output']!r})"]
 
 
-def _edited(given: dict[str, Any], editor: Any) -> str:
-    named = {"editor": editor} | {n: given[n] for n in EDIT if n in given}
+def _edited(given: dict[str, Any]) -> str:
+    editor = [configured("edits", given["editor"], given.get("editor_set", []))] if "editor" in given else []
+    named = {"editor": each for each in editor} | {n: given[n] for n in EDIT if n in given}
     prompt = [given["prompt"]] if "prompt" in given else []
     return _arguments([Code("model"), Code("inversion"), *prompt], named)
 
@@ -151,8 +151,8 @@ def _compare(command: Command, given: dict[str, Any]) -> list[str]:
         lines.append(f"unsample.reconstruct(model, inversion).save({f'{name}-reconstruction.png'!r})")
         if target:
             to = {"prompt": target} | ({"guidance_scale": scale} if scale is not None else {})
-            editor = configured("edits", given.get("editor", "none"), given.get("editor_set", []))
-            lines.append(f"unsample.edit({_edited(to, editor)}).save({f'{name}-edit.png'!r})")
+            to |= {n: given[n] for n in ("editor", "editor_set") if n in given}
+            lines.append(f"unsample.edit({_edited(to)}).save({f'{name}-edit.png'!r})")
     return lines
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from unsample.cli.main import explain
+from unsample.cli.options import Placement
 from unsample.cli.talk import finite
 from unsample.errors import UnsampleError
 from unsample.preflight.known import KnownModel
@@ -88,7 +91,7 @@ class Session:
     def __init__(self, served: Served) -> None:
         self.served, self.keep, self.reports = served, Keep(served.folder), Reports(served.reports)
         self.placed: Options = served.placed or {}
-        work = Work(shows=self.placed.get("offload") in (None, "none"))
+        self._work = work = Work(shows=self.placed.get("offload") in (None, "none"))
         self.jobs = work.jobs = Jobs(work, explained, lambda folder: shutil.rmtree(folder, ignore_errors=True))
         self.facts, self.listeners = facts(served.models), 0
 
@@ -146,6 +149,15 @@ class Session:
         coming = self.keep.coming()
         shutil.copyfile(path, coming)
         return self.keep.take(coming, path.name)
+
+    def warm(self) -> None:
+        """Load the first model meanwhile, so that the first job need not wait for it."""
+        threading.Thread(target=self._warmed, name="unsample-warm", daemon=True).start()
+
+    def _warmed(self) -> None:
+        known, where = next(iter(self.served.models.values())), Placement(**self.placed)
+        with suppress(Exception):  # the first job tells of it
+            self._work.shelf.take(known, where, lambda: None)
 
     def close(self) -> None:
         """End what runs."""
@@ -240,6 +252,12 @@ def application(session: Session) -> FastAPI:
         finally:
             coming.unlink(missing_ok=True)
         return Json(kept.told(), 201)
+
+    @app.get("/api/files/{id}")
+    async def file_told(id: str) -> Json:
+        if (file := keep.file(id)) is None:
+            raise HTTPException(404, "there is no such picture in this session")
+        return Json(file.told())
 
     @app.get("/api/files/{id}/preview")
     async def preview(id: str) -> Response:
