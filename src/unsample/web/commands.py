@@ -125,8 +125,9 @@ def _edit(command: Command, given: dict[str, Any]) -> list[str]:
 
 
 def _edited(given: dict[str, Any]) -> str:
-    editor = [configured("edits", given["editor"], given.get("editor_set", []))] if "editor" in given else []
-    named = {"editor": each for each in editor} | {n: given[n] for n in EDIT if n in given}
+    named = {n: given[n] for n in EDIT if n in given}
+    if "editor" in given:
+        named = {"editor": configured("edits", given["editor"], given.get("editor_set", []))} | named
     prompt = [given["prompt"]] if "prompt" in given else []
     return _arguments([Code("model"), Code("inversion"), *prompt], named)
 
