@@ -183,8 +183,8 @@ def test_methods_are_compared_side_by_side(web: Any, drawn: bytes) -> None:
     web.locator("[name=editor]").select_option("none")
     web.locator("[name=steps]").fill("3")
     web.locator("#comparing summary").click()
-    for box in web.locator("#methods input:checked").all():
-        box.uncheck()
+    while web.locator("#methods input:checked").count():
+        web.locator("#methods input:checked").first.uncheck()
     web.get_by_role("button", name="Compare", exact=True).click()
     playwright.expect(web.locator("#problem")).to_contain_text("at least one")
     for name in ("ddim", "edict"):

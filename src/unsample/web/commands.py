@@ -100,8 +100,8 @@ def _invert(command: Command, given: dict[str, Any]) -> list[str]:
     out, stem = given["output"], Path(str(command.input)).stem
     return [
         f"inversion = {_inverted(command, given, given['method'], given.get('set', []))}",
-        f"inversion.save({f'{stem}.safetensors'!r})",
         f"unsample.reconstruct(model, inversion).save({f'{out}/{stem}.png'!r})",
+        f"inversion.save({f'{out}/{stem}.safetensors'!r})",
     ]
 
 
@@ -114,22 +114,19 @@ def _inverted(command: Command, given: dict[str, Any], method: str, settings: li
 def _reconstruct(command: Command, given: dict[str, Any]) -> list[str]:
     stem = Path(str(command.input)).stem
     again = f"{given['output']}/{stem}.png"
-    return [
-        f"inversion = unsample.Inversion.load({command.input!r})",
-        f"unsample.reconstruct(model, inversion).save({again!r})",
-    ]
+    return [f"unsample.reconstruct(model, {command.input!r}).save({again!r})"]
 
 
 def _edit(command: Command, given: dict[str, Any]) -> list[str]:
-    return [f"unsample.edit({_edited(given)}).save({given['output']!r})"]
+    return [f"unsample.edit({_edited(given, command.input)}).save({given['output']!r})"]
 
 
-def _edited(given: dict[str, Any]) -> str:
+def _edited(given: dict[str, Any], inversion: Any) -> str:
     named = {n: given[n] for n in EDIT if n in given}
     if "editor" in given:
         named = {"editor": configured("edits", given["editor"], given.get("editor_set", []))} | named
     prompt = [given["prompt"]] if "prompt" in given else []
-    return _arguments([Code("model"), Code("inversion"), *prompt], named)
+    return _arguments([Code("model"), inversion, *prompt], named)
 
 
 def _sample(command: Command, given: dict[str, Any]) -> list[str]:
@@ -153,7 +150,7 @@ def _compare(command: Command, given: dict[str, Any]) -> list[str]:
         if target:
             to = {"prompt": target} | ({"guidance_scale": scale} if scale is not None else {})
             to |= {n: given[n] for n in ("editor", "editor_set") if n in given}
-            lines.append(f"unsample.edit({_edited(to)}).save({f'{name}-edit.png'!r})")
+            lines.append(f"unsample.edit({_edited(to, Code('inversion'))}).save({f'{name}-edit.png'!r})")
     return lines
 
 

@@ -57,7 +57,11 @@ export function chosen() {
       ["size", "texture", "colour", "shape", "place"].map((kind) => facts.words[kind].slice(0, 3).join(", ")).join("; ")} …`;
   at("vocabulary").title = Object.entries(facts.words).map(([kind, values]) => `${kind}: ${values.join(", ")}`).join("\n");
   const refused = now.flow ? method().refuses_flow : method().refuses_diffusion;
-  at("method-note").textContent = `${method().summary} ${method().cost ? `Cost: ${method().cost}.` : ""}${
+  for (const option of fields.method.options) {
+    const row = named(facts.methods, option.value);
+    option.disabled = Boolean(now.flow ? row.refuses_flow : row.refuses_diffusion) || (!words && row.models === "text");
+  }
+  at("method-note").textContent = `${method().summary}. ${method().cost ? `Cost: ${method().cost}.` : ""}${
     refused ? ` It does not run on ${now.name}: ${refused}.` : ""}`;
   at("editor-note").textContent = words ? `${editor().name}: ${editor().summary}` : "";
   at("run").textContent = edits() ? "Invert and edit" : "Invert and reconstruct";
