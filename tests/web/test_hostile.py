@@ -302,6 +302,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "a mask without a file": {"mask": "file", "target_prompt": CAPTION},
     "a setting from a file": {"editor": "pix2pix_zero", "editor_settings": {"source_sentences": "@/etc/passwd"}},
     "a setting with a path": {"method": "forward_first", "settings": {"base": "../../x"}},
+    "a setting that names a file": {"method": "learned_start", "settings": {"file": "inverse.safetensors"}},
+    "a file within a setting": {"method": "easyinv", "settings": {"base": "learned_start", "base.file": "inverse"}},
     "a setting that is an option": {"settings": {"a --overwrite": "1"}},
     "a method that is an option": {"method": "--help"},
     "a fit that is an option": {"fit": "--overwrite"},
@@ -327,6 +329,17 @@ def test_a_field_that_means_harm_is_refused_before_any_work(page: Page, drawn: b
     assert str(page.session.keep.folder) not in answer.text
     assert "root:" not in answer.text
     assert len(page.http.get("/api/jobs").json()["jobs"]) == before
+
+
+def test_no_other_setting_is_a_text_that_could_name_a_file() -> None:
+    from unsample import edits, methods
+    from unsample.web.asked import OF_FILES
+
+    words = {"blend", "mask_words", "source_sentences", "target_sentences"}  # of prompts; "@FILE" of these is refused
+    for table in (methods.METHODS, edits.EDITORS):
+        for name, facts in table.items():
+            texts = {d.name for d in methods.declarations(facts.factory) if d.kind in (str, list[str])}
+            assert texts <= words | {*OF_FILES}, f"{name}: is this the name of a file? then put it into OF_FILES"
 
 
 def test_a_prompt_that_looks_like_an_option_is_a_prompt(page: Page, drawn: bytes) -> None:

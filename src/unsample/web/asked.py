@@ -24,6 +24,7 @@ Settings = Annotated[dict[Name, Text], Field(max_length=64)]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 WHERE = ("auto", "attention", "thing")
 PLAIN = "none"
+OF_FILES = ("file",)  # settings that name a file; the page offers none of them
 
 
 class Asked(BaseModel):
@@ -153,7 +154,12 @@ def _pairs(settings: dict[str, str]) -> list[str]:
         BadOption: one that does.
     """
     for name, value in settings.items():
-        if value.lstrip().startswith("@") or re.search(r"[/\\\0]", value) or "=" in name:
+        if (
+            name.rpartition(".")[2] in OF_FILES
+            or value.lstrip().startswith("@")
+            or re.search(r"[/\\\0]", value)
+            or "=" in name
+        ):
             raise BadOption(f"setting {name[:40]!r} is not to name a file of the server; give the value itself")
     return [f"{name}={value}" for name, value in settings.items()]
 

@@ -14,6 +14,8 @@ from unsample.methods import METHODS
 from unsample.models.domain import DRAWN, drawn
 from unsample.models.loading import BUNDLED
 from unsample.preflight.known import KnownModel, known_model
+from unsample.web.asked import OF_FILES
+from unsample.web.settings import as_texts
 
 METHOD = (
     *("name", "summary", "family", "cost", "equation", "reference", "models", "edits", "gradients"),
@@ -48,11 +50,10 @@ def facts(known: Mapping[str, KnownModel]) -> dict[str, Any]:
 
 
 def _told(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    from unsample.web.settings import as_texts
-
     own = {name: row[name] for name in names}
     defaults = as_texts({s["name"]: s["default"] for s in row["settings"]})
-    settings = [{**s, "default": defaults.get(s["name"], "")} for s in row["settings"]]
+    shown = [s for s in row["settings"] if s["name"] not in OF_FILES]
+    settings = [{**s, "default": defaults.get(s["name"], "")} for s in shown]
     return own | {"settings": settings, "presets": list(row["presets"])}
 
 
