@@ -60,7 +60,7 @@ class Page:
         assert answer.status_code == 202, answer.text
         return answer.json()
 
-    def ended(self, job: dict[str, Any], within: float = 120) -> dict[str, Any]:
+    def ended(self, job: dict[str, Any], within: float = 600) -> dict[str, Any]:
         end = time.monotonic() + within
         while time.monotonic() < end:
             told = self.http.get(f"/api/jobs/{job['id']}").json()

@@ -38,6 +38,7 @@ export function view(told, use) {
 function pair(panels) {
   at("viewer").hidden = panels.length === 0;
   if (!panels.length) return;
+  for (const part of [at("slider"), at("divider"), at("sides"), at("left-picture")]) part.hidden = panels.length < 2;
   const names = panels.map((panel) => panel.name);
   for (const side of ["left", "right"]) {
     at(side).replaceChildren(...panels.map((panel) => make("option", { value: panel.name }, panel.label)));
