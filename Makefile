@@ -60,6 +60,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.round_trip
 	$(BIN)/python -m benchmarks.bench_survives
+	$(BIN)/python -m benchmarks.serve_load
 
 clean:
 	rm -rf .venv out dist build .pytest_cache .mypy_cache .ruff_cache

@@ -43,6 +43,10 @@ WRITES: dict[tuple[str, str], tuple[list[str], str]] = {
         "x.trajectory.safetensors",
     ),
     ("compare", "--output"): (["compare", "a.png", *MIXTURE, "--methods", "ddim", "-o", "OUT"], "compare.csv"),
+    ("compare", "--pictures"): (
+        ["compare", "a.png", *MIXTURE, "--methods", "ddim", "--pictures", "-o", "OUT"],
+        "ddim-noise.png",
+    ),
     ("measure", "--csv"): (["measure", "a.png", "b.png", "--metrics", "psnr", "--csv", "OUT/x.csv"], "x.csv"),
     ("datasets", "--output"): (["datasets", "scenes:2", "-n", "1", "-o", "OUT"], "scenes.png"),
     ("bench export", "--output"): (["bench", "export", "run", "--csv", "-o", "OUT/x.csv"], "x.csv"),
@@ -54,6 +58,7 @@ FOLDERS = {
     ("bench run", "--output"),
     ("bench merge", "--output"),
     ("study", "--output"),
+    ("serve", "--output"),
 }  # of a run, which is gone on with or refused whole
 NAMES = [" ".join(key) for key in WRITES]
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -44,6 +44,7 @@ OPTIONS = {
         "--output",
         "--target-prompt",
         "--edit-guidance-scale",
+        "--pictures",
     ),
     "report": ("--raw-csv", "--output", "-o"),
     "study": (
@@ -103,6 +104,15 @@ def test_the_help_of_a_verb_shows_every_option(help_of: Callable[..., str], verb
     words = set(re.split(r"[\s,]+", help_of(*verb.split())))  # two names of one option are joined by a comma
     assert {*COMMON, *OPTIONS[verb]} <= words
     assert not any("…" in word for word in words)  # cut off
+
+
+def test_the_help_of_serve_shows_every_option_and_two_examples(help_of: Callable[..., str]) -> None:
+    text = help_of("serve")
+    words = set(re.split(r"[\s,]+", text))
+    assert {*PLACE, "--host", "--port", "--token", "--allow-host", "--reports", "--output", "-o", "--debug"} <= words
+    assert not any("…" in word for word in words)
+    begun = [line for line in text.partition("Examples")[2].splitlines() if line.strip()]
+    assert [line.split()[:2] for line in begun] == [["unsample", "serve"]] * 2
 
 
 @pytest.mark.parametrize("verb", DEFAULTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ from unsample.cli.flat import But, command
 from unsample.cli.invert import skew_of
 from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.methods import table
-from unsample.cli.options import EDIT, METHODS, EndOptions, Placement, PromptOptions, WalkOptions, argument, opt
+from unsample.cli.options import EDIT, METHODS, OUTPUT, EndOptions, Placement, PromptOptions, WalkOptions, argument, opt
 from unsample.datasets.item import Item
 from unsample.edits import Editor
 from unsample.errors import BadOption, Incompatible
@@ -100,6 +100,16 @@ def compare(
     quick: Annotated[bool, opt(METHODS, None, "Each method's quick preset, for a look.", "--quick")] = False,
     walk: Annotated[WalkOptions, LEFT_OUT],
     output: options.Folder = "compared",
+    pictures: Annotated[
+        bool,
+        opt(
+            OUTPUT,
+            None,
+            "Write the pictures of the figure one by one too: source.png, METHOD-reconstruction.png, -noise.png, "
+            "-edit.png.",
+            "--pictures",
+        ),
+    ] = False,
     force: options.Force = False,
     raw_csv: options.RawCsv = False,
     end: Annotated[EndOptions, But(leave=("force",))],
@@ -131,8 +141,9 @@ def compare(
     check_sizes([job], walk.fit)
     outside.check(outside.of_jobs([job], walk.fit, [target.prompt] if target else []), force)
     files = [Path(output) / "compare.png", Path(output) / "compare.csv"]
-    places.check_outputs(files, end.overwrite, [image])
-    return _run(job, walks, target, where, files, end.json, raw_csv)
+    alone = _alone(Path(output), walks, target) if pictures else {}
+    places.check_outputs([*files, *alone.values()], end.overwrite, [image])
+    return _run(job, walks, target, where, files, alone, end.json, raw_csv)
 
 
 @dataclass(frozen=True)
@@ -197,6 +208,16 @@ def chosen(methods: str, settings: Sequence[str], quick: bool) -> dict[str, list
     return found
 
 
+SOURCE = ("", "source")
+
+
+def _alone(folder: Path, walks: Sequence[Walk], target: EditTarget | None) -> dict[tuple[str, str], Path]:
+    """The files of the pictures that are written one by one, by method and what they show."""
+    shown = ("reconstruction", "noise", *(["edit"] if target else []))
+    files = {(w.method.name, what): folder / f"{w.method.name}-{what}.png" for w in walks for what in shown}
+    return {SOURCE: folder / "source.png"} | files
+
+
 @dataclass(frozen=True)
 class Compared:
     """One method's outcome; `picture` is None where it diverged."""
@@ -216,12 +237,14 @@ def _run(
     target: EditTarget | None,
     where: Placement,
     files: Sequence[Path],
+    alone: Mapping[tuple[str, str], Path],
     as_json: bool,
     raw_csv: bool,
 ) -> int:
     model = session.load(job.model, where)
     found = [_one(model, job, walk, target) for walk in walks]
     written = [files[0]] if _write_figure(job, found, target, files[0]) else []
+    written += _write_alone(job, found, target, alone)
     columns = (*COLUMNS, *(EDIT_COLUMNS if target else ()))
     text = as_csv(columns, (f.row for f in found), raw_csv)
     atomic_write(files[1], lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -385,6 +408,32 @@ def _write_figure(job: InvertJob, found: Sequence[Compared], target: EditTarget 
         about |= {"target_prompt": target.prompt} | editor_told(target.editor)
     write_png(figure, path, about)
     return True
+
+
+def _write_alone(
+    job: InvertJob, found: Sequence[Compared], target: EditTarget | None, files: Mapping[tuple[str, str], Path]
+) -> list[Path]:
+    """The pictures of the figure one by one; of a method that diverged there are none."""
+    from unsample.media.figures import noise_picture
+    from unsample.media.pictures import write_png
+
+    shown: dict[tuple[str, str], Image | None] = {SOURCE: next((f.source for f in found if f.source), None)}
+    for f in found:
+        noise = None if f.noise is None or f.picture is None else noise_picture(f.noise.tolist(), f.picture.size)
+        shown |= {(f.row["method"], "reconstruction"): f.picture, (f.row["method"], "noise"): noise}
+        shown[f.row["method"], "edit"] = f.edit
+    for f in found:
+        f.row["pictures"] = {what: str(file) for (name, what), file in files.items() if name == f.row["method"]
+                             and shown.get((name, what))}  # fmt: skip
+    written = []
+    for (name, what), file in files.items():
+        if (image := shown.get((name, what))) is not None:
+            about: dict[str, Any] = {"verb": "compare", "input": job.source.path, "figure": what}
+            about |= {"method": name} if name else {}
+            about |= {"prompt": target.prompt} if target is not None and what == "edit" else {"prompt": job.prompt}
+            write_png(image, file, {k: v for k, v in about.items() if v is not None})
+            written.append(file)
+    return written
 
 
 def editor_told(editor: Editor | str) -> dict[str, Any]:

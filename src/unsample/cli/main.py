@@ -26,12 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from unsample.wording import COMMAND_LINE, worded
 
         with worded(COMMAND_LINE), listening(everything=debug):
-            return _run(given)
+            return run(given)
     except BaseException as error:  # Ctrl-C and SystemExit too
         return _ended(error, given, debug, as_json)
 
 
-def _run(given: list[str]) -> int:
+def run(given: list[str]) -> int:
+    """The same for a door that tells of errors itself: they are raised."""
     from unsample.cli.app import app
 
     result = app(given, prog_name="unsample", standalone_mode=False)

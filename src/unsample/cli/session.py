@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from unsample.cli import talk
@@ -21,7 +23,29 @@ if TYPE_CHECKING:
     from unsample.verbs.results import Inversion
 
 
+_by: ContextVar[Callable[[KnownModel, Placement], Model] | None] = ContextVar("by", default=None)
+
+
+@contextmanager
+def loaded_by(by: Callable[[KnownModel, Placement], Model]) -> Iterator[None]:
+    """While it lasts, this thread's verbs take their models from `by`, which may keep them from verb to verb.
+
+    It is called after all that a verb refuses without a model: what it raises ends one that is only to be checked.
+    """
+    token = _by.set(by)
+    try:
+        yield
+    finally:
+        _by.reset(token)
+
+
 def load(known: KnownModel, where: Placement) -> Model:
+    """The model of a verb: loaded now, or from whoever keeps it (`loaded_by`)."""
+    by = _by.get()
+    return load_now(known, where) if by is None else by(known, where)
+
+
+def load_now(known: KnownModel, where: Placement) -> Model:
     """Load a model, with the libraries' own bars and log lines silenced."""
     from unsample.verbs.api import load as load_model
 

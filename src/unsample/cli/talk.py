@@ -10,6 +10,8 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,9 +28,35 @@ _QUIET = {
 }
 
 
+@dataclass
+class Heard:
+    """What a verb said and answered: lines with their tag ("" for one of progress), and JSON documents."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    documents: list[dict[str, Any]] = field(default_factory=list)
+
+
+_heard: ContextVar[Heard | None] = ContextVar("heard", default=None)
+
+
+@contextmanager
+def hearing() -> Iterator[Heard]:
+    """While it lasts, what this thread's verbs say is kept in place of being written: another door shows it."""
+    heard = Heard()
+    token = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(token)
+
+
 def say(text: str) -> None:
     """A line of progress, on stderr."""
-    _to_stderr(printable(text.replace("\n", " ")))
+    line = printable(text.replace("\n", " "))
+    if (heard := _heard.get()) is None:
+        _to_stderr(line)
+    else:
+        heard.lines.append(("", line))
 
 
 def warn(text: str) -> None:
@@ -64,6 +92,9 @@ def fail(code: int, message: str, as_json: bool, details: Mapping[str, Any] | No
 
 def answer(text: str) -> None:
     """What was asked for, on stdout."""
+    if (heard := _heard.get()) is not None:
+        heard.lines.append(("", printable(text)))
+        return
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter shows its code
     print(printable(text), flush=True)
@@ -71,7 +102,10 @@ def answer(text: str) -> None:
 
 def document(value: dict[str, Any]) -> None:
     """The one JSON document, on stdout."""
-    print(json.dumps(_finite(value), indent=2, allow_nan=False), flush=True)
+    if (heard := _heard.get()) is not None:
+        heard.documents.append(finite(value))
+        return
+    print(json.dumps(finite(value), indent=2, allow_nan=False), flush=True)
 
 
 def printable(text: str) -> str:
@@ -89,20 +123,23 @@ def _to_stderr(line: str) -> None:
 
 
 def _tagged(tag: str, text: str) -> None:
+    line = printable(" ".join(text.split()))
+    if (heard := _heard.get()) is not None:
+        heard.lines.append((tag, line))
+        return
     plain = (
         sys.stderr is None or not sys.stderr.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     )
     colour, end = ("", "") if plain or tag not in _COLOURS else (_COLOURS[tag], "\033[0m")
-    line = printable(" ".join(text.split()))
     _to_stderr(f"{colour}{tag}:{end} {line}")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinity are not JSON."""
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

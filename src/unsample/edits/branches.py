@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.edits.base import Asked, Steering
 from unsample.errors import Incompatible
 from unsample.models.guidance import HALVES, Cost, Predict
+from unsample.models.listening import listener
 from unsample.numbers.prediction import Prediction, output_from_prediction, prediction_from_output
 
 if TYPE_CHECKING:
@@ -92,14 +93,14 @@ class BranchPredict(Predict):
         w = self._of(i, rows, x)
         one, zero = w == 1, w == 0
         if self.model.guidance != "cfg":
-            return prediction_from_output(self._alone(x, i, rows, BOUND), x, self.grid, i)
+            return self._told_of(prediction_from_output(self._alone(x, i, rows, BOUND), x, self.grid, i))
         free, bound = self._asked_of(x, i, rows, self._needs(~one, FREE, rows), self._needs(~zero, BOUND, rows))
         both = ~(one | zero)
         output = torch.where(one.reshape(-1, 1, 1, 1), bound, free)
         if both.any():
             joined = self.model.rule(free[both], bound[both], w[both].reshape(-1, 1, 1, 1))  # type: ignore[arg-type]
             output = output.index_put((both,), joined)
-        return prediction_from_output(output, x, self.grid, i)
+        return self._told_of(prediction_from_output(output, x, self.grid, i))
 
     def conditional(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
         """See `Predict`."""
@@ -204,6 +205,7 @@ class BranchPredict(Predict):
         if x.requires_grad:
             x.register_hook(count)
         timestep, sign = self.grid.asked_at(i)
+        listener().asking()
         with self.steering.asked(call):
             output = self.model.network(x, timestep, self._told(condition, i, call))
         output = output if sign > 0 else -output

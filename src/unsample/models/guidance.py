@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.errors import BadOption, Incompatible, shown, unknown_name
 from unsample.models.base import Condition, Model
+from unsample.models.listening import listener
 from unsample.numbers.prediction import Prediction, output_from_prediction, prediction_from_output
 from unsample.numeric import is_real
 
@@ -156,7 +157,12 @@ class Predict:
         else:
             free, bound = self._ask(x, i, rows, self._free(), self.condition).chunk(2)
             output = self.model.rule(free, bound, w)
-        return prediction_from_output(output, x, self.grid, i)
+        return self._told_of(prediction_from_output(output, x, self.grid, i))
+
+    def _told_of(self, prediction: Prediction) -> Prediction:
+        """The prediction, after whoever listens was told of it."""
+        listener().predicted(self.model, prediction.x0)
+        return prediction
 
     def conditional(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:
         """The conditional prediction alone, one pass; x0 is clamped only where halves are joined (`guided`)."""
@@ -244,6 +250,7 @@ class Predict:
         for k in pictures:
             self.cost.nfe[k] += passes
         timestep, sign = self.grid.asked_at(i)
+        listener().asking()
         output = self.model.network(asked, timestep, self._at_scale(condition, i))
         output = output if sign > 0 else -output
         if not math.isfinite(output.detach().sum().item()):  # one number, so that a sound answer costs next to nothing

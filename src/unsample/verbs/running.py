@@ -16,6 +16,7 @@ from unsample.methods.base import Seen
 from unsample.models.base import Model
 from unsample.models.calling import evaluating
 from unsample.models.guidance import Cost, Predict, spoken
+from unsample.models.listening import is_heard, listener
 from unsample.numbers.grid import Grid
 from unsample.numbers.walk import State, Step, walk
 from unsample.verbs.inputs import GivenImages
@@ -64,14 +65,17 @@ class Watch:
 
     @property
     def hidden(self) -> bool | None:
-        """Whether bars are hidden; None: shown on a terminal only."""
-        return None if self.asked.progress is None else not self.asked.progress
+        """Whether bars are hidden, as they are where somebody listens; None: shown on a terminal only."""
+        return is_heard() or (None if self.asked.progress is None else not self.asked.progress)
 
     def progress(self, steps: Iterable[int], what: str) -> Iterable[int]:
         """The steps of a method's own loop, with a bar."""
         from tqdm import tqdm
 
-        return tqdm(steps, desc=f"{self.asked.verb}: {what}", disable=self.hidden, leave=False)
+        each = list(steps)
+        for done, step in enumerate(tqdm(each, desc=f"{self.asked.verb}: {what}", disable=self.hidden, leave=False)):
+            yield step
+            listener().stepped(f"{self.asked.verb}: {what}", done + 1, len(each))
 
     def observe(self, k: int, j: int, x: Tensor, state: State) -> Tensor:
         """After each step."""
@@ -84,6 +88,7 @@ class Watch:
             self.first = x
         self._keep(x)
         self.bar.update()
+        listener().stepped(self.asked.verb, k + 1, len(self.points) - 1)
         return x
 
     def _keep(self, x: Tensor) -> None:

@@ -1,0 +1,54 @@
+"""What the verbs say of their options, in the words of the page: `--target-prompt` is "What the edit shall show"."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+LABELS = {
+    "model": "Model",
+    "prompt": "What the picture shows",
+    "source-prompt": "What the picture shows",
+    "target-prompt": "What the edit shall show",
+    "negative-prompt": "Lead away from",
+    "class-labels": "Class",
+    "source-class-labels": "Class",
+    "negative-class-labels": "Class that stands for none",
+    "method": "Method",
+    "methods": "Methods to compare",
+    "set": "Settings of the method",
+    "steps": "Steps",
+    "num-inference-steps": "Steps",
+    "inversion-guidance-scale": "Guidance while inverting",
+    "sampling-guidance-scale": "Guidance of the reconstruction",
+    "edit-guidance-scale": "Guidance of the edit",
+    "guidance-schedule": "Schedule of guidance",
+    "strength": "Strength",
+    "seed": "Seed",
+    "fit": "Fit",
+    "clip": "Clip",
+    "first-step-radius": "Ask whether the first step contracts",
+    "editor": "Editor",
+    "editor-set": "Settings of the editor",
+    "mask": "Mask",
+    "mask-feather": "Soft edge",
+    "mask-dilate": "Grow by",
+    "paste": "Keep the picture's own pixels outside",
+    "quick": "Quick settings",
+    "force": "Go on with what the model does not know",
+}
+"""The fields of the page by the options that they are; `page/index.html` has the same texts."""
+
+
+def told(text: str, verb: str, folder: Path) -> str:
+    """A line of a verb for the reader of the page: without our folder, and with fields in place of options."""
+    text = text.replace(f"{folder}/", "").replace(str(folder), "the session's folder")
+    guidance = {"edit": "edit-guidance-scale"}.get(verb, "inversion-guidance-scale")
+
+    def label(found: re.Match[str]) -> str:
+        option = found[1] or found[2]
+        name = guidance if option == "guidance-scale" else option
+        return f"“{LABELS[name]}”" if name in LABELS else found[0]
+
+    text = re.sub(r"; see 'unsample [a-z]+ --help'", "", text)
+    return re.sub(r"(?:(?<!')--([a-z][a-z-]*[a-z])|'--([a-z][a-z-]*[a-z])')", label, text)  # no commands in quotes
