@@ -61,18 +61,23 @@ class Run:
 
     def __init__(self, folder: Path, count: int, steps: int, guidance_scale: float) -> None:
         self.folder, self.count, self.steps, self.guidance_scale = folder, count, steps, guidance_scale
+        self.total = count
         self.scenes = [Scenes("report", count).scene(k) for k in range(count)]
         self.model = unsample.load("scenes-sd")
         folder.mkdir(parents=True, exist_ok=True)
+
+    def size(self, start: int) -> int:
+        """How many pictures a batch has."""
+        return min(BATCH, self.total - start)
 
     def kept(self, name: str, make: Callable[[slice], torch.Tensor]) -> torch.Tensor:
         """(count, ...), made a batch at a time where the folder does not hold it."""
         parts = []
         for start in range(0, self.count, BATCH):
-            file = self.folder / f"{name}-{self.count}-{self.steps}-{self.guidance_scale:g}-{start}.safetensors"
+            file = self.folder / f"{name}-{self.steps}-{self.guidance_scale:g}-{start}-{self.size(start)}.safetensors"
             if not file.is_file():
-                save_file({"part": make(slice(start, min(start + BATCH, self.count))).contiguous()}, file)
-                print(f"{name}: {min(start + BATCH, self.count)} of {self.count}", flush=True)
+                save_file({"part": make(slice(start, start + self.size(start))).contiguous()}, file)
+                print(f"{name}: {start + self.size(start)} of {self.total}", flush=True)
             parts.append(load_file(file)["part"])
         return torch.cat(parts)
 
@@ -127,7 +132,7 @@ def watermarks(run: Run) -> dict[str, tuple[list[float], list[float]]]:
 def made_or_drawn(run: Run) -> dict[str, tuple[list[float], list[float]]]:
     """By metric: values of pictures that the model made, and of scenes that were drawn; what cannot be had is said."""
     found: dict[str, tuple[list[float], list[float]]] = {}
-    kinds = {"made": saved(run.pictures(None), "PNG"), "drawn": saved(render(run.scenes).images, "PNG")}
+    kinds = {"made": saved(run.pictures(None), "PNG"), "drawn": saved(render(run.scenes[: run.count]).images, "PNG")}
     subjects = {}
     for kind, pictures in kinds.items():
         again = saved(run.again(pictures, kind), "PNG")
@@ -186,6 +191,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("out/watermarks"))
     asked = parser.parse_args()
     run = Run(asked.folder, asked.count, asked.steps, asked.guidance_scale)
+    for run.count in range(BATCH, asked.count, BATCH):  # batch by batch, so that a run that is stopped has whole ones
+        watermarks(run)
+    run.count = asked.count
     marks = watermarks(run)
     print(f"\n{table('mark | saved as', marks, p=True)}\n")
     print(table("metric", made_or_drawn(run), p=False))
