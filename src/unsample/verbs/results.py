@@ -225,6 +225,25 @@ class Inversion:
 
         return continuation(self, model, scheduler)
 
+    def to_comfyui(self, path: str | PathLike[str], model: Any) -> None:
+        """Write the noise as a `.latent` file, which ComfyUI's LoadLatent reads (from its folder input/).
+
+        There KSampler (Advanced), told not to add noise, begins at it: as many steps, the same guidance, sampler euler
+        and, of Stable Diffusion 1.x and 2.x, scheduler ddim_uniform, whose levels are those of timestep_spacing
+        "leading" with steps_offset 1. It is the noise alone: of a method that keeps more, not the record.
+
+        Args:
+            path: ends in .latent; a file that exists is replaced.
+            model: the one that inverted; its autoencoder's scale is undone, as ComfyUI does it again.
+
+        Raises:
+            BadInput: another model, a picture that diverged, or a path that cannot be written. Incompatible: a model
+                without an autoencoder, or a noise at alpha = 0 (of a flow, all of it), to which no latent leads.
+        """
+        from unsample.verbs.comfyui import to_comfyui
+
+        to_comfyui(self, path, model)
+
     def repeated(self, count: int) -> Inversion:
         """An inversion of one picture, `count` times."""
         if len(self) != 1:
