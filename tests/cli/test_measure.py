@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -87,9 +88,12 @@ def test_maps_are_written_on_request(run: Run, folders: tuple[Path, Path], tmp_p
     rows = {row["file"]: row["values"] for row in ended.json["pairs"]}
     assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == [f"{k}-dire.png" for k in range(5)]
     a, b = (as_tensor(folder / "2.png")[0].double() for folder in folders)
+    expected = (a - b).abs().mean(0)
     with Image.open(tmp_path / "maps" / "2-dire.png") as image:
-        grey = torch.from_numpy(np.array(image)).double() / 255 * METRICS["dire"].white
-    assert torch.allclose(grey, (a - b).abs().mean(0), atol=METRICS["dire"].white / 255)
+        white = json.loads(image.info["unsample"])["white"]
+        grey = torch.from_numpy(np.array(image)).double() / 255 * white
+    assert white == pytest.approx(float(expected.max()))
+    assert torch.allclose(grey, expected, atol=white / 255)
     assert rows["2.png"]["dire"] == pytest.approx(rows["2.png"]["mae"])
     again = run("measure", *folders, "--metrics", "dire", "--maps", tmp_path / "maps")
     assert again.code == 4, "files that are there"

@@ -147,15 +147,14 @@ class Maps:
         return [self.file(name, key) for name in self.stems for key in self.asked]
 
     def write(self, name: str, key: str, values: Any) -> None:
-        """A grey picture; `white` of the metric is white."""
+        """A grey picture, its own largest value white; the settings in it say what that is."""
         from PIL import Image
 
         from unsample.media.pictures import write_png
 
-        white = self.asked[key].facts.white
-        file = self.file(name, key)
+        white, file = float(values.max()), self.file(name, key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        grey = (values / white).clamp(0, 1).mul(255).round().byte().numpy()
+        grey = (values / (white or 1)).mul(255).round().byte().numpy()
         told = {"verb": "measure", "metric": self.asked[key].name, "white": white, "input": name}
         write_png(Image.fromarray(grey), file, told)
 

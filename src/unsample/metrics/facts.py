@@ -58,7 +58,6 @@ class MetricFacts:
     any_size: bool = False  # image and reference may differ in size
     compute: Callable[[Subject, Settings], Found | Sequence[float | str]] | None = None  # a value a picture
     map: Callable[[Subject, Settings], Tensor] | None = None  # (B, H, W): where in the picture the value is from
-    white: float = 1.0  # what is white in a picture of the map
     tally: Callable[[Settings], Tally] | None = None  # metrics of sets
     conclude: Callable[[Any], tuple[float | str, dict[str, Any]]] | None = None
 

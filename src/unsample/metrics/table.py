@@ -124,13 +124,13 @@ ROWS = (
     pair("dire", "difference from the reconstruction", 0, 1, "lower", compute=detecting.of_dire,
          convention=f"{EIGHT}, reconstruction against picture, one size; |x - x'|, mean over pixels and channels, "
          "float64: the mean of DIRE's map", reference="Wang et al., 2023, arXiv:2303.09295",
-         map=detecting.dire_map, white=0.25),
+         map=detecting.dire_map),
     MetricFacts("aeroblade", "distance from the autoencoder's round trip", 0, None, "lower", kind="autoencoder",
                 needs=("images", "autoencoded"), weights=("vgg16",), depends="lpips_net", chosen="vgg",
                 reference="Ricker et al., 2024, arXiv:2401.17879",
                 convention=f"second layer of LPIPS, the network in brackets (the paper's is vgg); {TRUNK}; the round "
                 "trip by the posterior's mean, clamped, not rounded", compute=detecting.of_aeroblade,
-                map=detecting.aeroblade_map, white=0.1),
+                map=detecting.aeroblade_map),
     # ---------------------------------------------------------------- two sets of pictures
     of_features("fd", "Frechet distance", 0, None, "lower", reference=FRECHET,
                 convention=f"{FEATURES}; covariances over n - 1; depends on the sample size, which stands beside it",
