@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import unsample
-from examples import adm, rectified_flow
+from examples import adm, rectified_flow, watermarks
 from tests.problems import normal
 
 
@@ -119,3 +119,18 @@ def test_the_example_of_ones_own_method_is_a_plugin_of_the_command_line_in_worke
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["statuses"] == {"ok": 4}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_of_watermarks_goes_on_and_counts_as_it_says(tmp_path: Path) -> None:
+    run = watermarks.Run(tmp_path, count=2, steps=2, guidance_scale=1.0)
+    found = watermarks.watermarks(run)
+    assert list(found) == [f"{mark} | {how}" for mark in watermarks.KEYS for how in watermarks.SAVED]
+    assert all(0 <= p <= 1 for sides in found.values() for side in sides for p in side)
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert watermarks.watermarks(run) == found
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == files, "nothing is made twice"
+    assert watermarks.auc([1, 2], [2, 3]) == 0.875  # of four pairs one ties
+    assert watermarks.auc([1, 2], [3, 4]) == 1
+    negative = [k / 100 for k in range(1, 101)]
+    assert watermarks.found_at([0.005, 0.015, 0.5], negative, 0.01) == pytest.approx(2 / 3)

@@ -15,6 +15,7 @@ FLOORS = {
     "numbers": 1,
     # Data sets read files and draw scenes, and need no model; models.gaussian draws its components from scenes.
     "datasets": 1,
+    "watermarks": 1,
     "models": 2,
     "methods": 3,
     "edits": 3,

@@ -9,12 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsample import datasets, edits, methods, metrics, studies, testing
+    from unsample import datasets, edits, methods, metrics, studies, testing, watermarks
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
     from unsample.metrics.measuring import measure
     from unsample.studies.api import study
     from unsample.verbs.api import edit, interpolate, invert, load, reconstruct, sample, wrap
     from unsample.verbs.checking import check
+    from unsample.verbs.comfyui import from_comfyui
     from unsample.verbs.learning import train_inverse
     from unsample.verbs.results import Images, Inversion
 
@@ -24,13 +25,14 @@ _HOMES = {
     **dict.fromkeys(("edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"), "verbs.api"),
     **dict.fromkeys(("Images", "Inversion"), "verbs.results"),
     "check": "verbs.checking",
+    "from_comfyui": "verbs.comfyui",
     "measure": "metrics.measuring",
     "study": "studies.api",
     "train_inverse": "verbs.learning",
     **dict.fromkeys(("BadInput", "BadOption", "Diverged", "Incompatible"), "errors"),
     **dict.fromkeys(("UnknownName", "UnsampleError", "WeightsMissing"), "errors"),
 }
-_PACKAGES = ("datasets", "edits", "methods", "metrics", "studies", "testing")
+_PACKAGES = ("datasets", "edits", "methods", "metrics", "studies", "testing", "watermarks")
 
 __all__ = [
     "BadInput",
@@ -46,6 +48,7 @@ __all__ = [
     "datasets",
     "edit",
     "edits",
+    "from_comfyui",
     "interpolate",
     "invert",
     "load",
@@ -58,6 +61,7 @@ __all__ = [
     "study",
     "testing",
     "train_inverse",
+    "watermarks",
     "wrap",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -76,6 +77,71 @@ def test_names_are_split_at_commas_outside_brackets() -> None:
     for text in ("", "psnr,", "psnr,psnr", ","):
         with pytest.raises(BadOption, match="--metrics"):
             names(text)
+
+
+# ---------------------------------------------------------------- of a model's making
+
+
+def test_maps_are_written_on_request(run: Run, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    ended = run("measure", *folders, "--metrics", "dire,mae", "--maps", tmp_path / "maps", "--json")
+    assert ended.code == 0, ended.err
+    rows = {row["file"]: row["values"] for row in ended.json["pairs"]}
+    assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == [f"{k}-dire.png" for k in range(5)]
+    a, b = (as_tensor(folder / "2.png")[0].double() for folder in folders)
+    expected = (a - b).abs().mean(0)
+    with Image.open(tmp_path / "maps" / "2-dire.png") as image:
+        white = json.loads(image.info["unsample"])["white"]
+        grey = torch.from_numpy(np.array(image)).double() / 255 * white
+    assert white == pytest.approx(float(expected.max()))
+    assert torch.allclose(grey, expected, atol=white / 255)
+    assert rows["2.png"]["dire"] == pytest.approx(rows["2.png"]["mae"])
+    again = run("measure", *folders, "--metrics", "dire", "--maps", tmp_path / "maps")
+    assert again.code == 4, "files that are there"
+    assert "--overwrite" in again.err
+
+
+def test_aeroblade_needs_a_model_with_an_autoencoder_and_its_weights(run: Run, scene: Path) -> None:
+    ended = run("measure", scene, "--metrics", "aeroblade")
+    assert ended.code == 2
+    assert "--model" in ended.err
+    ended = run("measure", scene, "--metrics", "aeroblade", "--model", "scenes-ddpm")
+    assert ended.code == 2
+    assert "no autoencoder" in ended.err
+    ended = run("measure", scene, "--metrics", "aeroblade", "--model", "scenes-sd", "--json")
+    assert ended.code == 3
+    assert "vgg16" in ended.json["pairs"][0]["reasons"]["aeroblade"]
+
+
+def test_a_watermark_is_looked_for_by_its_key(run: Run, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from unsample.watermarks import GaussianShading, TreeRing
+
+    rings, shades = TreeRing.drawn((4, 16, 16), 4, seed=0), GaussianShading.drawn((4, 16, 16), seed=0)
+    rings.save(tmp_path / "rings.json")
+    shades.save(tmp_path / "shades.json")
+    noise = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise[0] = rings.embed(noise[:1])[0]
+    save_file({"noise": noise}, tmp_path / "noise.safetensors")
+    ended = run("measure", tmp_path / "noise.safetensors", "--metrics", "tree_ring,tree_ring_p", "--key",
+                tmp_path / "rings.json", "--json")  # fmt: skip
+    assert ended.code == 0, ended.err
+    marked, plain = (row["values"] for row in ended.json["pairs"])
+    assert marked["tree_ring_p"] < 1e-9 < plain["tree_ring_p"]
+    assert marked["tree_ring"] < 1e-5 < plain["tree_ring"]
+    both = f"tree_ring_p[{tmp_path / 'rings.json'}],gaussian_shading_p[{tmp_path / 'shades.json'}]"
+    assert run("measure", tmp_path / "noise.safetensors", "--metrics", both).code == 0
+    for metric, key, code, said in (
+        ("tree_ring", None, 2, "--key"),
+        ("tree_ring", "shades.json", 2, "gaussian_shading"),
+        ("tree_ring", "none.json", 4, "cannot be read"),
+        ("noise_std", "rings.json", 2, "--key is for"),
+    ):
+        given = [] if key is None else ["--key", tmp_path / key]
+        ended = run("measure", tmp_path / "noise.safetensors", "--metrics", metric, *given)
+        assert (ended.code, said in ended.err) == (code, True), ended.err
+    ended = run("measure", tmp_path / "noise.safetensors", "--metrics", "noise_std", "--maps", tmp_path / "maps")
+    assert ended.code == 2
 
 
 # ---------------------------------------------------------------- two files

@@ -23,6 +23,7 @@ NAMED = (
     "noise_kl_dims lag1_correlation pixel_correlation normality spectrum_flatness pie_psnr pie_mse pie_ssim pie_lpips "
     "masked_psnr masked_mse masked_ssim masked_lpips edit_gain edit_gain_inside edit_gain_outside "
     "edit_gain_lpips edit_size attribute_render_fit attribute_clip judges_agree mae "
+    "dire aeroblade tree_ring tree_ring_p gaussian_shading gaussian_shading_p"
 )
 
 

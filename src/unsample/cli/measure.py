@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,15 +17,19 @@ from unsample.cli.methods import table
 from unsample.cli.metrics import names
 from unsample.cli.options import MEASURING, OUTPUT, EndOptions, Placement, argument, opt
 from unsample.datasets.pairs import Matched, Pair, match, match_items, with_texts
-from unsample.errors import BadInput, BadOption
+from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.media.files import free_stems
 from unsample.preflight import rules
 
 if TYPE_CHECKING:
     from unsample.metrics import Settings
     from unsample.metrics.facts import Asked
     from unsample.metrics.folders import Measured
+    from unsample.models.base import Model
+    from unsample.preflight.known import KnownModel
 
 SHOWN = 3  # names in one message
+TAKEN = {"--model": ["aeroblade"], "--key": ["tree_ring", "gaussian_shading"], "--maps": ["dire", "aeroblade"]}
 CLIP_MODEL = "scenes-clip"
 HOW = {
     "reference": "B",
@@ -36,6 +40,7 @@ HOW = {
     "noise": "an inversion (.safetensors) as A",
     "true_noise": "the trajectory of 'unsample sample --keep-trajectory' as B",
     "images": "a picture as A",
+    "autoencoded": "--model, whose autoencoder A is sent through",
     "ceiling": "it in Python (unsample.measure), or in a plan of 'unsample bench'",
 }
 NOT_HERE = "name A's files after the items of scenes and give --dataset"
@@ -75,6 +80,86 @@ class Companions:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """What tells a picture of a model's making."""
+
+    model: Annotated[
+        str | None,
+        opt(MEASURING, "NAME", "Whose autoencoder A is sent through, for aeroblade.", "--model", "-m", default="none"),
+    ] = None
+    key: Annotated[
+        str | None, opt(MEASURING, "FILE", "The key of the watermark that is looked for.", default="none")
+    ] = None
+    maps: Annotated[
+        str | None,
+        opt(
+            MEASURING,
+            "DIR",
+            "Write where in the picture it is, as NAME-METRIC.png, of dire, aeroblade.",
+            default="none",
+        ),
+    ] = None
+
+    def known(self, asked: Sequence[Asked]) -> KnownModel | None:
+        """The model, not yet loaded.
+
+        Raises:
+            BadOption: an option that no metric takes, or a metric without its key. BadInput: a file that is no key.
+        """
+        from unsample.metrics.detecting import KEYS, key_of
+        from unsample.preflight.known import known_model
+
+        takes = {
+            "--model": [one for one in asked if "autoencoded" in one.facts.needs],
+            "--key": [one for one in asked if one.facts.depends == "key"],
+            "--maps": [one for one in asked if one.facts.map is not None],
+        }
+        for name, given in (("--model", self.model), ("--key", self.key), ("--maps", self.maps)):
+            if given is not None and not takes[name]:
+                raise BadOption(f"{name} is for metrics that --metrics does not name: {', '.join(TAKEN[name])}")
+        for one in takes["--key"]:
+            key_of(KEYS[one.facts.name.removesuffix("_p")], one.settings)
+        return None if self.model is None else known_model(self.model)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Where the maps of pictures are written, by the pictures' names."""
+
+    folder: Path
+    asked: Mapping[str, Asked]  # those that have one
+    stems: Mapping[str, str]
+
+    @staticmethod
+    def of(folder: str, asked: Sequence[Asked], pairs: Sequence[Pair]) -> Maps:
+        """Of the pairs that are measured."""
+        stems = free_stems([Path(pair.name).with_suffix("").as_posix() for pair in pairs])
+        having = {one.key: one for one in asked if one.facts.map is not None}
+        return Maps(Path(folder), having, dict(zip((pair.name for pair in pairs), stems, strict=True)))
+
+    def file(self, name: str, key: str) -> Path:
+        """Of a picture and a metric."""
+        return self.folder / f"{self.stems[name]}-{key.replace('[', '-').replace(']', '')}.png"
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them."""
+        return [self.file(name, key) for name in self.stems for key in self.asked]
+
+    def write(self, name: str, key: str, values: Any) -> None:
+        """A grey picture, its own largest value white; the settings in it say what that is."""
+        from PIL import Image
+
+        from unsample.media.pictures import write_png
+
+        white, file = float(values.max()), self.file(name, key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        grey = (values / (white or 1)).mul(255).round().byte().numpy()
+        told = {"verb": "measure", "metric": self.asked[key].name, "white": white, "input": name}
+        write_png(Image.fromarray(grey), file, told)
+
+
+@dataclass(frozen=True)
 class Networks:
     """Which networks measure, and where."""
 
@@ -110,6 +195,7 @@ def measure(
     *,
     metrics: Annotated[str, opt(MEASURING, "NAME[,NAME...]", "'unsample metrics' lists them.")] = "psnr,ssim",
     beside: Companions,
+    detection: Detection,
     networks: Networks,
     csv: Annotated[str | None, opt(OUTPUT, "FILE", "Write a row a picture.", default="none")] = None,
     raw_csv: options.RawCsv = False,
@@ -127,29 +213,35 @@ def measure(
     from unsample.metrics.folders import measure_pairs
     from unsample.metrics.measuring import lacking_weights
 
-    settings = networks.settings()
+    settings = replace(networks.settings(), key=detection.key)
     asked = [resolve(name, METRICS, settings) for name in names(metrics)]
     given_paths = {"images": a, "reference": b, "truth": beside.truth, "mask": beside.mask}
     sides = {side: places.the_one(path) if path else path for side, path in given_paths.items()}
     matched = matched_files(sides, beside.dataset)
     pairs = with_texts(matched.pairs, beside.texts(), beside.prompts)
-    check_needs(asked, pairs)
+    known = detection.known(asked)
+    check_needs(asked, pairs, {"autoencoded"} if known else set())
+    maps = None if detection.maps is None else Maps.of(detection.maps, asked, pairs)
     if beside.dataset is None and not matched.unmatched and len(pairs) == 1:
         check_sizes(asked, pairs[0])
     if raw_csv and csv is None:
         raise BadOption("--raw-csv belongs to --csv")
     file = None if csv is None else Path(csv)
-    if file is not None:
+    written = [*([] if file is None else [file]), *([] if maps is None else maps.files)]
+    if written:
         read = [str(path) for pair in pairs for path in pair.files.values()]
-        places.check_outputs([file], end.overwrite, [*read, *filter(None, [*sides.values(), beside.prompts])])
+        places.check_outputs(written, end.overwrite, [*read, *filter(None, [*sides.values(), beside.prompts])])
     note_unmatched(matched, sides | {"dataset": beside.dataset})
     loads = [one for one in asked if one.facts.depends in ("clip", "dino") and lacking_weights(one) is None]
     if loads and not talk.hears_everything():
         from unsample.models.loading import quiet_libraries
 
         quiet_libraries()
+    more: dict[str, Any] = {} if maps is None else {"maps": maps.write}
+    if known is not None:
+        more["autoencoder"] = with_autoencoder(known, networks.device)
     with progress(len(pairs)) as step:
-        found = measure_pairs(asked, pairs, settings, failed=talk.error, step=step)
+        found = measure_pairs(asked, pairs, settings, failed=talk.error, step=step, **more)
     talk.notes(found.notes)
     if file is not None:
         text = found.csv(raw_csv)
@@ -157,6 +249,22 @@ def measure(
         talk.say(f"wrote {file}")
     report(found, matched, end.json)
     return 4 if found.failed else 3 if found.lacking else 0  # files before weights
+
+
+def with_autoencoder(known: KnownModel, device: str) -> Model:
+    """The model, loaded.
+
+    Raises:
+        Incompatible: it works on the pictures themselves.
+    """
+    from unsample.cli import session
+
+    model = session.load(known, Placement(device))
+    if getattr(model, "vae", None) is None:
+        raise Incompatible(
+            f"--model {known.name} has no autoencoder: it works on the pictures themselves; name another"
+        )
+    return model
 
 
 def the_clip_model(name: str, old: str | None) -> str:
@@ -194,20 +302,24 @@ def note_unmatched(matched: Matched, places: Mapping[str, str | None]) -> None:
         talk.note(f"{len(left)} of {places[side]} have no partner and are left out: {', '.join(left[:SHOWN])}{more}")
 
 
-def check_needs(asked: Sequence[Asked], pairs: Sequence[Pair]) -> None:
-    """Refuse a metric of something that was not given.
+def check_needs(asked: Sequence[Asked], pairs: Sequence[Pair], more: Set[str] = frozenset()) -> None:
+    """Refuse a metric of something that was not given; `more` is known beside the files.
 
     Raises:
         BadOption: which option would give it.
     """
     from unsample.metrics import Subject
 
-    known = {side for pair in pairs for side in (*pair.files, *pair.texts)}
+    known = {side for pair in pairs for side in (*pair.files, *pair.texts)} | more
     if any(pair.item is not None for pair in pairs):
         known |= {"reference", "truth", "mask", "prompts", "target_prompts", "targets", "changed"}
     tensors = any(path.suffix == ".safetensors" for pair in pairs for path in pair.files.values())
     if tensors:
-        known |= {f.name for f in fields(Subject)} - {"targets", "changed"}  # what is in it is seen when it is read
+        known |= {f.name for f in fields(Subject)} - {
+            "targets",
+            "changed",
+            "autoencoded",
+        }  # what is in it is seen when it is read
     for one in asked:
         for need in one.facts.needs:
             sides = need.split("|")

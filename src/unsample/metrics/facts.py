@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from unsample.errors import BadOption
 from unsample.metrics.subject import Found, Settings, Subject
 from unsample.registry import Table
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Better = Literal["higher", "lower", "neither"]
-Kind = Literal["pair", "ceiling", "text", "masked", "edit", "recovery", "noise", "set"]
+Kind = Literal["pair", "ceiling", "autoencoder", "text", "masked", "edit", "recovery", "noise", "set"]
 KINDS: dict[str, str] = {
     "pair": "images against a reference",
     "ceiling": "images, not rounded, against the autoencoder's round trip of their source",
+    "autoencoder": "images, and what a model's autoencoder alone makes of them",
     "text": "images and prompts",
     "masked": "images, reference and mask",
     "edit": "scenes: images against the true edit",
@@ -50,8 +54,10 @@ class MetricFacts:
     unit: str = ""  # "" for a bare number
     weights: tuple[str, ...] = ()  # names in WEIGHTS
     depends: str | None = None  # the field of Settings that the brackets set: fd[scenes-clip]
+    chosen: str | None = None  # what they hold where there are none; else what Settings says
     any_size: bool = False  # image and reference may differ in size
     compute: Callable[[Subject, Settings], Found | Sequence[float | str]] | None = None  # a value a picture
+    map: Callable[[Subject, Settings], Tensor] | None = None  # (B, H, W): where in the picture the value is from
     tally: Callable[[Settings], Tally] | None = None  # metrics of sets
     conclude: Callable[[Any], tuple[float | str, dict[str, Any]]] | None = None
 
@@ -100,9 +106,12 @@ def resolve(key: str, table: Table[MetricFacts], settings: Settings) -> Asked:
         raise BadOption(f"metric {name!r} {takes}; got {key!r}")
     if facts.depends is None:
         return Asked(key, name, facts, settings)
-    if bracket:
-        settings = replace(settings, **{facts.depends: rest[:-1]})
+    if said := rest[:-1] if bracket else facts.chosen:
+        settings = replace(settings, **{facts.depends: said})
     if facts.depends == "lpips_net" and settings.lpips_net not in NETWORKS:
         raise BadOption(f"LPIPS knows the networks {', '.join(NETWORKS)}; got {settings.lpips_net!r}")
-    chosen = str(getattr(settings, facts.depends)).rstrip("/\\").replace("\\", "/").split("/")[-1]
-    return Asked(key, f"{name}[{chosen}]", facts, settings)
+    chosen = getattr(settings, facts.depends)
+    if not isinstance(chosen, str):  # no key, or one that is in no file
+        return Asked(key, name, facts, settings)
+    short = chosen.rstrip("/\\").replace("\\", "/").split("/")[-1]
+    return Asked(key, f"{name}[{short}]", facts, settings)

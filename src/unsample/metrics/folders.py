@@ -6,8 +6,8 @@ Missing weights are found before torch is imported. A file that cannot be read i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,10 @@ from unsample.metrics.subject import Score, Settings, Subject
 from unsample.numeric import finite
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unsample.datasets.pairs import Pair
+    from unsample.models.base import Model
 
 
 def measure_pairs(
@@ -27,6 +30,8 @@ def measure_pairs(
     *,
     failed: Callable[[str], object] = lambda reason: None,
     step: Callable[[int], object] = lambda count: None,
+    autoencoder: Model | None = None,
+    maps: Callable[[str, str, Tensor], object] | None = None,
 ) -> Measured:
     """Measure files that belong together, a batch of them in memory at a time.
 
@@ -36,6 +41,8 @@ def measure_pairs(
         settings: where weights lie, which CLIP, on which device.
         failed: told at once, in words, of what cannot be measured.
         step: told how many more pictures are done.
+        autoencoder: the model whose autoencoder alone the images are sent through, for metrics that need it.
+        maps: given the name of a picture, the key of a metric and its map (H, W), where the metric has one.
     """
     from unsample.datasets.batches import batches
 
@@ -50,6 +57,8 @@ def measure_pairs(
     measuring = Measuring([one.key for one in asked if one.key not in lacking], settings)
     for batch in batches(pairs):
         subject = None if batch.fields is None else Subject(**batch.fields)
+        if subject is not None and autoencoder is not None:
+            subject = _autoencoded(autoencoder, subject, batch.names, failed, found.failed)
         scores = {} if subject is None else measuring.add(subject)
         found.files += batch.names
         found.notes += batch.notes
@@ -57,6 +66,8 @@ def measure_pairs(
             column += _column(scores.get(key), len(batch.names), lacking.get(key) or batch.reason)
             if key in scores and scores[key].details:
                 found.details[key] = dict(scores[key].details)
+        if subject is not None and maps is not None:
+            _show_maps(measuring, subject, scores, batch.names, maps)
         if batch.reason is not None:
             found.failed[batch.names[0]] = batch.reason
             failed(batch.reason)
@@ -67,6 +78,37 @@ def measure_pairs(
         step(len(batch.names))
     found.sets = measuring.finish()
     return found
+
+
+def _autoencoded(
+    model: Model, subject: Subject, names: Sequence[str], failed: Callable[[str], object], lost: dict[str, str]
+) -> Subject:
+    """With what the model's autoencoder alone makes of the images, where their size allows it."""
+    from unsample.metrics.pixels import encoded_alone
+
+    if subject.images is None:
+        return subject
+    height, width = subject.images.shape[2:]
+    if height % model.multiple or width % model.multiple:
+        for name in names:
+            lost[name] = f"{name} is {width}x{height}; {model.id} takes sides that are multiples of {model.multiple}"
+            failed(f"{lost[name]}; crop or resize it")
+        return subject
+    return replace(subject, autoencoded=encoded_alone(model, subject.images).clamp(0, 1))
+
+
+def _show_maps(
+    measuring: Measuring,
+    subject: Subject,
+    scores: Mapping[str, Score],
+    names: Sequence[str],
+    maps: Callable[[str, str, Tensor], object],
+) -> None:
+    for one in measuring.asked:
+        known = one.key in scores and all(reason is None for reason in scores[one.key].reasons)
+        if one.facts.map is not None and known:
+            for name, values in zip(names, one.facts.map(subject, one.settings), strict=True):
+                maps(name, one.key, values)
 
 
 def _column(score: Score | None, count: int, reason: str | None) -> list[float | str | None]:

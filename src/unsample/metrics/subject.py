@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.datasets.scenes import Scene
+    from unsample.watermarks.keys import Key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Subject:
     reference: Tensor | None = None  # the source
     truth: Tensor | None = None  # the true edit
     ceiling: Tensor | None = None  # the autoencoder's own round trip of the source: what no inversion can pass
+    autoencoded: Tensor | None = None  # what an autoencoder alone makes of `images`
     mask: Tensor | None = None  # (B, 1, H, W) of 0 and 1, 1 is to be edited; others are read by `unsample.media.masks`
     prompts: Sequence[str] | None = None  # what the source shows
     target_prompts: Sequence[str] | None = None  # what the result should show
@@ -46,7 +48,7 @@ class Subject:
         Raises:
             BadInput: an array that is no picture, or no mask.
         """
-        for name in ("images", "reference", "truth", "ceiling"):
+        for name in ("images", "reference", "truth", "ceiling", "autoencoded"):
             if type(given := getattr(self, name)).__module__ == "numpy":
                 object.__setattr__(self, name, _pictures(given, name))
         if self.mask is not None:
@@ -103,6 +105,7 @@ class Settings:
     clip: str = "scenes-clip"  # a bundled name, a folder or a hub id; for distributions `pixels` too
     dino: str = "dino-vitb8"  # a folder or a hub id with a transformers ViT of 12 layers
     lpips_net: str = "alex"  # alex, vgg or squeeze, where a metric's own name does not say
+    key: str | Key | None = None  # of a watermark that is looked for: a file, or the key itself
     device: str = "cpu"  # where networks run
 
 

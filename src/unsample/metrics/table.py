@@ -12,6 +12,7 @@ from functools import partial
 from unsample.metrics import (
     alignment,
     clip,
+    detecting,
     dino,
     distributions,
     dreamsim,
@@ -48,6 +49,8 @@ PRECISION = "Kynkaanniemi et al., 2019, arXiv:1904.06991"
 ALIGNMENT = "Kornblith et al., 2019, arXiv:1905.00414"
 ZENG = "Zeng et al., 2026, arXiv:2606.03111"
 TABA = "Staniszewski et al., 2024, arXiv:2410.23530"
+RINGS = "Wen et al., 2023, arXiv:2305.20030"
+SHADES = "Yang et al., 2024, arXiv:2404.04956"
 OWN = "unsample; the true edit is a render of the edited scene"
 
 pair = partial(MetricFacts, kind="pair", needs=PAIR, reference=DEFINITION)
@@ -58,6 +61,7 @@ of_sets = partial(MetricFacts, kind="set", needs=PAIR, any_size=True)
 of_features = partial(of_sets, depends="clip", tally=distributions.FeatureSets)
 recovered = partial(MetricFacts, kind="recovery", needs=("noise", "true_noise"), reference=DEFINITION)
 of_noise = partial(MetricFacts, kind="noise", needs=("noise",), reference=DEFINITION)
+marked = partial(MetricFacts, kind="noise", needs=("noise",), depends="key")
 over_noises = partial(MetricFacts, kind="set", needs=("noise",))
 outside = partial(MetricFacts, kind="masked", needs=(*PAIR, "mask"))
 gain = partial(MetricFacts, kind="edit", needs=("images", "truth", "reference"), reference=OWN)
@@ -116,6 +120,17 @@ ROWS = (
     pair("dreamsim", "DreamSim distance", 0, None, "lower", weights=("dreamsim",), any_size=True,
          convention="8-bit RGB, resized to 224 by its own package; the ensemble", compute=dreamsim.dreamsim,
          reference="Fu et al., 2023, arXiv:2306.09344"),
+    # ---------------------------------------------------------------- what comes back of a picture
+    pair("dire", "difference from the reconstruction", 0, 1, "lower", compute=detecting.of_dire,
+         convention=f"{EIGHT}, reconstruction against picture, one size; |x - x'|, mean over pixels and channels, "
+         "float64: the mean of DIRE's map", reference="Wang et al., 2023, arXiv:2303.09295",
+         map=detecting.dire_map),
+    MetricFacts("aeroblade", "distance from the autoencoder's round trip", 0, None, "lower", kind="autoencoder",
+                needs=("images", "autoencoded"), weights=("vgg16",), depends="lpips_net", chosen="vgg",
+                reference="Ricker et al., 2024, arXiv:2401.17879",
+                convention=f"second layer of LPIPS, the network in brackets (the paper's is vgg); {TRUNK}; the round "
+                "trip by the posterior's mean, clamped, not rounded", compute=detecting.of_aeroblade,
+                map=detecting.aeroblade_map),
     # ---------------------------------------------------------------- two sets of pictures
     of_features("fd", "Frechet distance", 0, None, "lower", reference=FRECHET,
                 convention=f"{FEATURES}; covariances over n - 1; depends on the sample size, which stands beside it",
@@ -181,6 +196,19 @@ ROWS = (
     of_noise("spectrum_flatness", "flatness of the spectrum", 0, 1, "neither", compute=noise.spectrum_flatness,
              convention="geometric over arithmetic mean of |FFT|^2 without the mean, by channel; white noise gives "
              ".561", reference="Wiener entropy; e^-0.5772 for white Gaussian noise"),
+    # ---------------------------------------------------------------- watermarks in the noise
+    marked("tree_ring", "distance from a Tree-Ring key", 0, None, "neither", compute=detecting.of_tree_ring,
+           convention="mean of |k - F(noise)| over the key's disc, F orthonormal: about 0 with the mark",
+           reference=RINGS),
+    marked("tree_ring_p", "p of a Tree-Ring key", 0, 1, "neither", compute=detecting.p_of("tree_ring"),
+           convention="how likely a white noise of any strength comes as near by the paper's statistic; exact",
+           reference=f"{RINGS}, without its approximation"),
+    marked("gaussian_shading", "right bits of a Gaussian Shading message", 0, 1, "neither",
+           compute=detecting.of_gaussian_shading, reference=SHADES,
+           convention="share of the bits that more than half of their copies say; 1 with the mark, about half without"),
+    marked("gaussian_shading_p", "p of a Gaussian Shading message", 0, 1, "neither",
+           compute=detecting.p_of("gaussian_shading"), reference=SHADES,
+           convention="how likely so many bits are right by chance, binomial; copies that tie are wrong"),
     # ---------------------------------------------------------------- what an edit was to leave alone
     outside("pie_mse", "MSE outside the mask, zero and average", 0, 1, "lower",
             convention=WHOLE_FRAME, reference=PIE, compute=masked.pie_mse),

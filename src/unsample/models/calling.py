@@ -145,13 +145,22 @@ def vae_encode(vae: Any, images: Tensor) -> Tensor:
     """The scaled posterior mean (never a sample) of pictures in [0, 1]; of a VAE without a posterior, what it makes."""
     encoded = vae.encode((images * 2 - 1).to(vae.dtype))
     mean = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-    return (mean.to(images.dtype) - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+    return scaled(vae, mean.to(images.dtype))
 
 
 def vae_decode(vae: Any, latents: Tensor) -> Tensor:
     """Latents to pictures, nominally in [0, 1]."""
-    unscaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0)
-    return vae.decode(unscaled.to(vae.dtype)).sample.to(latents.dtype) / 2 + 0.5
+    return vae.decode(unscaled(vae, latents).to(vae.dtype)).sample.to(latents.dtype) / 2 + 0.5
+
+
+def scaled(vae: Any, z: Tensor) -> Tensor:
+    """What the VAE makes, as the denoiser sees it."""
+    return (z - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+
+
+def unscaled(vae: Any, latents: Tensor) -> Tensor:
+    """The other way."""
+    return latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0)
 
 
 _told: WeakSet[Any] = WeakSet()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsample.models.base import Adapter, Condition, described
-from unsample.models.calling import Denoiser, config_of, vae_decode, vae_encode, vae_factor
+from unsample.models.calling import Denoiser, config_of, scaled, unscaled, vae_decode, vae_encode, vae_factor
 from unsample.models.families import check_unet
 from unsample.models.weights import Weights
 
@@ -56,6 +56,14 @@ class LatentModel(Denoiser, Adapter):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to pictures, nominally in [0, 1]."""
         return vae_decode(self.vae, latents)
+
+    def for_vae(self, latents: Tensor) -> Tensor:
+        """Scaled latents as the VAE's decoder takes them."""
+        return unscaled(self.vae, latents)
+
+    def from_vae(self, z: Tensor) -> Tensor:
+        """The other way."""
+        return scaled(self.vae, z)
 
     def embed(self, prompts: Sequence[str | None], negative: bool = False) -> Condition:
         """The text encoder's last hidden state (B, L, D); what does not fit is dropped with a warning that names it.

@@ -12,6 +12,8 @@ from unsample.datasets import draw_scene, render
 from unsample.metrics import METRICS, MetricFacts, Score, Settings, Subject, measure
 from unsample.testing.problems import seeded
 from unsample.testing.words import must
+from unsample.watermarks import GaussianShading, TreeRing
+from unsample.watermarks.keys import Key
 
 COUNT = 6
 
@@ -34,9 +36,21 @@ class MetricCase:
         """What it is tried on."""
         return subject() if self.given is None else self.given
 
+    @property
+    def settings(self) -> Settings:
+        """How it is measured: a watermark with a key of its kind."""
+        return Settings(weights_dir=self.weights_dir, key=keys().get(self.name.removesuffix("_p")))
+
     def measured(self) -> Score:
         """Of the whole subject."""
-        return measure([self.name], self.subject, Settings(weights_dir=self.weights_dir))[self.name]
+        return measure([self.name], self.subject, self.settings)[self.name]
+
+
+@cache
+def keys() -> dict[str, Key]:
+    """A watermark's key of each kind, for the subject's noise."""
+    shape = (4, 16, 16)
+    return {"tree_ring": TreeRing.drawn(shape, 4, seed=0), "gaussian_shading": GaussianShading.drawn(shape, seed=0)}
 
 
 @cache
@@ -58,6 +72,7 @@ def subject() -> Subject:
         target_prompts=[s.caption for s in targets],
         targets=targets,
         changed=["colour"] * COUNT,
+        autoencoded=truth,
         noise=noise * 0.9,
         true_noise=noise,
         start=noise,
@@ -105,8 +120,8 @@ def a_picture_alone_gets_what_it_gets_in_a_batch(case: MetricCase) -> None:
         return
     whole = case.subject
     one = {f.name: getattr(whole, f.name)[:1] for f in fields(whole) if f.name != "start_kind"}
-    together = measure([case.name], whole)[case.name].values[0]
-    alone = measure([case.name], replace(whole, **one))[case.name].values[0]
+    together = case.measured().values[0]
+    alone = measure([case.name], replace(whole, **one), case.settings)[case.name].values[0]
     same = alone == together
     if alone is not None and together is not None:
         same = math.isclose(alone, together, rel_tol=1e-4, abs_tol=1e-7)

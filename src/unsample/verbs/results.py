@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from unsample.verbs.continuing import Continuation
     from unsample.verbs.provenance import Provenance, SamplingProvenance
 
 
@@ -194,6 +195,54 @@ class Inversion:
 
     def _repr_html_(self) -> str:
         return notebook.inversion_as_html(self)
+
+    def to_diffusers(self, model: Any = None, scheduler: Any = None) -> Continuation:
+        """What a pipeline of diffusers is given to play this back: the call makes what `reconstruct` makes.
+
+        Args:
+            model: the one that inverted, as `load` gives it. Needed of pipelines that are replayed (SDXL, SD3, Flux
+                ...), whose packing of latents and count of guidance it knows; of the others it is compared.
+            scheduler: one of diffusers of yours, that stays in the pipeline; it is seen to walk this very grid, or
+                refused. Default: one that is made of the grid, to be put into the pipeline.
+
+        Returns:
+            `latents` (divided by the scheduler's init_noise_sigma, by which the pipeline multiplies, in the network's
+            dtype), `scheduler`, `arguments` of the call beside `latents`, and `code`, the lines that do it.
+
+        Raises:
+            Incompatible: a method that keeps more than the noise or has a sampler of its own, a model that is no
+                pipeline, guidance that no call takes, a scheduler of another grid. BadInput: another model.
+
+        Example:
+            >>> import unsample
+            >>> model = unsample.load("scenes-sd")
+            >>> picture = unsample.sample(model, "a large red circle", num_inference_steps=2).images
+            >>> there = unsample.invert(model, picture, "a large red circle", num_inference_steps=10).to_diffusers()
+            >>> there.arguments["prompt"], len(there.scheduler.timesteps)
+            (['a large red circle'], 10)
+        """
+        from unsample.verbs.continuing import continuation
+
+        return continuation(self, model, scheduler)
+
+    def to_comfyui(self, path: str | PathLike[str], model: Any) -> None:
+        """Write the noise as a `.latent` file, which ComfyUI's LoadLatent reads (from its folder input/).
+
+        There KSampler (Advanced), told not to add noise, begins at it: as many steps, the same guidance, sampler euler
+        and, of Stable Diffusion 1.x and 2.x, scheduler ddim_uniform, whose levels are those of timestep_spacing
+        "leading" with steps_offset 1. It is the noise alone: of a method that keeps more, not the record.
+
+        Args:
+            path: ends in .latent; a file that exists is replaced.
+            model: the one that inverted; its autoencoder's scale is undone, as ComfyUI does it again.
+
+        Raises:
+            BadInput: another model, a picture that diverged, or a path that cannot be written. Incompatible: a model
+                without an autoencoder, or a noise at alpha = 0 (of a flow, all of it), to which no latent leads.
+        """
+        from unsample.verbs.comfyui import to_comfyui
+
+        to_comfyui(self, path, model)
 
     def repeated(self, count: int) -> Inversion:
         """An inversion of one picture, `count` times."""

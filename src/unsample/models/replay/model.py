@@ -359,7 +359,16 @@ class ReplayModel:
         """The state to pictures, nominally in [0, 1]."""
         if self.vae is None:
             return latents / 2 + 0.5
-        return decode(self.vae, self._tail(tuple(latents.shape[1:])).for_vae(latents))
+        return decode(self.vae, self.for_vae(latents))
+
+    def for_vae(self, latents: Tensor) -> Tensor:
+        """The state as the VAE's decoder takes it."""
+        return self._tail(tuple(latents.shape[1:])).for_vae(latents)
+
+    def from_vae(self, z: Tensor) -> Tensor:
+        """The other way."""
+        own = self.sample_shape
+        return self._tail((own[0], *z.shape[-2:]) if z.ndim > 3 else own).from_vae(z)
 
     def _tail(self, shape: tuple[int, ...]) -> Tail:
         """For states of a shape, whatever the number of steps."""
