@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unsample import datasets, edits, methods, metrics, studies, testing
+    from unsample.collections.api import invert_collection
+    from unsample.collections.opened import Collection
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
     from unsample.metrics.measuring import measure
     from unsample.studies.api import study
@@ -24,6 +26,8 @@ _HOMES = {
     **dict.fromkeys(("edit", "interpolate", "invert", "load", "reconstruct", "sample", "wrap"), "verbs.api"),
     **dict.fromkeys(("Images", "Inversion"), "verbs.results"),
     "check": "verbs.checking",
+    "invert_collection": "collections.api",
+    "Collection": "collections.opened",
     "measure": "metrics.measuring",
     "study": "studies.api",
     "train_inverse": "verbs.learning",
@@ -35,6 +39,7 @@ _PACKAGES = ("datasets", "edits", "methods", "metrics", "studies", "testing")
 __all__ = [
     "BadInput",
     "BadOption",
+    "Collection",
     "Diverged",
     "Images",
     "Incompatible",
@@ -48,6 +53,7 @@ __all__ = [
     "edits",
     "interpolate",
     "invert",
+    "invert_collection",
     "load",
     "measure",
     "methods",
