@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from unsample.collections.jobs import Job
 from unsample.errors import BadInput, Diverged
+from unsample.experiment.findings import every, saved_of, seen
 from unsample.media.fitting import batches
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unsample.datasets.item import Item
     from unsample.experiment.findings import Findings
     from unsample.experiment.setup import Setup
+    from unsample.metrics import Subject
     from unsample.verbs.results import Images, Inversion
 
 HEALTH = ("grade", "grade_reason", "mean", "std", "kl", "lag1_correlation", "residual", "residual_step")
@@ -34,7 +38,9 @@ class Made:
 def make(job: Job, model: Any, items: Sequence[Item]) -> Made:
     """Do the job's verb to some items."""
     made = Made([{} for _ in items])
-    if job.verb == "reconstruct":
+    if job.verb == "measure":
+        _measure(job, items, made)
+    elif job.verb == "reconstruct":
         _reconstruct(job, model, items, made)
     else:
         for places in batches_of(model, items, job.asked["fit"]):
@@ -64,14 +70,16 @@ def as_item(item: Item, job: Job, input: str) -> Item:
     from unsample.metrics.pixels import as_pil
 
     asked = job.asked
+    if job.verb == "measure":
+        return item
     target = asked.get("target_prompt") or item.target_prompt
     if job.verb == "edit" and not target:
-        raise BadInput("it has no target prompt: neither --target-prompt was given nor has its row one")
+        raise BadInput("it has no target prompt: none was given for all, and its row has none")
+    if "inversion" in item.extra:
+        return replace(item, target_prompt=target)
     metadata = dict(item.extra.get("metadata", {}))
     own = metadata.get("prompt")
     prompt = next((p for p in (asked.get("prompt"), item.prompt, own) if isinstance(p, str) and p), None)
-    if "inversion" in item.extra:
-        return replace(item, target_prompt=target)
     if item.image is None:
         raise BadInput("it is no picture but what a model is to sample; 'unsample sample' makes pictures")
     pixels = item.image if hasattr(item.image, "getbands") else as_pil(item.image[None])[0]
@@ -140,7 +148,7 @@ def _experiment(job: Job, model: Any, items: Sequence[Item], places: list[int], 
 
 def _reconstruct(job: Job, model: Any, items: Sequence[Item], made: Made) -> None:
     import unsample
-    from unsample.experiment.findings import Findings, saved_of, seen
+    from unsample.experiment.findings import Findings
     from unsample.experiment.scoring import score
     from unsample.experiment.setup import Setup
 
@@ -176,6 +184,56 @@ def _reconstruct(job: Job, model: Any, items: Sequence[Item], made: Made) -> Non
             made.rows[place] = about | _of_item(items[place]) | _of_inversion(inversion, n)
             made.rows[place]["status"] = images.status[n] if images.status[n] == "diverged" else inversion.status[n]
         _keep_pictures(made, images, places)
+
+
+def _measure(job: Job, items: Sequence[Item], made: Made) -> None:
+    from unsample.metrics import Settings, measure
+
+    groups: dict[str, list[int]] = {}
+    for k, item in enumerate(items):
+        groups.setdefault(repr([_size(item), _size(item.extra.get("held")), item.mask is None]), []).append(k)
+    asked = job.asked
+    settings = Settings(weights_dir=asked["weights_dir"], clip=asked["clip_model"], device=asked["device"])
+    for places in groups.values():
+        scores = measure(asked["metrics"], _subject([items[k] for k in places]), settings)
+        for n, place in enumerate(places):
+            values = {
+                name: {"value": score.values[n], "exact": score.exact[n], "reason": score.reasons[n]}
+                for name, score in scores.items()
+            }
+            made.rows[place] = {"status": "ok", "reason": None, "values": values, **_of_item(items[place])}
+
+
+def _subject(items: Sequence[Item]) -> Subject:
+    """What is known of items of one size, and of those that they are held against."""
+    import torch
+
+    from unsample.datasets.batches import as_tensor
+    from unsample.metrics import Subject
+
+    def pictures(some: Sequence[Item]) -> dict[str, Tensor]:
+        saved = saved_of(some)
+        if saved is not None:
+            return {"noise": saved.noise} | ({} if saved.source is None else {"images": seen(saved)})
+        return {"images": torch.cat([as_tensor(item.image) for item in some])}
+
+    def texts(name: str) -> list[str] | None:
+        found = every(items, name)
+        return None if found is None else [str(text) for text in found]
+
+    given: dict[str, Any] = pictures(items)
+    if "held" in items[0].extra:
+        held = pictures([item.extra["held"] for item in items])
+        given |= {"reference": held.get("images"), "true_noise": held.get("noise")}
+    masks = every(items, "mask")
+    given |= {"mask": None if masks is None else torch.stack(masks)}
+    return Subject(**given, prompts=texts("prompt"), target_prompts=texts("target_prompt"))
+
+
+def _size(item: Item | None) -> Any:
+    if item is None or "inversion" in item.extra:
+        return None if item is None else item.extra["kind"]
+    return item.image.size if hasattr(item.image, "getbands") else tuple(item.image.shape)
 
 
 def _keep(made: Made, inversion: Inversion, places: Sequence[int], sound: list[int]) -> None:

@@ -37,6 +37,7 @@ class Kept:
     digest: str
     stamp: str
     input: str
+    target_prompt: str | None
 
 
 class Collection:
@@ -66,6 +67,10 @@ class Collection:
     def verb(self) -> str:
         """What was done."""
         return str(self.about["asked"]["verb"])
+
+    def made_with(self) -> dict[str, Any]:
+        """What results of another verb, that is given these, depend on: what was asked, and of which weights."""
+        return {"model_sha256": self.about.get("model_sha256"), **self.about["asked"]}
 
     @property
     def keeps(self) -> str | None:
@@ -116,7 +121,8 @@ class Collection:
 
     def _inversion(self, row: Mapping[str, Any]) -> Kept:
         path = inside(self.folder, row["shard"])
-        return Kept(path, row["row"], row["kind"], row["digest"], row["stamp"], f"{path}:{row['row']}")
+        about = (row["row"], row["kind"], row["digest"], row["stamp"], f"{path}:{row['row']}")
+        return Kept(path, *about, row.get("target_prompt"))
 
 
 def read_kept(id: str, kept: Kept) -> Item:
@@ -124,7 +130,7 @@ def read_kept(id: str, kept: Kept) -> Item:
     inversion = _loaded(kept.file, kept.file.stat().st_mtime_ns)[kept.row]
     prompt = inversion.meta.prompt[0]
     extra = {"inversion": inversion, "kind": kept.kind, "digest": kept.digest}
-    return Item(id=id, image=None, prompt=prompt, extra=extra)
+    return Item(id=id, image=None, prompt=prompt, target_prompt=kept.target_prompt, extra=extra)
 
 
 @lru_cache(maxsize=2)

@@ -87,12 +87,12 @@ def run_collection(
         _tidy(folder, ledger)
         summary, waiting = _left(data, ledger, how)
         try:
+            driver = _Driver(job, folder, ledger, how, summary, observe, waiting)
             if waiting:
                 place = CollectionPlace(job, folder, how.device, threads_each(how.workers, how.threads))
-                driver = _Driver(job, folder, ledger, how, summary, observe, waiting)
                 asked = (how.engine, how.workers, how.ray_address)
                 driver.drive(engine(place) if engine else engine_of(place, *asked, loaded))
-                driver.pack(every=True)
+            driver.pack(every=True)
             summary.shards = sum(shards.number_of(name) is not None for name in _named(ledger))
         finally:
             _write_index(job, folder)
@@ -186,8 +186,9 @@ class _Driver(Driver[Chunk]):
 
     def commit(self, task: Chunk, found: dict[str, Any]) -> None:
         self._check_model(found["sha256"])
-        rows = [self._same(row) if row.pop("same", False) else row for row in found["rows"]]
-        self.ledger.add(rows)
+        rows, same = ([r for r in found["rows"] if r.get("same", False) is is_same] for is_same in (False, True))
+        self.ledger.add([*rows, *map(self._same, same)])
+        self.summary.before += len(same)
         for row in rows:
             self.summary.statuses[row["status"]] += 1
             self.summary.out_of_domain += bool(row.get("out_of_domain"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsample.bench.artefacts import kept
-from unsample.errors import BadInput
+from unsample.errors import BadOption
 from unsample.media.files import atomic_write
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ def check_shard_size(size: Any) -> int:
     """How many pictures a shard holds at most.
 
     Raises:
-        BadInput: none.
+        BadOption: none, or too many.
     """
     from unsample.numeric import is_whole
 
     if not is_whole(size) or not 1 <= size <= 2**20:
-        raise BadInput(f"a shard holds from 1 to {2**20:,} pictures; got {size!r}")
+        raise BadOption(f"a shard holds from 1 to {2**20:,} pictures; got {size!r}")
     return int(size)

@@ -14,6 +14,7 @@ from unsample.collections import shards
 from unsample.collections.batch import Chunk
 from unsample.collections.jobs import Job
 from unsample.collections.making import LEFT_OUT, as_item, make
+from unsample.collections.pairing import digest
 from unsample.errors import BadInput, UnsampleError
 
 
@@ -84,7 +85,7 @@ class CollectionWorker:
             rows.append(row)
             try:
                 item = data[place]
-                row["digest"] = item.digest() if "inversion" not in item.extra else item.extra["digest"]
+                row["digest"] = digest(item)
                 if row["digest"] == task.digests[n]:
                     row["same"] = True  # another file of the same picture and words
                     continue
@@ -129,6 +130,7 @@ def _at_size(data: Any, model: Any) -> Any:
 def input_of(data: Any, place: int) -> str:
     """Where an item comes from, in words: the file, the tar and the member, the table and the row."""
     row: Any = data.rows[place] if hasattr(data, "rows") else None
+    row = row.a if hasattr(row, "read_a") else row
     if hasattr(row, "path"):
         return str(row.path)
     if hasattr(row, "picture"):

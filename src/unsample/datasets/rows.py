@@ -106,6 +106,8 @@ def _stamped(value: Any) -> Any:
     """As JSON; a file by its name, size and time of change."""
     if is_dataclass(value):
         return [_stamped(getattr(value, f.name)) for f in fields(value)]
+    if callable(value):
+        return value.__qualname__
     if not isinstance(value, Path):
         return value if value is None or isinstance(value, int | float) else str(value)
     try:

@@ -47,7 +47,9 @@ def joined(parts: Sequence[Inversion]) -> Inversion:
             what = [key for key in asked if other[key] != asked[key]]
             raise BadInput(f"inversions that were made otherwise do not go together: their {what[0]} differ")
     named = [saved.tensors_of(part) for part in parts]
-    tensors: dict[str, Any] = {name: torch.cat([t[name] for t in named], name == "trajectory") for name in named[0]}
+    tensors: dict[str, Any] = {
+        name: torch.cat([t[name] for t in named], int(name == "trajectory")) for name in named[0]
+    }
     lists: dict[str, Any] = {name: [v for part in parts for v in getattr(part, name)] for name in per_picture(Header)}
     own = [name for name in per_picture(Provenance) if getattr(first.meta, name) is not None]
     told: dict[str, Any] = {name: [v for part in parts for v in getattr(part.meta, name)] for name in own}
