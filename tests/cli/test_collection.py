@@ -45,7 +45,7 @@ def test_a_folder_is_inverted_reconstructed_and_measured(run: Run, photos: str, 
     assert (other.code, "metrics ['psnr'], not []" in other.err) == (4, True)
     assert run(*invert, "--metrics", "none", "--overwrite").json["statuses"] == {"ok": 3}
     assert "psnr" not in index("inv")[0]
-    assert run("reconstruct", "inv", "-o", "again").code == 0
+    assert run("reconstruct", "inv", "-m", tiny_ddpm, "-o", "again").code == 0
     ended = run("measure", "again", photos, "--metrics", "psnr,ssim", "-o", "told")
     assert ended.code == 0, ended.err
     for one, other_row in zip(index("told"), index("again"), strict=True):
@@ -59,6 +59,7 @@ def test_rows_of_a_list_have_prompts_and_target_prompts(run: Run, photos: str, t
         table.write("\nphotos/d.png,a red circle,\nphotos/gone.png,,\n")
     ended = run("edit", "list.csv", "-m", tiny_sd, "--steps", 2, "--editor", "p2p", "--json", "-o", "edited")
     assert ended.code == 4, ended.err
+    assert "statuses" in ended.json, ended.err
     assert ended.json["statuses"] == {"ok": 3, "unreadable": 2}
     rows = {row["input"].rpartition("/")[2]: row for row in index("edited")}
     assert (rows["b.png"]["prompt"], rows["b.png"]["target_prompt"]) == ("a lime circle", "a blue star")

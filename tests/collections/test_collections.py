@@ -128,6 +128,22 @@ def test_a_second_run_does_what_is_new_and_what_has_changed(
     assert asked == []
 
 
+def test_a_broken_row_that_has_the_name_of_a_good_one_does_not_take_its_place(
+    loaded: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    import tarfile
+
+    for number in (1, 2):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as opened:
+            opened.add(photos / f"p{number}.png", "same.png")
+    source = f"webdataset:{tmp_path}/*.tar"
+    for statuses in ({"ok": 1, "unreadable": 1}, {}):
+        assert done(job(metrics=[]), source, tmp_path / "out", loaded=loaded).statuses == statuses
+        assert [(row["name"], row["status"]) for row in index(tmp_path / "out")] == [
+            ("same", "ok"), ("same-2", "unreadable"),
+        ]  # fmt: skip
+
+
 def killed(call: Callable[[], object]) -> None:
     """The call, in a process of its own that ends by SIGKILL."""
     pid = os.fork()
@@ -310,4 +326,11 @@ def test_what_the_door_of_python_cannot_do_is_refused_before_any_work(
         unsample.invert_collection(MODEL, photos, out, shard_size=0)
     with pytest.raises(BadInput, match="no collection"):
         Collection(photos)
+    with pytest.raises(BadInput, match="the collection itself"):
+        unsample.invert_collection(MODEL, photos, photos)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "shard-00000.tar").write_text("mine")
+    with pytest.raises(BadInput, match="called as a shard is"):
+        unsample.invert_collection(MODEL, photos, tmp_path / "mine", prompt="a red circle", num_inference_steps=2)
+    assert files(tmp_path / "mine") == ["shard-00000.tar"]
     assert not out.exists()

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from unsample.bench.local import Crew, Event, InProcess, Place, Processes
 from unsample.errors import BadInput
 
-ATTEMPTS, DEATHS, AUTO = 3, 5, 8
+ATTEMPTS, DEATHS = 3, 5
 STOP_AFTER = 3  # first cells that all fail for one reason: the others are not tried
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from unsample.bench import sets
 from unsample.bench.cells import BatchTask, base_row, tasks_of
 from unsample.bench.coverage import Counts
-from unsample.bench.driving import AUTO, STOP_AFTER, Driver, Engine, engine_of, threads_each
+from unsample.bench.driving import STOP_AFTER, Driver, Engine, engine_of, threads_each
 from unsample.bench.entries import methods_of
 from unsample.bench.layout import Broken, Items, Standing
 from unsample.bench.ledger import FILE, PLAN, Ledger, read_plan_file, read_run
@@ -23,6 +23,7 @@ from unsample.bench.parts import STOPPED, Apart, Examined, Part, examine, part_o
 from unsample.bench.plan import FORMAT, Plan, differing, plain
 from unsample.errors import BadInput, unknown_name
 from unsample.media.files import atomic_write, check_writable_folder
+from unsample.media.fitting import AUTO
 from unsample.models.loading import locate
 
 

@@ -14,7 +14,7 @@ from unsample.cli import checks, options, outside, talk
 from unsample.cli.options import RUNNING, Placement, WalkOptions, opt
 from unsample.cli.progress import Progress
 from unsample.collections.jobs import METRICS
-from unsample.collections.sources import KINDS, is_collection, open_source
+from unsample.collections.sources import KINDS, check_apart, is_collection, open_source
 from unsample.errors import BadOption
 from unsample.preflight import rules
 
@@ -113,6 +113,7 @@ def invert(
     from unsample.collections.jobs import Job
 
     many.check(place.device)
+    check_apart(given, end.folder)
     data = open_source(given)
     first = peeked(data)
     known = chosen_model(named, first)
@@ -154,6 +155,7 @@ def reconstruct(
     from unsample.collections.jobs import Job
 
     many.check(place.device)
+    check_apart([str(source.folder)], end.folder)
     data = source.data()
     known = _playing(source, named, peeked(data), allow_other_model)
     asked = {**asdict(play), "allow_other_model": allow_other_model, "of": source.made_with()}
@@ -244,6 +246,7 @@ def edit(
     from unsample.preflight.known import known_model
 
     many.check(place.device)
+    check_apart([given], end.folder)
     asked, to = wanted_edit.asked(), wanted_edit.to
     named = None if model is None else known_model(model)
     source = saved_inversions(given)
@@ -284,6 +287,7 @@ def measure(
     from unsample.collections.pairing import paired
 
     many.check(None)
+    check_apart([a, *([] if b is None else [b])], end.folder)
     first, second = open_source([a]), None if b is None else open_source([b])
     data = paired(first, second)
     if second is not None and len(data) < len(first):
@@ -312,6 +316,8 @@ def run(job: Job, data: Dataset, device: str | None, many: CollectionOptions, si
     how = how_of(size, *engine, SHARD_SIZE if many.shard_size is None else many.shard_size, device, command)
     if many.workers is None and how.workers > 1:
         talk.say(f"{how.workers} workers, one on each of {how.device}")
+    for metric, reason in lacking(job).items():
+        talk.warn(f"{metric} will not be measured: {reason}")
     begin, progress = time.perf_counter(), _Progress("pictures")
     if not talk.hears_everything():
         from unsample.models.loading import quiet_libraries
@@ -325,6 +331,19 @@ def run(job: Job, data: Dataset, device: str | None, many: CollectionOptions, si
                 talk.say(f"{last.done:,} of {last.items:,} pictures are done; {GO_ON}")
             raise
     return _ended(job, summary, time.perf_counter() - begin, end)
+
+
+def lacking(job: Job) -> dict[str, str]:
+    """The metrics of a job whose weights are not here, and why."""
+    from unsample.metrics import METRICS as TABLE
+    from unsample.metrics import Settings
+    from unsample.metrics.facts import resolve
+    from unsample.metrics.measuring import lacking_weights
+
+    asked = job.asked
+    settings = Settings(weights_dir=asked.get("weights_dir"), clip=asked.get("clip_model", Settings().clip))
+    each = {name: lacking_weights(resolve(name, TABLE, settings)) for name in asked["metrics"]}
+    return {name: reason for name, reason in each.items() if reason is not None}
 
 
 class _Progress(Progress):

@@ -15,7 +15,7 @@ from unsample.cli.flat import command
 from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.options import EndOptions, LabelOptions, Placement, PromptOptions, WalkOptions
 from unsample.errors import BadOption, Diverged, LostAt, out_of_memory
-from unsample.media.fitting import batches, skew
+from unsample.media.fitting import AUTO, batches, skew
 from unsample.preflight.known import known_model
 from unsample.preflight.walk import Walk
 from unsample.verbs import api
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from unsample.verbs.fidelity import Fidelity
     from unsample.verbs.results import Inversion
 
-AUTO = 8  # pictures of the first batch
 Told = tuple[InvertJob, dict[str, Any], "Fidelity | None"]  # a picture's row, and its figures where it has some
 
 

@@ -1,4 +1,4 @@
-"""The door of Python: `invert_collection`, `reconstruct_collection`, `edit_collection`."""
+"""The door of Python: `invert_collection`, and how a collection is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unsample.collections.jobs import METRICS, Job
 from unsample.collections.opened import Collection
 from unsample.collections.run import How, run_collection
 from unsample.collections.shards import SHARD_SIZE, check_shard_size
-from unsample.collections.sources import open_source
+from unsample.collections.sources import check_apart, open_source
 from unsample.errors import BadOption, OutOfDomainWarning
 from unsample.models.domain import spoken
 from unsample.numeric import is_whole
@@ -102,6 +102,7 @@ def invert_collection(
         labels,
     )
     texts = rules.check_text(prompt), rules.check_text(negative_prompt, "negative_prompt")
+    check_apart(_given(source), Path(output))
     data = open_source(_given(source))
     first = peeked(data)
     known, loaded = _known(model, first)

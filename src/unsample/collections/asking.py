@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from unsample.collections.jobs import Job
@@ -93,10 +92,17 @@ def check(job: Job, walk: Walk, known: KnownModel, first: Sequence[Item]) -> Fou
     known.check_labels(labels.classes, labels.negative)
     rules.check_needs_trajectory(walk.method, False)
     found: Found = []
+    lacking: list[BadInput] = []
     for item in first:
+        if "inversion" in item.extra:
+            raise Incompatible("these are inversions already; reconstruct or edit them, or give the pictures")
         if item.image is None:
             raise Incompatible("these pictures are yet to be sampled by a model; 'unsample sample' makes pictures")
-        opened = as_item(item, job, item.id)
+        try:
+            opened = as_item(item, job, item.id)
+        except BadInput as error:  # its row says so
+            lacking.append(error)
+            continue
         prompt = None if known.takes_prompt is False else opened.prompt
         known.check_method(walk.method, prompt)
         if known.only_size is not None:
@@ -109,6 +115,8 @@ def check(job: Job, walk: Walk, known: KnownModel, first: Sequence[Item]) -> Fou
             reasons = reasons_of_picture(known.name, picture.pixels, walk.fit, picture.metadata)
             words = (prompt, asked["negative_prompt"], opened.target_prompt if job.verb == "edit" else None)
             found += [(known, item.id, why) for why in [*reasons, *reasons_of_prompts(known.name, words)]]
+    if len(lacking) == len(first):
+        raise BadInput(f"none of the first {len(first)} pictures can be used: {lacking[0]}")
     return found
 
 
@@ -132,8 +140,3 @@ def devices(device: str | None, workers: int | None) -> tuple[str | None, int]:
     if count < 2 or workers == 1:
         return None, workers or 1
     return ",".join(f"cuda:{k}" for k in range(min(count, workers or count))), workers or count
-
-
-def with_metrics(job: Job, metrics: Sequence[str]) -> Job:
-    """The same job, measured by other metrics."""
-    return replace(job, asked={**job.asked, "metrics": list(metrics)})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsample.bench.driving import AUTO, STOP_AFTER, Driver, Engine, engine_of, threads_each
+from unsample.bench.driving import STOP_AFTER, Driver, Engine, engine_of, threads_each
 from unsample.bench.ledger import FILE, Ledger
 from unsample.bench.run import versions
 from unsample.collections import shards
@@ -21,7 +21,8 @@ from unsample.collections.opened import Collection, ledger_of, read_about, write
 from unsample.collections.work import CollectionPlace
 from unsample.datasets.item import Dataset
 from unsample.errors import BadInput
-from unsample.media.files import check_writable_folder
+from unsample.media.files import check_writable_folder, numbered
+from unsample.media.fitting import AUTO
 
 DONE = ("ok", "not_converged", "diverged", "unreadable")  # ended; what failed is tried again by the next run
 AT_ONCE = 512  # rows of the ledger that change together
@@ -105,12 +106,17 @@ def check_folder(job: Job, folder: Path) -> None:
     Raises:
         BadInput: what differs.
     """
-    there = read_about(folder) if folder.is_dir() else None
-    if there is None:
+    about = read_about(folder) if folder.is_dir() else None
+    if about is None:
         if os.path.lexists(folder / FILE) and not os.path.lexists(folder / ABOUT):
-            raise BadInput(f"{str(folder)!r} holds a run of the benchmark; choose another --output")
+            raise BadInput(f"{str(folder)!r} holds a run of the benchmark; choose another folder")
+        if there := _shard_files(folder) if folder.is_dir() else []:
+            raise BadInput(
+                f"{str(folder)!r} holds {there[0].name}, which is called as a shard is and is none of ours; choose "
+                "another folder"
+            )
         return
-    asked, found = job.plain(), there["asked"]
+    asked, found = job.plain(), about["asked"]
     differing = [k for k in {**asked, **found} if asked.get(k) != found.get(k)]
     if differing:
         what = "; ".join(f"{k.replace('_', ' ')} {found.get(k)!r}, not {asked.get(k)!r}" for k in differing[:3])
@@ -144,7 +150,7 @@ def _left(data: Dataset, ledger: Ledger, how: How) -> tuple[Summary, deque[Chunk
             summary.before += 1
         else:
             todo.append((place, id, stamp, before[2] if before is not None and before[1] in DONE[:3] else None))
-    rows = [_broken(id, reason) for id, reason in data.broken]
+    rows = [_broken(id, reason) for id, reason in _broken_apart(data)]
     fresh = [row for row in rows if known.get(row["name"], ("", ""))[:2] != (row["stamp"], row["status"])]
     ledger.add(fresh)
     summary.before += len(rows) - len(fresh)
@@ -163,6 +169,14 @@ def _chunk(data: Dataset, some: Sequence[tuple[int, str, str, str | None]], numb
     return Chunk(data, places, ids, stamps, digests, group=number)
 
 
+def _broken_apart(data: Dataset) -> list[tuple[str, str]]:
+    """The broken rows, those that have the id of a good one under a name of their own."""
+    if not data.broken:
+        return []
+    names = numbered([*data.ids, *(id for id, _ in data.broken)])[len(data) :]
+    return [(name, reason) for name, (_, reason) in zip(names, data.broken, strict=True)]
+
+
 def _broken(id: str, reason: str) -> dict[str, Any]:
     return {"name": id, "input": id, "stamp": reason, "digest": None, "status": "unreadable", "reason": reason}
 
@@ -175,6 +189,7 @@ class _Driver(Driver[Chunk]):
         super().__init__(waiting, halving=not how.batch_size)
         self.job, self.folder, self.ledger, self.how, self.summary, self.told = job, folder, ledger, how, summary, told
         self.errors: list[str] = []
+        self.sha256 = (read_about(folder) or {}).get("model_sha256")
         self.number = max((n for n in map(shards.number_of, _named(ledger)) if n is not None), default=-1) + 1
         self.parts: dict[str, dict[str, list[tuple[int, str]]]] = {}  # kind to part to its rows: place and name
         for name, shard, row, kind in ledger.told("shard", "row", "kind"):
@@ -220,15 +235,15 @@ class _Driver(Driver[Chunk]):
         Raises:
             BadInput: they are others.
         """
-        about = read_about(self.folder) or {}
-        if sha256 is None or about.get("model_sha256") == sha256:
+        if sha256 is None or sha256 == self.sha256:
             return
-        if about.get("model_sha256") is not None:
+        if self.sha256 is not None:
             raise BadInput(
                 f"{str(self.folder)!r} was made with other weights than {self.job.model} has now; give --overwrite, or "
                 "another --output"
             )
-        write_about(self.folder, about | {"model_sha256": sha256})
+        self.sha256 = sha256
+        write_about(self.folder, (read_about(self.folder) or {}) | {"model_sha256": sha256})
 
     # ------------------------------------------------------------ parts into shards
 

@@ -70,6 +70,16 @@ def saved_inversions(folder: str) -> Collection | None:
     return found
 
 
+def check_apart(given: Sequence[str], output: Path) -> None:
+    """Refuse results in the folder that they are made of.
+
+    Raises:
+        BadInput: it is one folder.
+    """
+    if any(os.path.isdir(text) and os.path.realpath(text) == os.path.realpath(output) for text in given):
+        raise BadInput(f"{str(output)!r} is the collection itself; choose another folder for what is made of it")
+
+
 def _is_spec(text: str) -> bool:
     return ":" in text and text.partition(":")[0] in DATASETS
 
