@@ -149,7 +149,7 @@ def kills(root: Path) -> list[Row]:
         child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         goal = (told[-1] if told else 0) + chooser.randint(200, 500)
         while child.poll() is None and _rows(root / "out") < goal:
-            time.sleep(0.05)
+            time.sleep(0.5)
         assert child.poll() is None, "it ended before it was killed"
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -53,7 +53,6 @@ def add_to(app: typer.Typer) -> None:
         edit,
         "unsample edit scene.png --target-prompt 'a blue circle' --grid -o blue.png",
         "unsample edit out/a.safetensors --target-prompt 'a star' --guidance-scale 1,3",
-        "unsample edit list.csv --editor p2p --workers 2 -o edits",
     )
 
 

@@ -37,7 +37,6 @@ def add_to(app: typer.Typer) -> None:
         invert,
         "unsample invert scene.png --prompt 'a red circle' -o out",
         "unsample invert '*.png' --method fixed_point --set num_iters=5 --json",
-        "unsample invert photos/ --workers 2 -o inverted",
     )
 
 

@@ -102,7 +102,6 @@ def add_to(app: typer.Typer) -> None:
         measure,
         "unsample measure edit.png scene.png --metrics psnr,ssim,lpips",
         "unsample measure edits/ sources/ --csv scores.csv",
-        "unsample measure edited/ photos/ --metrics psnr,ssim --workers 2 -o measured",
     )
 
 

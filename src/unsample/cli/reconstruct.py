@@ -31,7 +31,6 @@ def add_to(app: typer.Typer) -> None:
         reconstruct,
         "unsample reconstruct out/scene.safetensors -o again",
         "unsample reconstruct out/*.safetensors --use noise --guidance-scale 1 -o again",
-        "unsample reconstruct inverted/ --workers 2 -o again",
     )
 
 
