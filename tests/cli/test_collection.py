@@ -71,6 +71,7 @@ def test_rows_of_a_list_have_prompts_and_target_prompts(run: Run, photos: str, t
     ("arguments", "code", "said"),
     [
         (("invert", "photos/a.png", "--workers", 2), 2, "--workers is of a collection"),
+        (("invert", "gone", "--workers", 2), 4, "'gone' is not there"),
         (("invert", "photos/a.png", "--metrics", "psnr"), 2, "--metrics is of a collection"),
         (("invert", "photos", "--batch-size", "some"), 2, "--batch-size takes a number from 1 to 4096, or auto"),
         (("invert", "photos", "--workers", 0), 2, "--workers must be at least 1"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from unsample.cli.options import RUNNING, Placement, WalkOptions, opt
 from unsample.cli.progress import Progress
 from unsample.collections.jobs import METRICS
 from unsample.collections.sources import KINDS, check_apart, is_collection, open_source
-from unsample.errors import BadOption
+from unsample.errors import BadInput, BadOption
 from unsample.preflight import rules
 
 if TYPE_CHECKING:
@@ -75,11 +77,13 @@ def wanted(given: Sequence[str], many: CollectionOptions) -> bool:
     """Whether this is to be done as a collection.
 
     Raises:
-        BadOption: it is not, and an option is of collections alone.
+        BadOption: it is not, and an option is of collections alone. BadInput: there is nothing of that name.
     """
     if many.sharded or is_collection(given):
         return True
     if named := many.given():
+        if len(given) == 1 and not glob.has_magic(given[0]) and not os.path.lexists(given[0]):
+            raise BadInput(f"{given[0]!r} is not there; check the path")
         raise BadOption(f"{named[0]} is of a collection: {KINDS}; or give --sharded to do files as one")
     return False
 
@@ -131,10 +135,7 @@ def saved(given: Sequence[str], many: CollectionOptions) -> Collection | None:
     Raises:
         BadInput: a folder that is none. BadOption: files, and an option of collections.
     """
-    import os
-
     from unsample.collections.sources import saved_inversions
-    from unsample.errors import BadInput
 
     found = saved_inversions(given[0]) if len(given) == 1 else None
     if found is None and len(given) == 1 and os.path.isdir(given[0]):
