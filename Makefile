@@ -61,6 +61,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.round_trip
 	$(BIN)/python -m benchmarks.bench_survives
 	$(BIN)/python -m benchmarks.serve_load
+	$(BIN)/python -m benchmarks.collections
 
 clean:
 	rm -rf .venv out dist build .pytest_cache .mypy_cache .ruff_cache

@@ -21,7 +21,7 @@ FLOORS = {
     "edits": 3,
     "metrics": 4,
     "preflight": 4,
-    **dict.fromkeys(("verbs", "experiment", "bench", "report", "studies", "testing"), 5),
+    **dict.fromkeys(("verbs", "experiment", "bench", "collections", "report", "studies", "testing"), 5),
     **dict.fromkeys(("cli", "web", "__main__"), 6),
 }
 FORBIDDEN = {("metrics", "methods"), ("datasets", "methods")}  # although it is a lower floor

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unsample import datasets, edits, methods, metrics, studies, testing, watermarks
+    from unsample.collections.api import invert_collection
+    from unsample.collections.opened import Collection
     from unsample.errors import BadInput, BadOption, Diverged, Incompatible, UnknownName, UnsampleError, WeightsMissing
     from unsample.metrics.measuring import measure
     from unsample.studies.api import study
@@ -26,6 +28,8 @@ _HOMES = {
     **dict.fromkeys(("Images", "Inversion"), "verbs.results"),
     "check": "verbs.checking",
     "from_comfyui": "verbs.comfyui",
+    "invert_collection": "collections.api",
+    "Collection": "collections.opened",
     "measure": "metrics.measuring",
     "study": "studies.api",
     "train_inverse": "verbs.learning",
@@ -37,6 +41,7 @@ _PACKAGES = ("datasets", "edits", "methods", "metrics", "studies", "testing", "w
 __all__ = [
     "BadInput",
     "BadOption",
+    "Collection",
     "Diverged",
     "Images",
     "Incompatible",
@@ -51,6 +56,7 @@ __all__ = [
     "from_comfyui",
     "interpolate",
     "invert",
+    "invert_collection",
     "load",
     "measure",
     "methods",

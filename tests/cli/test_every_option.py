@@ -135,6 +135,15 @@ PLAYED = [KEPT, "-m", "sd", "--target-prompt", "a blue circle"]
 # Where it goes and what is said of it; tested beside the verbs, as are --batch-size of sample and --trajectory.
 OUTSIDE = {"--output", "--overwrite", "--json", "--debug", "--grid", "--trajectory", "--batch-size", "--raw-csv"}
 OUTSIDE |= {"--pictures"}
+OUTSIDE |= {
+    "--metrics",
+    "--sharded",
+    "--workers",
+    "--threads",
+    "--engine",
+    "--ray-address",
+    "--shard-size",
+}  # of collections
 # Of --force tests/test_domain.py tells, and of those that need a model with classes tests/cli/test_class_labels.py.
 OUTSIDE |= {"--force", "--class-labels", "--negative-class-labels", "--source-class-labels"}
 # Those that the recorder cannot hear, since an earlier call ends the command: tests/cli/test_play.py, test_compare.py.

@@ -53,14 +53,14 @@ def write_picture(folder: Path, name: Path, picture: Tensor) -> str:
 
     buffer = io.BytesIO()
     as_pil(picture[None])[0].save(buffer, format="PNG")
-    with _kept(folder, name) as path:
+    with kept(folder, name) as path:
         atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def write_inversion(folder: Path, name: Path, inversion: Inversion) -> str:
     """A saved inversion in a run folder; its SHA-256."""
-    with _kept(folder, name) as path:
+    with kept(folder, name) as path:
         inversion.save(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -97,12 +97,12 @@ def copy(folder: Path, artefact: Mapping[str, str], into: Path) -> None:
         if content.hexdigest() != artefact["sha256"]:
             raise BadInput(f"{artefact['path']} is not what was written")
 
-    with _kept(into, Path(artefact["path"])) as path:
+    with kept(into, Path(artefact["path"])) as path:
         atomic_write(path, write)
 
 
 @contextmanager
-def _kept(folder: Path, name: Path) -> Iterator[Path]:
+def kept(folder: Path, name: Path) -> Iterator[Path]:
     """The place of a file, its folder made, and whatever hinders the writing told apart from a batch's own faults."""
     try:
         path = inside(folder, name.as_posix())

@@ -47,6 +47,11 @@ class BatchTask:
         """Its label."""
         return self.part.method
 
+    @property
+    def sized(self) -> tuple[str, str]:
+        """What memory depends on beside the pictures: method and editor."""
+        return self.method, self.part.editor
+
     def cells(self) -> list[str]:
         """What its cells are called."""
         return [self.part.cell(id) for id in self.ids]

@@ -77,21 +77,26 @@ class RunData:
 class Ledger:
     """The one writer of a run folder; a second one is refused.
 
+    Args:
+        folder: of the run.
+        plan: the file that says what the run is of.
+        name_of: what a row is called, by which it stands there once.
+
     Raises:
         BadInput: another process writes this run, or the file cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plan: str = PLAN, name_of: Callable[[Mapping[str, Any]], str] = cell_id) -> None:
         there, taken = _database(folder), lock(folder, LOCK, wait=False)
         if taken is None:
             raise BadInput(f"another process is writing the run in {str(folder)!r}; wait for it, or choose another -o")
-        self.folder, self._lock = folder, taken
+        self.folder, self._lock, self._name_of = folder, taken, name_of
         try:
             with _said(folder):
                 if there.exists() and there.stat().st_nlink > 1:
                     raise sqlite3.OperationalError("it has several names (hard links), and SQLite would lose rows")
                 self._db = sqlite3.connect(there, PATIENCE, isolation_level=None)
-                layout = check_tables(self._db, whole=os.path.lexists(folder / PLAN))
+                layout = check_tables(self._db, whole=os.path.lexists(folder / plan))
                 if layout not in (None, BEFORE_EDITORS, LAYOUT):
                     raise BadInput(f"{str(folder)!r} holds a run of an earlier version, which is read and not written")
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -141,10 +146,24 @@ class Ledger:
         Raises:
             BadInput: the disk is full, or the file cannot be written.
         """
-        texts = [_text(cell_id(row), row) for row in rows]
+        texts = [_text(self._name_of(row), row) for row in rows]
         with self._changing():
             self._put("rows", texts)
             self._put("broken", [(*key, reason) for key, reason in (broken or {}).items()])
+
+    def told(self, *columns: str) -> Iterator[tuple[Any, ...]]:
+        """The name of every row, in order, with some of its columns."""
+        paths = [f"$.{column}" for column in columns]
+        wanted = ", ".join(["cell", *["json_extract(json, ?)"] * len(paths)])
+        with _said(self.folder):
+            yield from self._db.execute(f"SELECT {wanted} FROM rows ORDER BY cell", paths)
+
+    def row(self, name: str) -> dict[str, Any]:
+        """A row that was added, by its name."""
+        with _said(self.folder):
+            ((text,),) = self._db.execute("SELECT json FROM rows WHERE cell = ?", (name,))
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     def add_sets(self, rows: Iterable[dict[str, Any]]) -> None:
         """Commit rows of whole sets; one that is there is replaced."""
@@ -213,6 +232,19 @@ def read_unchecked(folder: Path) -> tuple[list[Raw], list[Raw], Standing]:
             return rows, db.execute("SELECT part, json, sha256 FROM sets").fetchall(), standing
         data, steps = before
         return [(f"{data}|{steps}|{c}" if isinstance(c, str) else c, t, sha) for c, t, sha in rows], [], standing
+
+
+def each_row(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every row of a run that is no benchmark's, by its name, one in memory at a time.
+
+    Raises:
+        BadInput: the folder holds no run. Altered: a row is not what was written.
+    """
+    with _reading(folder) as db:
+        for name, text, sha in db.execute("SELECT cell, json, sha256 FROM rows ORDER BY cell"):
+            if row_sha(str(text)) != sha:
+                raise Altered(f"{folder}: the row of {str(name)[:200]} is not what was written")
+            yield json.loads(text)
 
 
 def raw_rows(folder: Path) -> list[Raw]:

@@ -15,9 +15,8 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
-from unsample.bench.cells import BatchTask
 from unsample.bench.plan import Plan
 from unsample.bench.work import Worker
 from unsample.wording import PYTHON, worded
@@ -27,13 +26,38 @@ from unsample.wording import PYTHON, worded
 class Event:
     """A batch came back with `found`, or its worker died (`found` is None)."""
 
-    task: BatchTask
+    task: Any
     found: dict[str, Any] | None
 
 
+class Doing(Protocol):
+    """A worker: does a batch at a time."""
+
+    def do(self, task: Any) -> dict[str, Any]:
+        """`rows` of a batch and what goes with them; or what went wrong: `error`, `traceback`, `kind`."""
+
+    def lend(self, models: Mapping[str, Any]) -> None:
+        """Models that are in memory already, by name."""
+
+    def after(self, other: Any) -> Self:
+        """This worker, with the models of one that did other work on the same device."""
+
+
+class Place:
+    """What every worker is made from: a frozen dataclass that can be pickled."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    device: str | None  # of several, joined by commas, each worker has one
+    threads: int
+
+    def worker(self) -> Doing:
+        """One worker."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Workplace:
-    """What every worker is made from. Picklable."""
+class Workplace(Place):
+    """The place of a benchmark."""
 
     plan: Plan
     folder: Path
@@ -50,17 +74,16 @@ class Workplace:
 class InProcess:
     """One worker: this process, which may have models of its own."""
 
-    def __init__(self, place: Workplace, loaded: Mapping[str, Any] | None = None) -> None:
-        self._worker, self._task = place.worker(), None
+    def __init__(self, place: Place, loaded: Mapping[str, Any] | None = None) -> None:
+        self._worker: Doing = place.worker()
+        self._task: Any = None
         self._worker.lend(loaded or {})
-
-    _task: BatchTask | None
 
     def idle(self) -> list[int]:
         """Who has nothing to do."""
         return [0] if self._task is None else []
 
-    def submit(self, task: BatchTask, worker: int = 0) -> None:
+    def submit(self, task: Any, worker: int = 0) -> None:
         """Give it a batch."""
         self._task = task
 
@@ -78,13 +101,13 @@ class InProcess:
 class _Process:
     process: Any
     pipe: Connection
-    task: BatchTask | None = None
+    task: Any = None
 
 
 class Processes:
     """Several workers, each a process of its own (spawned, so that torch starts with its own threads)."""
 
-    def __init__(self, place: Workplace, count: int) -> None:
+    def __init__(self, place: Place, count: int) -> None:
         self._place, self._context = place, get_context("spawn")
         self._workers = [self._start(number) for number in range(count)]
 
@@ -101,7 +124,7 @@ class Processes:
         theirs.close()
         return _Process(process, ours)
 
-    def _of(self, number: int) -> Workplace:
+    def _of(self, number: int) -> Place:
         """The place of one worker, which has a device of its own."""
         devices = (self._place.device or "").split(",")
         return replace(self._place, device=devices[number % len(devices)] or None)
@@ -110,7 +133,7 @@ class Processes:
         """Who has nothing to do."""
         return [k for k, w in enumerate(self._workers) if w.task is None]
 
-    def submit(self, task: BatchTask, worker: int = 0) -> None:
+    def submit(self, task: Any, worker: int = 0) -> None:
         """Give a batch to a worker that has none."""
         self._workers[worker].task = task
         with suppress(OSError):  # it died while it was idle; `events` finds it closed
@@ -134,12 +157,12 @@ class Processes:
                 worker.task = None
         return found
 
-    def suits(self, place: Workplace, count: int) -> bool:
+    def suits(self, place: Place, count: int) -> bool:
         """Whether these processes can go on with another run: as many, on the same devices, with the same threads."""
         here = self._place
         return (len(self._workers), here.device, here.threads) == (count, place.device, place.threads)
 
-    def move(self, place: Workplace) -> None:
+    def move(self, place: Place) -> None:
         """Go on with another run: each worker takes over its models and data."""
         self._place = place
         for number, worker in enumerate(self._workers):
@@ -180,7 +203,7 @@ class Crew:
         """Whether there are processes."""
         return self._here is not None
 
-    def engine(self, count: int, place: Workplace) -> Lent:
+    def engine(self, count: int, place: Place) -> Lent:
         """The processes, for one run; others than before where these do not suit it."""
         if self._here is not None and self._here.suits(place, count):
             self._here.move(place)
@@ -217,7 +240,7 @@ def end_with(parent: Any) -> None:
         os._exit(1)
 
 
-def _serve(pipe: Connection, place: Workplace) -> None:
+def _serve(pipe: Connection, place: Place) -> None:
     """A worker's life: batches in, rows out, until the pipe closes."""
     Thread(target=end_with, args=(parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
@@ -230,7 +253,7 @@ def _serve(pipe: Connection, place: Workplace) -> None:
             task = pipe.recv()
         except (EOFError, OSError):
             return
-        if isinstance(task, Workplace):
+        if isinstance(task, Place):
             worker = task.worker().after(worker)
             continue
         result = worker.do(task)

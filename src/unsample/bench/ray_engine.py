@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from unsample.bench.cells import BatchTask
-from unsample.bench.local import Event, Workplace, quiet_worker
+from unsample.bench.local import Event, Place, quiet_worker
 from unsample.errors import BadOption
 
 
@@ -28,7 +27,7 @@ def import_ray() -> Any:
 class RayActors:
     """Several workers in a Ray cluster; without an address one is started on this machine."""
 
-    def __init__(self, place: Workplace, count: int, address: str | None = None) -> None:
+    def __init__(self, place: Place, count: int, address: str | None = None) -> None:
         self._ray = ray = import_ray()
         if not ray.is_initialized():
             given = {"address": address} if address else {"num_cpus": count, "include_dashboard": False}
@@ -36,14 +35,14 @@ class RayActors:
         gpus = 1 if (place.device or "").startswith("cuda") else 0
         actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(_Actor)
         self._actors = [actor.remote(place) for _ in range(count)]
-        self._running: dict[Any, tuple[BatchTask, int]] = {}
+        self._running: dict[Any, tuple[Any, int]] = {}
 
     def idle(self) -> list[int]:
         """Who has nothing to do."""
         used = {number for _, number in self._running.values()}
         return [k for k in range(len(self._actors)) if k not in used]
 
-    def submit(self, task: BatchTask, worker: int = 0) -> None:
+    def submit(self, task: Any, worker: int = 0) -> None:
         """Give a batch to an actor that has none."""
         self._running[self._actors[worker].do.remote(task)] = (task, worker)
 
@@ -71,11 +70,11 @@ class RayActors:
 
 
 class _Actor:
-    def __init__(self, place: Workplace) -> None:
+    def __init__(self, place: Place) -> None:
         quiet_worker()
         self._worker = place.worker()
 
-    def do(self, task: BatchTask) -> dict[str, Any]:
+    def do(self, task: Any) -> dict[str, Any]:
         return self._worker.do(task)
 
     def pid(self) -> int:

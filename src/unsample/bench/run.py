@@ -6,35 +6,25 @@ import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unsample.bench import sets
 from unsample.bench.cells import BatchTask, base_row, tasks_of
 from unsample.bench.coverage import Counts
+from unsample.bench.driving import STOP_AFTER, Driver, Engine, engine_of, threads_each
 from unsample.bench.entries import methods_of
 from unsample.bench.layout import Broken, Items, Standing
 from unsample.bench.ledger import FILE, PLAN, Ledger, read_plan_file, read_run
-from unsample.bench.local import Crew, Event, InProcess, Processes, Workplace
+from unsample.bench.local import Crew, Workplace
 from unsample.bench.parts import STOPPED, Apart, Examined, Part, examine, part_of
 from unsample.bench.plan import FORMAT, Plan, differing, plain
 from unsample.errors import BadInput, unknown_name
 from unsample.media.files import atomic_write, check_writable_folder
+from unsample.media.fitting import AUTO
 from unsample.models.loading import locate
-
-ATTEMPTS, DEATHS, AUTO = 3, 5, 8
-STOP_AFTER = 3  # first cells of a model, method and guidance that all fail for one reason: the others are not tried
-
-
-class Engine(Protocol):
-    """What does batches."""
-
-    def idle(self) -> list[int]: ...  # numbers of the workers that have nothing to do
-    def submit(self, task: BatchTask, worker: int) -> None: ...
-    def events(self) -> list[Event]: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -60,8 +50,7 @@ class How:
     @property
     def threads_each(self) -> int:
         """Of one worker."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.threads or max(1, cores // self.workers)
+        return threads_each(self.workers, self.threads)
 
 
 @dataclass
@@ -151,7 +140,8 @@ def run_plan(
         if waiting:
             place = Workplace(plan, folder, how.artefacts, how.device, how.threads_each, how.running)
             driver = _Driver(plan, ledger, how, summary, observe, waiting, ended)
-            driver.drive(engine(place) if engine else _engine(place, how, loaded, crew))
+            asked = (how.engine, how.workers, how.ray_address)
+            driver.drive(engine(place) if engine else engine_of(place, *asked, loaded, crew))
         sets.finish(plan, ledger)
     return summary
 
@@ -200,74 +190,30 @@ def _left(
     return summary, waiting, ended
 
 
-class _Driver:
+class _Driver(Driver[BatchTask]):
     def __init__(
-        self, plan: Plan, ledger: Ledger, how: How, summary: Summary, observe: Callable[[Summary], None],
+        self, plan: Plan, ledger: Ledger, how: How, summary: Summary, told: Callable[[Summary], None],
         waiting: deque[BatchTask], ended: Set[Part],
     ) -> None:  # fmt: skip
-        self.plan, self.ledger, self.how, self.summary, self.observe = plan, ledger, how, summary, observe
-        self.waiting = waiting
-        self.out = 0  # batches that a worker has
-        self.most: dict[tuple[str, str], int] = {}  # method and editor to the largest batch that fits
+        super().__init__(waiting, halving=not how.batch_size)
+        self.plan, self.ledger, self.how, self.summary, self.told = plan, ledger, how, summary, told
         self.ended = set(ended)  # parts of the plan of which a cell has ended otherwise than by an error
         self.errors: dict[Part, list[str]] = {}  # what the others' cells failed with
-        self.doing: dict[int, object] = {}  # worker to the items (`BatchTask.group`) that it does, or did last
 
-    def drive(self, engine: Engine) -> None:
-        """Until nothing waits and nobody is busy."""
-        self.observe(self.summary)
-        try:
-            while self.waiting or self.out:
-                while self.waiting and (idle := engine.idle()):
-                    engine.submit(self._next(idle[0]), idle[0])
-                    self.out += 1
-                for event in engine.events():
-                    self.out -= 1
-                    self._take(event)
-                    self.observe(self.summary)
-        finally:
-            engine.close()
+    def observe(self) -> None:
+        self.told(self.summary)
 
-    def _next(self, worker: int) -> BatchTask:
-        """What a worker does next: the first batch of items that nobody else is at, which are mostly those it has."""
-        others = {group for number, group in self.doing.items() if number != worker}
-        task = next((t for t in self.waiting if t.group not in others), self.waiting[0])
-        self.waiting.remove(task)
-        self.doing[worker] = task.group
-        while len(task.ids) > self.most.get(_sized(task), len(task.ids)):
-            task, rest = task.halves()
-            self.waiting.appendleft(rest)
-        return task
+    def commit(self, task: BatchTask, found: dict[str, Any]) -> None:
+        self._commit(found["rows"], {(task.part.dataset, item): reason for item, reason in found["broken"]})
 
-    def _take(self, event: Event) -> None:
-        task, found = event.task, event.found
-        if found is not None and "rows" in found:
-            self._commit(found["rows"], {(task.part.dataset, item): reason for item, reason in found["broken"]})
-        elif any(a.part == task.part for a in self.summary.stopped):
-            return  # it was with a worker when its part was stopped; a resumed run tries it again
-        elif found is None:
-            task = replace(task, deaths=task.deaths + 1)
-            if task.deaths < DEATHS:  # from the third on alone, so that what kills workers fails without its neighbours
-                parts = [task] if task.deaths < DEATHS - 2 else task.alone()
-                self.waiting.extendleft(reversed(parts))
-            else:
-                self._fail(task, f"its worker died {DEATHS} times while it ran", "")
-        elif found["kind"] == "fatal":
-            raise BadInput(f"{found['error']}; the run can be gone on with by the same command")
-        elif found["kind"] == "model":
-            if len(self.plan.models) == 1:
-                raise found["raised"]
-            self._stop([t.part for t in (task, *self.waiting) if t.model == task.model], found["error"])
-        elif found["kind"] == "memory" and not self.how.batch_size and len(task.ids) > 1:
-            self.most[_sized(task)] = (len(task.ids) + 1) // 2
-            self.waiting.extendleft(reversed(task.halves()))
-        elif task.attempt < ATTEMPTS:  # alone, so that one bad picture does not fail its neighbours
-            again = replace(task, attempt=task.attempt + 1)
-            self.waiting.extendleft(reversed(again.alone()))
-        elif len(task.ids) > 1:
-            self.waiting.extendleft(reversed(task.alone()))
-        else:
-            self._fail(task, found["error"], found["traceback"])
+    def dropped(self, task: BatchTask) -> bool:
+        """It was with a worker when its part was stopped; a resumed run tries it again."""
+        return any(a.part == task.part for a in self.summary.stopped)
+
+    def unloadable(self, task: BatchTask, found: dict[str, Any]) -> None:
+        if len(self.plan.models) == 1:
+            raise found["raised"]
+        self._stop([t.part for t in (task, *self.waiting) if t.model == task.model], found["error"])
 
     def _commit(self, rows: list[dict[str, Any]], broken: Broken | None = None) -> None:
         self.ledger.add(rows, broken)
@@ -281,7 +227,7 @@ class _Driver:
             else:
                 self.ended.add(part)
 
-    def _fail(self, task: BatchTask, error: str, traceback: str) -> None:
+    def fail(self, task: BatchTask, error: str, traceback: str) -> None:
         ended = {"status": "failed", "error": error, "traceback": traceback, **self.how.running}
         places = zip(task.items, task.ids, strict=True)
         self._commit([base_row(self.plan, task, place, id) | ended for place, id in places])
@@ -296,23 +242,6 @@ class _Driver:
         self.ledger.stop(apart)
         self.summary.apart += apart
         self.waiting = deque(t for t in self.waiting if t.part not in {a.part for a in apart})
-
-
-def _sized(task: BatchTask) -> tuple[str, str]:
-    """What memory depends on beside the pictures: method and editor."""
-    return task.method, task.part.editor
-
-
-def _engine(place: Workplace, how: How, loaded: Mapping[str, Any] | None, crew: Crew | None) -> Engine:
-    if loaded:
-        return InProcess(place, loaded)
-    if how.engine == "ray":
-        from unsample.bench.ray_engine import RayActors
-
-        return RayActors(place, how.workers, how.ray_address)
-    if how.workers == 1:
-        return InProcess(place)
-    return crew.engine(how.workers, place) if crew else Processes(place, how.workers)
 
 
 def check_folder(plan: Plan, folder: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from unsample.experiment.findings import Findings
 
 
-class _NoModel(Exception):
+class NoModel(Exception):
     """A model cannot be loaded."""
 
 
@@ -62,7 +62,7 @@ class Worker:
         """A loaded model.
 
         Raises:
-            _NoModel: it cannot be had, or not with this device or type: no other cell of it would fare better.
+            NoModel: it cannot be had, or not with this device or type: no other cell of it would fare better.
         """
         if name not in self._models:
             import torch
@@ -74,7 +74,7 @@ class Worker:
             try:
                 self._models[name] = unsample.load(name, device=self.device, dtype=self.plan.dtype)
             except UnsampleError as error:
-                raise _NoModel(str(error)) from error
+                raise NoModel(str(error)) from error
         return self._models[name]
 
     def data(self, spec: str, model: Any) -> Dataset:
@@ -90,16 +90,20 @@ class Worker:
         """Rows and broken items of a batch; or what went wrong: `error`, `traceback`, `kind`."""
         try:
             return _done(self, task)
-        except CannotKeep as error:
-            return {"kind": "fatal", "error": str(error), "traceback": traceback.format_exc()}
-        except _NoModel as error:
-            raised = error.__cause__
-            return {"kind": "model", "error": str(raised), "traceback": traceback.format_exc(), "raised": raised}
         except Exception as error:
-            kind = "memory" if out_of_memory(error) else "error"
             self.shared.clear()  # room for the next attempt
-            said = f"{type(error).__name__}: {first_line(error, 'no message')}"
-            return {"kind": kind, "error": said, "traceback": traceback.format_exc()}
+            return failure(error)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """What a worker says of what it could not do, while the error is being handled: `kind`, `error`, `traceback`."""
+    said: dict[str, Any] = {"error": str(error), "traceback": traceback.format_exc()}
+    if isinstance(error, CannotKeep):
+        return said | {"kind": "fatal"}
+    if isinstance(error, NoModel):
+        return said | {"kind": "model", "error": str(error.__cause__), "raised": error.__cause__}
+    kind = "memory" if out_of_memory(error) else "error"
+    return said | {"kind": kind, "error": f"{type(error).__name__}: {first_line(error, 'no message')}"}
 
 
 def setup_of(plan: Plan, task: BatchTask) -> Setup:

@@ -208,7 +208,7 @@ def run(
     check_kept(asked, artefacts)
     checks.workers(device, workers, threads)
     how = How(
-        engine=engine, workers=workers, batch_size=_batch_size(batch_size), threads=threads, shard=_shard(shard),
+        engine=engine, workers=workers, batch_size=checks.batch_size(batch_size), threads=threads, shard=_shard(shard),
         only=_names(only) or (),
         artefacts=artefacts, device=device, ray_address=ray_address, command=["unsample", *sys.argv[1:]],
     )  # fmt: skip
@@ -370,14 +370,6 @@ def _scale_or_same(option: str, text: str | None) -> float | str | None:
         return text if text in (None, SAME) else float(text or "")
     except ValueError as error:
         raise BadOption(f"{option} takes a number, or {SAME}, that of sampling; got {text!r}") from error
-
-
-def _batch_size(text: str) -> int:
-    if text == "auto":
-        return 0
-    if not text.isdigit() or not 1 <= int(text) <= 4096:
-        raise BadOption(f"--batch-size takes a number from 1 to 4096, or auto; got {text!r}")
-    return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -53,6 +53,19 @@ def at_least(name: str, value: int, lowest: int = 1, highest: int | None = None)
     return value
 
 
+def batch_size(text: str) -> int:
+    """`--batch-size`; 0 is auto.
+
+    Raises:
+        BadOption: it is neither a number nor auto.
+    """
+    if text == "auto":
+        return 0
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 4096:
+        raise BadOption(f"--batch-size takes a number from 1 to 4096, or auto; got {text!r}")
+    return int(text)
+
+
 def labels(classes: str | None, negative: str | None, count: int, name: str = "class_labels") -> Labels:
     """Class labels and negative ones for `count` pictures; `name` is the first one's as an argument."""
     found: list[tuple[int, ...] | None] = []

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unsample.cli import checks, edit_files, masking, options, outside, places, record, session, subject, talk
+from unsample.cli import (
+    checks,
+    collection,
+    edit_files,
+    masking,
+    options,
+    outside,
+    places,
+    record,
+    session,
+    subject,
+    talk,
+)
+from unsample.cli.collection import CollectionOptions
 from unsample.cli.flat import But, command
 from unsample.cli.invert import inverted, skew_of
 from unsample.cli.options import EditOptions, EndOptions, MaskOptions, Placement, WalkOptions
@@ -57,14 +70,25 @@ def edit(
     walk: Annotated[WalkOptions, AS_INVERTED],
     output: options.EditOutput = "edit.png",
     grid: options.Grid = False,
+    batch_size: options.CollectionBatch = "auto",
+    many: CollectionOptions,
     end: EndOptions,
 ) -> int:
     """Change a picture by a prompt: invert it, then play it back under another.
 
     A picture is inverted first, by the options in the panel Inversion. A saved
     inversion is taken as it is, and those options are refused when they
-    contradict what it records.
+    contradict what it records. Of a collection, --output is a folder, for shards
+    of pictures (.tar) and index.parquet, and rows may have target prompts.
     """
+    size = checks.batch_size(batch_size)
+    if collection.wanted([input], many):
+        asked = collection.EditOf(to, masks, source_prompt, source_class_labels, grid, _given(context))
+        folder = Path(output if "output" in asked.given else "edits")
+        ending = collection.Ending(folder, end.force, end.overwrite, end.json)
+        return collection.edit(input, model, place, asked, walk, allow_other_model, many, size, ending)
+    if batch_size != "auto":
+        raise BadOption("--batch-size is of a collection; leave it out for one picture")
     negative = to.negative_class_labels
     editor = checks.configured_editor(to.editor, to.editor_set)
     targets = target_prompts(to, isinstance(editor, Editor) and not editor.needs_prompt)

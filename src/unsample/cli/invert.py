@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unsample.cli import checks, options, outside, places, record, resume, session, talk
+from unsample.cli import checks, collection, options, outside, places, record, resume, session, talk
+from unsample.cli.collection import CollectionOptions
 from unsample.cli.flat import command
 from unsample.cli.jobs import InvertJob, check_sizes, from_metadata, plan
 from unsample.cli.options import EndOptions, LabelOptions, Placement, PromptOptions, WalkOptions
-from unsample.errors import Diverged, LostAt
-from unsample.media.fitting import batches, skew
+from unsample.errors import BadOption, Diverged, LostAt, out_of_memory
+from unsample.media.fitting import AUTO, batches, skew
 from unsample.preflight.known import known_model
 from unsample.preflight.walk import Walk
 from unsample.verbs import api
@@ -50,7 +51,8 @@ def invert(
     trajectory: options.Trajectory = None,
     first_step_radius: options.FirstStepRadius = False,
     output: options.Folder = "out",
-    batch_size: options.BatchSize = 8,
+    batch_size: options.BatchSize = "8",
+    many: CollectionOptions,
     end: EndOptions,
 ) -> int:
     """Recover the noise from which a model makes these pictures.
@@ -59,15 +61,25 @@ def invert(
     DIR/STEM.png, the picture that the model makes of it again. Pictures with
     equal names get -2, -3 and so on. What this very command wrote before it was
     stopped is skipped.
+
+    A collection (a folder, a list, .parquet, .tar, a data set, or --sharded)
+    goes into DIR as shards and index.parquet, by several workers, resumably.
     """
     checked = checks.walk(walk)
     where = checks.place(place)
-    checks.at_least("--batch-size", batch_size)
+    size = checks.batch_size(batch_size)
+    collected = collection.wanted(images, many)
     texts = checks.prompts(prompts)
     nulled = labels.negative_class_labels is not None
     named = None if model is None else known_model(model)
     if named is not None:
         named.check(walk.steps, prompts.prompt, checked.scales, nulled)
+    if collected:
+        if trajectory is not None:
+            raise BadOption("--trajectory is of one picture, and this is a collection; leave it out")
+        checked = replace(checked, labels=checks.both_labels(labels, 1), first_step_radius=first_step_radius)
+        ending = collection.Ending(Path(output), end.force, end.overwrite, end.json)
+        return collection.invert(images, named, where, checked, texts, many, size, ending)
     images = places.expanded(images)
     checked = replace(checked, labels=checks.both_labels(labels, len(images)), first_step_radius=first_step_radius)
     jobs = plan(places.open_pictures(images), named, texts, Path(output))
@@ -82,7 +94,7 @@ def invert(
     inputs = [*images, *([trajectory] if trajectory else [])]
     found = _found(jobs, checked, end.overwrite or recorded is not None, inputs)
     places.check_outputs(_files(jobs, found.whole | found.half), end.overwrite, inputs)
-    run = InvertRun(checked, where, batch_size, found, recorded)
+    run = InvertRun(checked, where, size, found, recorded)
     return _report(list(run.all(jobs)), checked.method.name, Path(output), end.json)
 
 
@@ -104,7 +116,7 @@ class InvertRun:
 
     walk: Walk
     where: Placement
-    batch_size: int
+    batch_size: int  # 0: auto
     found: resume.FoundFiles
     trajectory: Tensor | None
 
@@ -125,18 +137,27 @@ class InvertRun:
         left = [job for job in jobs if job.index not in self.found.whole]
         pixels = model.picture_size[0] * model.picture_size[1]
         sizes = [job.source.size for job in left]
-        for batch in batches(sizes, pixels, model.multiple, self.walk.fit, self.batch_size):
+        for batch in batches(sizes, pixels, model.multiple, self.walk.fit, self.batch_size or AUTO):
             yield from self._batch(model, [left[k] for k in batch])
 
     def _batch(self, model: Model, batch: Sequence[InvertJob]) -> Iterator[Told]:
         """Invert and reconstruct one batch; write and report each picture."""
         with talk.naming([job.source.path for job in batch]):
             try:
-                inversion = inverted(model, batch, self.walk, self.trajectory)
+                inversion: Inversion | None = inverted(model, batch, self.walk, self.trajectory)
             except Diverged as error:
                 yield from (_lost(job, error, k) for k, job in enumerate(batch))
                 return
-            pictures = _pictures(model, inversion)
+            except Exception as error:
+                if self.batch_size or len(batch) == 1 or not out_of_memory(error):
+                    raise
+                inversion = None
+            pictures = [] if inversion is None else _pictures(model, inversion)
+        if inversion is None:
+            middle = (len(batch) + 1) // 2
+            for half in (batch[:middle], batch[middle:]):
+                yield from self._batch(model, half)
+            return
         for k, (job, picture) in enumerate(zip(batch, pictures, strict=True)):
             yield _lost(job, inversion, k) if picture is None else _kept(model, job, inversion[k], picture)
 

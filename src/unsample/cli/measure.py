@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from unsample.cli import checks, options, places, talk
+from unsample.cli import checks, collection, options, places, talk
+from unsample.cli.collection import CollectionOptions
 from unsample.cli.flat import But, command
 from unsample.cli.methods import table
 from unsample.cli.metrics import names
 from unsample.cli.options import MEASURING, OUTPUT, EndOptions, Placement, argument, opt
+from unsample.collections.jobs import ABOUT
+from unsample.collections.sources import is_collection
 from unsample.datasets.pairs import Matched, Pair, match, match_items, with_texts
 from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.media.files import free_stems
@@ -199,6 +202,12 @@ def measure(
     networks: Networks,
     csv: Annotated[str | None, opt(OUTPUT, "FILE", "Write a row a picture.", default="none")] = None,
     raw_csv: options.RawCsv = False,
+    output: Annotated[
+        str | None,
+        opt(OUTPUT, "DIR", "Of a collection: the folder of its index.parquet.", *options.OUT, default="measured"),
+    ] = None,
+    batch_size: options.CollectionBatch = "auto",
+    many: Annotated[CollectionOptions, But(leave=("metrics",))],
     end: Annotated[EndOptions, But(leave=("force",))],
 ) -> int:
     """Measure how near A is to B: two pictures, or two folders matched by file name.
@@ -206,7 +215,20 @@ def measure(
     Pictures are read as their turn comes. What cannot be measured is null with
     the reason: weights that are not here end with exit code 3, pictures that
     cannot be read or differ in size with 4, after all else has been measured.
+
+    Collections (what 'unsample edit' made of one, a list, .parquet, .tar, or
+    any with --sharded) are matched by name, and DIR gets a row a picture.
     """
+    size = checks.batch_size(batch_size)
+    if many.sharded or (is_collection([a]) and not _pictures_alone(a)):
+        given = [("--csv", csv), *((f"--{f.name.replace('_', '-')}", getattr(beside, f.name)) for f in fields(beside))]
+        if named := [name for name, value in given if value is not None]:
+            raise BadOption(f"{named[0]} is of files and folders, and {a} is a collection; its table has them")
+        ending = collection.Ending(Path(output or "measured"), False, end.overwrite, end.json)
+        return collection.measure(a, b, networks, names(metrics), many, size, ending)
+    for name, there in (("--output", output is not None), ("--batch-size", batch_size != "auto")):
+        if there or many.given():
+            raise BadOption(f"{name if there else many.given()[0]} is of a collection; give --sharded to do {a} as one")
     from unsample.media.files import atomic_write
     from unsample.metrics import METRICS
     from unsample.metrics.facts import resolve
@@ -265,6 +287,11 @@ def with_autoencoder(known: KnownModel, device: str) -> Model:
             f"--model {known.name} has no autoencoder: it works on the pictures themselves; name another"
         )
     return model
+
+
+def _pictures_alone(path: str) -> bool:
+    """Whether a folder is one of pictures, which are matched by their files' names."""
+    return Path(path).is_dir() and not (Path(path) / ABOUT).exists()
 
 
 def the_clip_model(name: str, old: str | None) -> str:

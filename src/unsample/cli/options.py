@@ -341,9 +341,21 @@ WeightsDir = Annotated[
 
 # ---------------------------------------------------------------- input and output
 
-Pictures = Annotated[list[str], argument("IMAGE", "PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000 files.")]
-Inversions = Annotated[list[str], argument("INVERSION", ".safetensors files that 'unsample invert' wrote.")]
-EditInput = Annotated[str, argument("IMAGE_OR_INVERSION", "A picture, or what 'unsample invert' wrote.")]
+Pictures = Annotated[
+    list[str],
+    argument(
+        "IMAGE",
+        "PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000 files; or a collection: a folder, a .csv, .tsv or .jsonl "
+        "list, .parquet, .tar, or a data set such as scenes:200.",
+    ),
+]
+Inversions = Annotated[
+    list[str], argument("INVERSION", "What 'unsample invert' wrote: .safetensors files, or the folder of a collection.")
+]
+EditInput = Annotated[
+    str,
+    argument("IMAGE_OR_INVERSION", "A picture, or what 'unsample invert' wrote; or a collection, as invert takes it."),
+]
 Grid = Annotated[
     bool,
     opt(
@@ -364,7 +376,18 @@ EditOutput = Annotated[
         *OUT,
     ),
 ]
-BatchSize = Annotated[int, opt(OUTPUT, "N", "Pictures of one size that go through the model together.")]
+BatchSize = Annotated[
+    str,
+    opt(
+        OUTPUT,
+        "N|auto",
+        "Pictures of one size that go through the model together; auto begins at 8 and halves when memory is short.",
+    ),
+]
+CollectionBatch = Annotated[
+    str,
+    opt(RUNNING, "N|auto", "Pictures of a collection at once; auto begins at 8 and halves when memory is short."),
+]
 Quick = Annotated[bool, opt(METHODS, None, "Each method's quick preset, for a look.", "--quick")]
 DryRun = Annotated[bool, opt(RUNNING, None, "Say what would be run, and end.", "--dry-run")]
 Engine = Annotated[EngineName, opt(RUNNING, "NAME", "local, or ray (pip install 'unsample\\[ray]').")]

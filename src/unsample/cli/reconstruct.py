@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unsample.cli import checks, options, places, record, session, talk
+from unsample.cli import checks, collection, options, places, record, session, talk
+from unsample.cli.collection import CollectionOptions
 from unsample.cli.flat import But, command
 from unsample.cli.options import EndOptions, Placement, PlayOptions
 from unsample.cli.places import Recorded
-from unsample.errors import Diverged
+from unsample.errors import BadOption, Diverged
 from unsample.preflight import rules
 from unsample.preflight.known import KnownModel, known_model, playing_model
 from unsample.verbs import api
@@ -41,15 +42,24 @@ def reconstruct(
     place: Placement,
     play: PlayOptions,
     output: options.Folder = "out",
+    batch_size: options.CollectionBatch = "auto",
+    many: Annotated[CollectionOptions, But(leave=("sharded",))],
     end: Annotated[EndOptions, But(leave=("force",))],
 ) -> int:
     """Make the pictures of saved inversions again.
 
-    For each inversion it writes DIR/STEM.png.
+    For each inversion it writes DIR/STEM.png. Of what 'unsample invert' made of
+    a collection, DIR gets shards of pictures (.tar) and index.parquet.
     """
     where = checks.place(place)
     checks.guidance("guidance_scale", play.guidance_scale)
+    size = checks.batch_size(batch_size)
     named = None if model is None else known_model(model)
+    if (saved := collection.saved(inversions, many)) is not None:
+        ending = collection.Ending(Path(output), False, end.overwrite, end.json)
+        return collection.reconstruct(saved, named, where, play, allow_other_model, many, size, ending)
+    if batch_size != "auto":
+        raise BadOption("--batch-size is of a collection that 'unsample invert' made; leave it out for files")
     inversions = places.expanded(inversions)
     jobs = plan(places.open_inversions(inversions), named, Path(output), allow_other_model)
     places.check_outputs([f for job in jobs for f in job.pictures], end.overwrite, inversions)

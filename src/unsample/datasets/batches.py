@@ -90,7 +90,7 @@ def _read(pair: Pair) -> Read:
         notes = [(item.id, note) for note in item.extra.get("notes", ())]
         values = {side: getattr(item, name) for side, name in ITEM.items() if getattr(item, name) is not None}
         known = {"reference": item.image, "truth": item.truth, "mask": item.mask}
-        tensors = {side: _as_tensor(value) for side, value in known.items() if value is not None}
+        tensors = {side: as_tensor(value) for side, value in known.items() if value is not None}
     for side, path in pair.files.items():
         if path.suffix == ".safetensors":
             tensors |= read_tensors(path, truth=side != "images")
@@ -104,7 +104,7 @@ def _read(pair: Pair) -> Read:
     return Read(pair.name, tensors, {**values, **pair.texts}, notes)
 
 
-def _as_tensor(picture: Any) -> Tensor:
+def as_tensor(picture: Any) -> Tensor:
     """An item's picture or mask as a batch of one."""
     import numpy as np
     import torch
@@ -119,7 +119,7 @@ def _picture(path: Path) -> tuple[Tensor, Sequence[str]]:
     from unsample.media.pictures import open_picture
 
     picture = open_picture(path)
-    return _as_tensor(picture.pixels), picture.notes
+    return as_tensor(picture.pixels), picture.notes
 
 
 def _mask(path: Path) -> tuple[Tensor, Sequence[str]]:

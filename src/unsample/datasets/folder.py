@@ -64,7 +64,7 @@ def open_folder(spec: Spec, size: int) -> Rows[Shot]:
         (id, row) for id, n in zip(file_ids(names), names, strict=True) for row in rows[n] or [{"file": n, "own": True}]
     ]
     listed = zip(numbered([id for id, _ in items]), (row for _, row in items), strict=True)
-    return gather(spec.written(), chain(lost, listed), partial(_check, folder), read_shot, spec.limit)
+    return gather(spec.written(), chain(lost, listed), partial(shot_of, folder), read_shot, spec.limit)
 
 
 def _place(folder: Path, name: str) -> str:
@@ -121,7 +121,12 @@ def as_mask(mask: Mask, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(mask.where.astype("float32"))[None]
 
 
-def _check(folder: Path, row: Mapping[str, Any] | BadInput) -> Shot:
+def shot_of(folder: Path, row: Mapping[str, Any] | BadInput) -> Shot:
+    """A row of a table, checked; what it names lies inside the folder.
+
+    Raises:
+        BadInput: what is wrong with it.
+    """
     if isinstance(row, BadInput):
         raise row
     if row.get("again"):

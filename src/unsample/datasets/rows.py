@@ -5,16 +5,19 @@ An index file is others' text: what it names must lie inside the data set's fold
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unsample.datasets.item import Item
+from unsample.datasets.spec import existing
 from unsample.errors import BadInput
 from unsample.numeric import is_text
 
@@ -43,6 +46,16 @@ class Rows(Generic[Row]):
 
     def __getitem__(self, k: int) -> Item:
         return self.read(self.ids[k], self.rows[k])
+
+    def picked(self, places: Sequence[int]) -> Rows[Row]:
+        """Some of its items, as a data set of their own."""
+        return replace(self, ids=[self.ids[k] for k in places], rows=[self.rows[k] for k in places], broken=())
+
+    def stamp(self, k: int) -> str:
+        """What tells, without opening the picture, whether an item is still what it was: texts, and of files name, size
+        and time of change."""
+        row = self.rows[k]
+        return getattr(row, "stamp", None) or hashlib.sha256(json.dumps(_stamped(row)).encode()).hexdigest()
 
 
 def gather(
@@ -87,6 +100,39 @@ def _none(broken: Sequence[tuple[str, str]]) -> str:
     few = "; ".join(f"{id}: {reason}" for id, reason in broken[:SHOWN])
     more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
     return f"none of its {len(broken)} rows can be used: {few}{more}"
+
+
+def _stamped(value: Any) -> Any:
+    """As JSON; a file by its name, size and time of change."""
+    if is_dataclass(value):
+        return [_stamped(getattr(value, f.name)) for f in fields(value)]
+    if callable(value):
+        return value.__qualname__
+    if not isinstance(value, Path):
+        return value if value is None or isinstance(value, int | float) else str(value)
+    try:
+        about = os.stat(value)
+    except OSError:
+        return [value.name, None]
+    return [value.name, about.st_size, about.st_mtime_ns]
+
+
+def files_at(text: str, suffix: str, name: str) -> list[Path]:
+    """The files that a path means: itself, those of a folder, or those that a pattern such as `part-*.tar` matches.
+
+    Raises:
+        BadInput: there are none.
+    """
+    folder = Path(text).expanduser()
+    if glob.has_magic(text) and not os.path.lexists(folder):
+        found = [Path(file) for file in sorted(glob.glob(str(folder), recursive=True))]
+    else:
+        there = existing(text, "any", name)
+        found = sorted(there.glob(f"*{suffix}")) if there.is_dir() else [there]
+    found = [file for file in found if file.is_file() and file.suffix.lower() == suffix]
+    if not found:
+        raise BadInput(f"{name}: {text!r} is no {suffix} file, no folder of some and no pattern of their names")
+    return found
 
 
 def safe_id(text: str) -> str:
@@ -181,6 +227,7 @@ def needed(row: Mapping[str, Any], key: str) -> str:
 
 
 def noted(picture: Picture, mask: Mask | None = None) -> dict[str, Any]:
-    """What was done to a picture to bring it to 8-bit RGB, and what was taken as its mask, for `Item.extra`."""
+    """What was done to a picture to bring it to 8-bit RGB, what was taken as its mask, and what its file says of how it
+    was made, for `Item.extra`."""
     notes = [*picture.notes, *(f"mask: {note}" for note in (mask.notes if mask else ()))]
-    return {"notes": notes} if notes else {}
+    return ({"notes": notes} if notes else {}) | ({"metadata": picture.metadata} if picture.metadata else {})

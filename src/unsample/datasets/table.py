@@ -5,10 +5,13 @@ from __future__ import annotations
 from unsample.datasets.coco import open_coco
 from unsample.datasets.folder import open_folder
 from unsample.datasets.genai_bench import open_genai_bench
+from unsample.datasets.listed import open_list
 from unsample.datasets.pie_bench import open_pie_bench
 from unsample.datasets.plain import open_plain
 from unsample.datasets.rendered import open_generated, open_scenes
 from unsample.datasets.spec import DatasetFacts
+from unsample.datasets.tabled import open_parquet
+from unsample.datasets.webdataset import open_webdataset
 
 LIMIT = {"limit": "N: the first N items only"}
 SPLIT = {"split": "report (tables), tune (to choose settings) or train"}
@@ -74,6 +77,56 @@ pictures/
                            Columns: file (file_name), source_prompt (prompt, text, caption), target_prompt, mask
   masks/cat.png            of the picture's size; what is not black is to be edited""",
         reference="none",
+        licence=OWN,
+    ),
+    "list": DatasetFacts(
+        name="list",
+        summary="pictures that a table names, with a prompt, a target prompt and a mask a row",
+        opens=open_list,
+        first="a .csv, .tsv, .jsonl or .parquet file",
+        takes_path=True,
+        example="list:/data/pictures.csv,images=/data",
+        options={"images": "the folder below which the files lie; else the table's own", **LIMIT},
+        has=("prompt", "target_prompt", "mask"),
+        layout="""\
+pictures.csv               columns: file (file_name), source_prompt (prompt, text, caption), target_prompt, mask
+2024/cat.png               what the rows name, below the table's folder; a file with several rows is several items""",
+        reference="none",
+        licence=OWN,
+    ),
+    "parquet": DatasetFacts(
+        name="parquet",
+        summary="Parquet tables with a picture a row, as the Hugging Face hub keeps them",
+        opens=open_parquet,
+        first="a .parquet file, a folder of some, or a pattern",
+        takes_path=True,
+        example="parquet:/data/train-*.parquet",
+        options=LIMIT,
+        has=("prompt", "target_prompt", "mask"),
+        layout="""\
+train-00000-of-00010.parquet    columns: image (img, picture, or file: a path beside the table), id (key, name),
+                                source_prompt (prompt, text, caption), target_prompt, mask
+                                a picture is a struct {bytes, path}, bytes alone, or a path""",
+        reference="none",
+        licence=OWN,
+    ),
+    "webdataset": DatasetFacts(
+        name="webdataset",
+        summary="tar files in which the members of a sample have one name, as WebDataset writes them",
+        opens=open_webdataset,
+        first="a .tar file, a folder of some, or a pattern",
+        takes_path=True,
+        example="webdataset:/data/part-*.tar",
+        options=LIMIT,
+        has=("prompt", "target_prompt", "mask"),
+        layout="""\
+part-00000.tar
+  0007.jpg                 PNG, JPEG, WEBP, BMP, TIFF, GIF, AVIF or JPEG 2000
+  0007.txt                 what it shows (or .caption, .text, .prompt; or 0007.json with source_prompt, prompt, text
+                           or caption, and target_prompt)
+  0007.target.txt          what an edit shall show
+  0007.mask.png            what is not black is to be edited""",
+        reference="github.com/webdataset/webdataset",
         licence=OWN,
     ),
     "pie_bench": DatasetFacts(

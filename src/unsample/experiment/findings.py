@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from unsample.errors import BadInput
 from unsample.experiment.setup import Setup
 from unsample.experiment.shared import Shared
 
@@ -138,6 +139,25 @@ def every(items: Sequence[Item], name: str) -> list[Any] | None:
     """A field of every item; None where one of them lacks it."""
     values = [getattr(item, name) for item in items]
     return None if any(v is None for v in values) else values
+
+
+def saved_of(items: Sequence[Item]) -> Inversion | None:
+    """The inversion of items that bring theirs (`extra["inversion"]`, each of one picture); None: they do not."""
+    from unsample.verbs.joining import joined
+
+    own = [item.extra.get("inversion") for item in items]
+    return None if any(one is None for one in own) else joined([one for one in own if one is not None])
+
+
+def seen(inversion: Inversion) -> Tensor:
+    """The pictures of a saved inversion as the model saw them, (B, 3, H, W) in [0, 1].
+
+    Raises:
+        BadInput: it holds none.
+    """
+    if inversion.source is None:
+        raise BadInput("the inversion holds no source picture (it was made from latents)")
+    return inversion.source.permute(0, 3, 1, 2).float() / 255
 
 
 def item_seeds(seed: int, digests: Sequence[str]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unsample.datasets.rendered import SAVED
 from unsample.edits import Editor
 from unsample.errors import Diverged, Incompatible
-from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, seeded, texts_of
+from unsample.experiment.findings import Findings, every, fitted, item_seeds, masks_of, saved_of, seeded, seen, texts_of
 from unsample.experiment.saving import damaged
 from unsample.experiment.setup import GIVEN, NO_MASK, PASTED, STAGES, Setup
 from unsample.experiment.shared import Shared, key_of, unshared, whose
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 def make(model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None, progress: bool | None) -> Findings:
     """Everything that metrics look at; `values` are left empty."""
-    sampled = None
-    if items[0].image is None:
+    sampled, saved = None, saved_of(items)
+    if saved is not None:
+        source = seen(saved)
+    elif items[0].image is None:
         sampled = _sampled(model, items, setup, progress)
         source = sampled.images.cpu()
         if items[0].saved is not None:
@@ -41,7 +43,7 @@ def make(model: Any, items: Sequence[Item], setup: Setup, shared: Shared | None,
         _baseline(found)
         return found
     try:
-        found.inversion = _inverted(found, setup.method, sampled)
+        found.inversion = saved or _inverted(found, setup.method, sampled)
     except Diverged as error:
         found.status, found.nonfinite_at = ["diverged"] * len(items), error.nonfinite_at
         found.failures = dict.fromkeys(STAGES, error)
@@ -89,7 +91,11 @@ def _inverted(found: Findings, method: Method, sampled: Images | None) -> Invers
     if setup.negative_prompt is not None:
         given["negative_prompt"] = [setup.negative_prompt] * len(items)
     given |= {"prompt": found.prompts(), "num_inference_steps": setup.steps, "strength": setup.strength}
-    given |= {"guidance_scale": setup.inversion_guidance, "fit": setup.fit}
+    given |= {"guidance_scale": setup.inversion_guidance, "fit": setup.fit, "clip": setup.clip}
+    given |= {"first_step_radius": setup.first_step_radius}
+    for name in ("class_labels", "negative_class_labels"):
+        if (label := getattr(setup, name)) is not None:
+            given[name] = [label] * len(items)
 
     def invert() -> Inversion:
         return unsample.invert(

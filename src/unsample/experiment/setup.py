@@ -72,6 +72,10 @@ class Setup:
     seed: int = 0
     seeding: Literal["item", "picture"] = "item"  # of `seed` and the item's digest, or as `unsample.invert` seeds
     fit: Fit = "crop"  # of pictures that are no tensors
+    clip: str = "off"  # of the inversion: "config" clamps the predicted x0
+    first_step_radius: bool = False  # ask whether the first step contracts
+    class_labels: int | None = None  # of all pictures
+    negative_class_labels: int | None = None
     clip_model: str = "scenes-clip"  # of the CLIP metrics
     play_noised: bool = False  # whether what a method leaves that stops part way is sampled from as if it were noise
     keep_trajectory: bool = False  # of sampling and of inversion: `Findings.sampled`, `Findings.inversion`

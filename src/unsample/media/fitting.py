@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from unsample.media.pictures import Fit, Size
 
 
+AUTO = 8  # pictures of the first batch, where the size of batches is found out by the memory
+
+
 def batches(sizes: Sequence[Size], pixels: int, multiple: int, fit: Fit, most: int) -> Iterator[list[int]]:
     """The places of pictures that go through a model together: of one size as it sees them, and at most so many.
 

@@ -185,6 +185,12 @@ def write_png(
     Raises:
         BadInput: when it cannot be written.
     """
+    content = png_of(image, settings, parameters)
+    atomic_write(path, lambda temporary: temporary.write_bytes(content))
+
+
+def png_of(image: Image.Image, settings: Mapping[str, Any], parameters: str | None = None) -> bytes:
+    """The content of such a PNG."""
     info = PngInfo()
     for name, text in png_texts(settings, parameters).items():
         info.add_text(name, text)
@@ -192,7 +198,7 @@ def write_png(
     bare.info = {}  # no colour profile, comment or transparency of the source travels along unseen
     buffer = io.BytesIO()
     bare.save(buffer, format="PNG", pnginfo=info)
-    atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    return buffer.getvalue()
 
 
 def png_texts(settings: Mapping[str, Any], parameters: str | None = None) -> dict[str, str]:

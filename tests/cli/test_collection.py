@@ -1,0 +1,120 @@
+"""Collections at the command line: when it is one, what is refused by name, what is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run, draw
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    """Three pictures in a folder, and a list of them."""
+    rows = ["file,source_prompt,target_prompt"]
+    for name, colour in (("a", "red"), ("b", "lime"), ("c", "blue")):
+        draw(tmp_path / "photos" / f"{name}.png", colour=colour)
+        rows.append(f"photos/{name}.png,a {colour} circle,a blue star")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    return "photos"
+
+
+def index(folder: str) -> list[dict[str, Any]]:
+    """The rows of the index."""
+    import pyarrow.parquet as pq
+
+    found: list[dict[str, Any]] = pq.read_table(Path(folder) / "index.parquet").to_pylist()
+    return found
+
+
+def test_a_folder_is_inverted_reconstructed_and_measured(run: Run, photos: str, tiny_ddpm: Path) -> None:
+    invert = ("invert", photos, "-m", tiny_ddpm, "--steps", 2, "--json", "-o", "inv")
+    ended = run(*invert, "--metrics", "psnr")
+    assert ended.code == 0, ended.err
+    told = ended.json
+    assert (told["pictures"], told["skipped"], told["statuses"], told["shards"]) == (3, 0, {"ok": 3}, 1)
+    assert [(row["name"], row["psnr"] > 0) for row in index("inv")] == [("a", True), ("b", True), ("c", True)]
+    assert "1 shard and index.parquet in inv/" in ended.err
+    again = run(*invert, "--metrics", "psnr")
+    assert (again.code, again.json["skipped"], again.json["statuses"]) == (0, 3, {})
+    other = run(*invert, "--metrics", "none")
+    assert (other.code, "metrics ['psnr'], not []" in other.err) == (4, True)
+    assert run(*invert, "--metrics", "none", "--overwrite").json["statuses"] == {"ok": 3}
+    assert "psnr" not in index("inv")[0]
+    assert run("reconstruct", "inv", "-m", tiny_ddpm, "-o", "again").code == 0
+    ended = run("measure", "again", photos, "--metrics", "psnr,ssim", "-o", "told")
+    assert ended.code == 0, ended.err
+    for one, other_row in zip(index("told"), index("again"), strict=True):
+        assert one["psnr"] == pytest.approx(other_row["psnr"], rel=1e-6)
+    assert not list(Path("told").glob("shard*"))
+
+
+def test_rows_of_a_list_have_prompts_and_target_prompts(run: Run, photos: str, tiny_sd: Path) -> None:
+    draw(Path("photos/d.png"))
+    with open("list.csv", "a") as table:
+        table.write("\nphotos/d.png,a red circle,\nphotos/gone.png,,\n")
+    ended = run("edit", "list.csv", "-m", tiny_sd, "--steps", 2, "--editor", "p2p", "--json", "-o", "edited")
+    assert ended.code == 4, ended.err
+    assert "statuses" in ended.json, ended.err
+    assert ended.json["statuses"] == {"ok": 3, "unreadable": 2}
+    rows = {row["input"].rpartition("/")[2]: row for row in index("edited")}
+    assert (rows["b.png"]["prompt"], rows["b.png"]["target_prompt"]) == ("a lime circle", "a blue star")
+    assert "no target prompt" in rows["d.png"]["reason"]
+    assert sorted(path.name for path in Path("edited").glob("shard*")) == ["shard-00000.tar"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("invert", "photos/a.png", "--workers", 2), 2, "--workers is of a collection"),
+        (("invert", "gone", "--workers", 2), 4, "'gone' is not there"),
+        (("invert", "photos/a.png", "--metrics", "psnr"), 2, "--metrics is of a collection"),
+        (("invert", "photos", "--batch-size", "some"), 2, "--batch-size takes a number from 1 to 4096, or auto"),
+        (("invert", "photos", "--workers", 0), 2, "--workers must be at least 1"),
+        (("invert", "photos", "--shard-size", 0), 2, "--shard-size must be at least 1"),
+        (("invert", "photos", "--metrics", "fid"), 2, "of whole sets"),
+        (("invert", "photos", "--trajectory", "t.safetensors"), 2, "--trajectory is of one picture"),
+        (("invert", "photos", "--ray-address", "x:1"), 2, "ray"),
+        (("invert", "generated:3"), 2, "sample"),
+        (("reconstruct", "photos"), 4, "no collection that 'unsample invert' made"),
+        (("edit", "photos", "--target-prompt", "x", "--grid"), 2, "--grid is of one picture"),
+        (("edit", "photos", "--target-prompt", "x", "--mask", "m.png"), 2, "--mask given"),
+        (("edit", "photos/a.png", "--target-prompt", "x", "--batch-size", 2), 2, "--batch-size is of a collection"),
+        (("measure", "photos", "photos", "-o", "out"), 2, "--output is of a collection"),
+        (("measure", "list.csv", "photos", "--csv", "x.csv"), 2, "--csv is of files"),
+        (("measure", "list.csv", "scenes:3"), 4, "made on the spot"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(
+    run: Run, photos: str, arguments: tuple[Any, ...], code: int, said: str
+) -> None:
+    before = set(Path().rglob("*"))
+    ended = run(*arguments)
+    assert (ended.code, said in ended.err) == (code, True), ended.err
+    assert set(Path().rglob("*")) == before
+
+
+def test_auto_halves_a_batch_of_files_that_is_too_large(
+    run: Run, photos: str, tiny_ddpm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from unsample.verbs import api
+
+    own, sizes = api.invert, []
+
+    def invert(model: Any, images: Any, *given: Any, **more: Any) -> Any:
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(model, images, *given, **more)
+
+    monkeypatch.setattr(api, "invert", invert)
+    files = [f"photos/{name}.png" for name in "abc"]
+    assert run("invert", *files, "-m", tiny_ddpm, "--steps", 2, "--batch-size", "auto").code == 0
+    assert sizes == [3, 2, 1, 1, 1]
+    assert run("invert", *files, "-m", tiny_ddpm, "--steps", 2, "--batch-size", 3, "--overwrite").code == 6
