@@ -408,6 +408,16 @@ def test_a_folder_of_a_session_is_kept_and_must_be_empty(tmp_path: Path, capsys:
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_a_server_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    from tests.web.conftest import serving
+
+    server = serving(TMPDIR=str(tmp_path))
+    next(server)
+    assert len(list(tmp_path.glob("unsample-*"))) == 1
+    server.close()  # SIGTERM
+    assert not list(tmp_path.glob("unsample-*"))
+
+
 def test_the_temporary_folder_of_a_session_is_gone_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from unsample.cli import serve
 
