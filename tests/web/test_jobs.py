@@ -216,6 +216,7 @@ def test_a_job_is_cancelled_within_one_call_of_the_network(page: Page, drawn: by
 
 
 def test_sixteen_wait_and_the_next_is_refused_with_429(page: Page, drawn: bytes, model: Any) -> None:
+    assert MOST_WAITING == 16
     gate, network = threading.Event(), type(model).network
 
     def held(self: Any, *given: Any) -> Any:
