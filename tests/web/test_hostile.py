@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.web.conftest import CAPTION, HOST, Page, inside
+from unsample.media.pictures import from_bytes
 from unsample.web import guard, keep
 from unsample.web.guard import Guard, Hosts
 from unsample.web.reports import Reports
@@ -347,7 +348,7 @@ def test_a_prompt_that_looks_like_an_option_is_a_prompt(page: Page, drawn: bytes
     job = page.done(source=source, prompt="--overwrite; rm -rf / <b>", steps=1, force=True)
     assert job["asked"]["prompt"] == "--overwrite; rm -rf / <b>"
     assert "'--prompt=--overwrite; rm -rf / <b>'" in job["shell"][0]
-    assert '["--overwrite; rm -rf / <b>'.replace('"', '\\\\"') in page.file(job, "inversion")[:20000].decode("latin-1")
+    assert from_bytes(page.file(job, "reconstruction")).metadata["prompt"] == "--overwrite; rm -rf / <b>"
 
 
 def test_the_settings_in_a_png_are_shown_and_not_obeyed(page: Page, drawn: bytes) -> None:

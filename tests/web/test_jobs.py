@@ -216,6 +216,7 @@ def test_a_job_is_cancelled_within_one_call_of_the_network(page: Page, drawn: by
 
 
 def test_sixteen_wait_and_the_next_is_refused_with_429(page: Page, drawn: bytes, model: Any) -> None:
+    assert MOST_WAITING == 16
     gate, network = threading.Event(), type(model).network
 
     def held(self: Any, *given: Any) -> Any:
@@ -406,6 +407,16 @@ def test_a_folder_of_a_session_is_kept_and_must_be_empty(tmp_path: Path, capsys:
     (tmp_path / "a").write_text("there")
     assert main(["serve", "-o", str(tmp_path), "--port", "0"]) == 4
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_server_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    from tests.web.conftest import serving
+
+    server = serving(TMPDIR=str(tmp_path))
+    next(server)
+    assert len(list(tmp_path.glob("unsample-*"))) == 1
+    server.close()  # SIGTERM
+    assert not list(tmp_path.glob("unsample-*"))
 
 
 def test_the_temporary_folder_of_a_session_is_gone_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import tempfile
 from contextlib import ExitStack
@@ -101,6 +102,7 @@ def serve(
     folder = None if reports is None else _reports(reports)
     listening = _listening(host, port)
     with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _ended))
         stack.callback(listening.close)
         session = Session(
             Served(_session(output, stack), known, hosts(host, allow_host or ()), secret, folder, _given(where))
@@ -110,6 +112,11 @@ def serve(
         _say_where(listening, host, secret)
         _run(guarded(session), listening)
     return 0
+
+
+def _ended(number: int, frame: object) -> None:
+    """At SIGTERM as at Ctrl-C, so that a temporary folder is removed."""
+    raise KeyboardInterrupt
 
 
 def _token(given: str | None, host: str) -> str:
