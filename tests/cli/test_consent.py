@@ -59,7 +59,8 @@ FOLDERS = {
     ("bench merge", "--output"),
     ("study", "--output"),
     ("serve", "--output"),
-}  # of a run, which is gone on with or refused whole
+    ("train-inverse", "--output"),
+}  # of a run or a training, which is gone on with or refused whole
 NAMES = [" ".join(key) for key in WRITES]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
