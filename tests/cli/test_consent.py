@@ -60,7 +60,8 @@ FOLDERS = {
     ("study", "--output"),
     ("serve", "--output"),
     ("train-inverse", "--output"),
-}  # of a run or a training, which is gone on with or refused whole
+    ("measure", "--output"),
+}  # of a run, a training or a collection, which is gone on with or refused whole
 NAMES = [" ".join(key) for key in WRITES]
 pytestmark = pytest.mark.filterwarnings("ignore")
 

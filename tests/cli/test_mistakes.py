@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "zero bytes": ("invert empty.png -m scenes-mixture", 4, ("empty.png", "0 bytes")),
     "text named png": ("invert text.png -m scenes-mixture", 4, ("text.png", "text, not a picture")),
     "20000x20000": ("invert huge.png -m scenes-mixture", 4, ("huge.png", "400 megapixels", "64")),
-    "directory": ("invert folder -m scenes-mixture", 4, ("folder", "directory")),
+    "directory": ("invert folder -m scenes-mixture", 4, ("folder", "holds no pictures")),
     "side of 7": ("invert thin.png -m scenes-mixture", 4, ("thin.png", "7x20", "at least 8")),
     "size that the model does not know": ("invert wide.png -m scenes-mixture", 4, ("wide.png", "64x32", "--fit crop")),
     "one bad of three": ("invert good.png empty.png good.png -m scenes-mixture", 4, ("1 of 3", "nothing was written")),

@@ -222,7 +222,8 @@ def test_a_lock_is_no_link_and_leaves_what_is_there(tmp_path: Path) -> None:
 def test_every_file_is_written_through_atomic_write() -> None:
     """What writes to a name of its own is found here; what fills a temporary file is called `temporary`."""
     root = Path(__file__).parents[2]
-    known = {"benchmarks/common.py": 1}  # /proc/self/clear_refs
+    # /proc/self/clear_refs; a file of the session while it comes in, under a name that is never shown
+    known = {"benchmarks/common.py": 1, "src/unsample/web/server.py": 1}
     writing = re.compile(
         r"""(?<!temporary)\.write_(text|bytes)\(|open\([^)]*["'][wax]b?\+?["']|torch\.save\((?!.*temp)"""
     )

@@ -272,7 +272,7 @@ def _check_models(plan: Plan) -> None:
     for unknown in (model for m in named for model in m.models if model not in plan.models):
         raise unknown_name("model of a method, of those of the plan", unknown, plan.models)
     for model in plan.models:
-        if all(m.models and model not in m.models for m in named):
+        if named and all(m.models and model not in m.models for m in named):
             raise BadOption(f"no method of the plan is tried on {model}; add one, or leave the model out")
 
 

@@ -24,6 +24,7 @@ OF_FLOW = ("rf_solver", "fireflow", "rf_inversion", "dna_edit[strength=1]")
 REFERENCES = ("oracle", "random_noise", "zero")
 LEFT_OUT = {  # a method, and why it is not here
     "sdedit": "it stops part way, at a noised picture",
+    "learned_start": "its network is taught for one model and one grid at a time",
     **dict.fromkeys(
         ("null_text", "prompt_tuning", "negative_prompt", "proximal", "direct"), "ddim's noise, by a prompt"
     ),

@@ -309,6 +309,7 @@ class Teaching:
     def fitted(self, data: Sequence[dict[str, Tensor]]) -> Copy:
         """The network after all updates: the running mean of its weights."""
         import torch
+        from safetensors.torch import save_file
 
         used, training = data[self.apart :], self.training
         rows = {name: torch.cat([chunk[name] for chunk in used]) for name in used[0]}
@@ -316,12 +317,9 @@ class Teaching:
         parameters = list(copy.modules.parameters())
         adam = torch.optim.Adam(parameters, lr=training.learning_rate)
         mean = [p.detach().clone() for p in parameters]
-        state, begun = self.folder / "state.pt", 0
+        state, begun = self.folder / "state.safetensors", 0
         if state.is_file():
-            kept = torch.load(state, map_location=self.model.device, weights_only=True)
-            begun, mean = kept["updates"], kept["mean"]
-            copy.load(kept["weights"])
-            adam.load_state_dict(kept["adam"])
+            begun = _restored(state, copy, adam, mean)
         begin = time.perf_counter()
         for update in range(begun, training.num_updates):
             part = torch.randint(len(rows["x0"]), (training.batch_size,), generator=_seeded(training.seed, update))
@@ -336,9 +334,8 @@ class Teaching:
             for kept_one, p in zip(mean, parameters, strict=True):
                 kept_one.lerp_(p.detach(), 1 - weight)
             if (update + 1) % EVERY == 0 or update + 1 == training.num_updates:
-                whole = {"updates": update + 1, "mean": mean, "weights": copy.modules.state_dict()}
-                whole["adam"] = adam.state_dict()
-                atomic_write(state, lambda to, whole=whole: torch.save(whole, to))  # type: ignore[misc]
+                whole = _state(copy, adam, mean, update + 1)
+                atomic_write(state, lambda to, whole=whole: save_file(whole, str(to)))  # type: ignore[misc]
                 self._spend(time.perf_counter() - begin)
                 begin = time.perf_counter()
             self.told("updates", update + 1, training.num_updates)
@@ -407,8 +404,43 @@ class Teaching:
         file = self.folder / "seconds.json"
         spent = (json.loads(file.read_text()) if file.is_file() else 0.0) + seconds
         if seconds > 0:
-            atomic_write(file, lambda to: to.write_text(json.dumps(spent)))
+            atomic_write(file, lambda temporary: temporary.write_text(json.dumps(spent)))
         return float(spent)
+
+
+def _state(copy: Copy, adam: Any, mean: Sequence[Tensor], updates: int) -> dict[str, Tensor]:
+    """All that a training goes on from, by name."""
+    import torch
+
+    named = {f"weights.{name}": t for name, t in copy.tensors().items()}
+    named |= {f"mean.{k}": t.cpu() for k, t in enumerate(mean)}
+    for k, own in adam.state_dict()["state"].items():
+        named |= {f"adam.{k}.{name}": torch.as_tensor(value).cpu() for name, value in own.items()}
+    # safetensors holds no two names of the same memory
+    return {name: t.clone().contiguous() for name, t in named.items()} | {"updates": torch.tensor(updates)}
+
+
+def _restored(file: Path, copy: Copy, adam: Any, mean: Sequence[Tensor]) -> int:
+    """Put a state back; how many updates it has seen.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        named = load_file(file)
+        copy.load({n.removeprefix("weights."): t for n, t in named.items() if n.startswith("weights.")})
+        for k, kept_one in enumerate(mean):
+            kept_one.copy_(named[f"mean.{k}"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name in (n for n in named if n.startswith("adam.")):
+            _, number, what = name.split(".")
+            moments.setdefault(int(number), {})[what] = named[name]
+        adam.load_state_dict({**adam.state_dict(), "state": moments})
+        return int(named["updates"])
+    except Exception as error:  # whatever a damaged file raises
+        raise BadInput(f"cannot read {file} ({first_line(error)}); delete it, and run again") from error
 
 
 def _kept(points: list[Tensor], y: Tensor) -> Tensor:
@@ -483,4 +515,4 @@ def _begin(folder: Path, model: Model, training: Training) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
-        atomic_write(file, lambda to: to.write_text(json.dumps(_facts(model, training))))
+        atomic_write(file, lambda temporary: temporary.write_text(json.dumps(_facts(model, training))))
