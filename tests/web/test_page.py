@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no browser here: install chromium, or name one in $UNSAMPLE_BROWSER"
 )
 
-LONG = 240_000  # milliseconds for work on a busy machine
+LONG = 600_000  # milliseconds for work on a busy machine
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
 
 
