@@ -66,6 +66,7 @@ def test_without_the_mark_the_right_bits_are_binomial(sides: int) -> None:
     law = np.diff(stats.binom.cdf(bounds, count, chance), prepend=0)
     seen = np.diff([(hits <= bound).sum() for bound in bounds], prepend=0)
     assert stats.chisquare(seen, law * len(hits)).pvalue > 0.01
+    assert found == pytest.approx(stats.binom.sf(hits - 1, count, chance), rel=1e-6)
     for level in (0.05, 0.2, 0.5):
         assert (found <= level).mean() <= level + 0.02  # of discrete values p is no smaller than it should be
 
