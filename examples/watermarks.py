@@ -165,7 +165,7 @@ def table(title: str, rows: dict[str, tuple[list[float], list[float]]], p: bool)
 
 
 def draw(rows: dict[str, tuple[list[float], list[float]]], file: Path) -> None:
-    """The ROC curves, false alarms on a logarithmic axis."""
+    """The ROC curves."""
     import matplotlib
 
     matplotlib.use("agg")
