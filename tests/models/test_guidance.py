@@ -33,6 +33,14 @@ def test_halves_asked_for_apart_join_to_what_plain_sampling_sees_clamped_or_not(
         assert (float(plain.x0.abs().max()) <= 0.6) == (clip == "config")
 
 
+def test_where_nobody_listens_no_picture_is_worked_out_that_a_step_does_not_take() -> None:
+    model = mixture(scheduler=DDIMScheduler(clip_sample=False))
+    predict = Predict(model, grid_from_scheduler(model.scheduler, 5), model.embed(["left"]), None, 1.0, 1)
+    found = predict(normal(1, 3, 8, 8), 3)
+    assert callable(found._x0)
+    assert isinstance(found.x0, Tensor)
+
+
 def test_a_prompt_is_never_dropped_for_want_of_its_other_half() -> None:
     wrapped = unsample.wrap(smooth_network, DDIMScheduler(clip_sample=False), sample_shape=(3, 8, 8))
     given = {"latents": normal(1, 3, 8, 8), "prompt_embeds": torch.ones(1, 2, 4), "num_inference_steps": 3}

@@ -169,9 +169,9 @@ def test_who_looks_on_changes_no_bit(page: Page, drawn: bytes, model: Any) -> No
         def asking(self) -> None:
             self.asked += 1
 
-        def predicted(self, model: Any, x0: Any) -> None:
+        def predicted(self, model: Any, prediction: Any) -> None:
             self.seen += 1
-            model.decode(x0[:1])
+            model.decode(prediction.x0[:1])
 
         def stepped(self, what: str, done: int, of: int) -> None:
             self.steps.append((what, done, of))

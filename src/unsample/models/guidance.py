@@ -161,7 +161,7 @@ class Predict:
 
     def _told_of(self, prediction: Prediction) -> Prediction:
         """The prediction, after whoever listens was told of it."""
-        listener().predicted(self.model, prediction.x0)
+        listener().predicted(self.model, prediction)
         return prediction
 
     def conditional(self, x: Tensor, i: int, rows: Tensor | None = None) -> Prediction:

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from unsample.numbers.prediction import Prediction
 
 
 class Listener:
@@ -21,8 +21,8 @@ class Listener:
     def asking(self) -> None:
         """Before every call of the denoiser."""
 
-    def predicted(self, model: Any, x0: Tensor) -> None:
-        """The prediction of x0 (B, C, H, W) at a point of a walk, as latents; of an edit, its rows first."""
+    def predicted(self, model: Any, prediction: Prediction) -> None:
+        """The prediction at a point of a walk; of an edit, its rows first. Its x0 is worked out when it is asked for."""
 
     def stepped(self, what: str, done: int, of: int) -> None:
         """After a step: of which verb, or part of a method, and how many of how many."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.models.base import Model
+    from unsample.numbers.prediction import Prediction
 
 PREVIEW = 256  # longest side of the picture of x0 as it forms
 OFTEN = 0.2  # seconds between two of them, at least
@@ -107,11 +108,11 @@ class Seeing(Listener):
         verb, _, part = what.partition(": ")
         self.at(part or STAGES.get(verb, verb), done, of)
 
-    def predicted(self, model: Any, x0: Tensor) -> None:
+    def predicted(self, model: Any, prediction: Prediction) -> None:
         begin = time.perf_counter()
         if not self._shows or begin < self._next:
             return
-        self._job.preview, self._job.previews = _seen(model, x0), self._job.previews + 1
+        self._job.preview, self._job.previews = _seen(model, prediction.x0), self._job.previews + 1
         self._jobs.changed(self._job)
         now = time.perf_counter()
         self._next = now + max(OFTEN, SHARE * (now - begin))
