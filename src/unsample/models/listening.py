@@ -22,7 +22,7 @@ class Listener:
         """Before every call of the denoiser."""
 
     def predicted(self, model: Any, prediction: Prediction) -> None:
-        """The prediction at a point of a walk; of an edit, its rows first. Its x0 is worked out when it is asked for."""
+        """The prediction at a point of a walk; of an edit, its rows first. x0 is worked out when it is asked for."""
 
     def stepped(self, what: str, done: int, of: int) -> None:
         """After a step: of which verb, or part of a method, and how many of how many."""
