@@ -93,7 +93,7 @@ def learned_start(
             told = {**told, "learned": name.expand(len(x0), -1), "learned_kept": kept}
         rows = (~kept).nonzero()[:, 0]
         if len(rows) > 0:
-            one, two, left = both_solved(predict, x0[rows], start[rows], grid, rows, tol)
+            one, two, left = both_solved(predict, x0, start[rows], grid, rows, tol)
             x1, x2 = x1.index_copy(0, rows, one), x2.index_copy(0, rows, two)
             if "residual" in told:
                 found, off = rms(left) / rms(two), rms(left) <= LOOSE * grid.sigma[2]
@@ -139,5 +139,6 @@ def _network(task: Task, file: str | None) -> tuple[Any, float, Tensor]:
     model, w = task.predict.model, task.predict.scales[1]
     path = Path(file).expanduser() if file is not None else default_path(model, task.grid, w)
     copy, taught = opened(model, task.grid, w, path)
-    digest = hashlib.sha256(path.read_bytes()).digest()
+    with path.open("rb") as opened_file:
+        digest = hashlib.file_digest(opened_file, "sha256").digest()
     return copy, taught.agrees, torch.tensor(list(digest), dtype=torch.uint8)[None]

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unsample.errors import BadInput, WeightsMissing, first_line
 from unsample.models.base import Model
@@ -101,21 +100,22 @@ def written(copy: Copy, taught: Taught, path: Path) -> None:
     save_file(copy.tensors(), str(path), metadata=metadata)
 
 
-def opened(model: Model, grid: Grid, guidance_scale: float, path: Path | None) -> tuple[Copy, Taught]:
+def opened(model: Model, grid: Grid, guidance_scale: float, file: Path) -> tuple[Copy, Taught]:
     """The network for a model, on its device.
 
     Args:
         model: the one that is inverted.
         grid: its noise levels.
         guidance_scale: of inversion.
-        path: None for `default_path`.
+        file: where it stands.
 
     Raises:
         WeightsMissing: there is no such file. BadInput: it is no such network, or one for other weights, another grid
             or another guidance. Incompatible: a network that cannot be copied.
     """
+    from safetensors.torch import load_file
+
     check_copied(model)
-    file = default_path(model, grid, guidance_scale) if path is None else path
     guided = f" --guidance-scale {guidance_scale:g}" if guidance_scale != 1 else ""
     teach = f"unsample train-inverse --model {shlex.quote(model.id)} --steps {grid.num_steps}{guided}"
     if not file.is_file():
@@ -123,7 +123,7 @@ def opened(model: Model, grid: Grid, guidance_scale: float, path: Path | None) -
             f"learned_start needs a network taught for {model.id} at {grid.num_steps} steps and guidance "
             f"{guidance_scale:g}, and {file} is not there; teach one ({teach}), or use anderson, which needs none"
         )
-    taught, tensors = _read(file)
+    taught = read_taught(file)
     asked = {"weights_sha256": model.weights_sha256(), "levels": levels_of(grid), "guidance_scale": guidance_scale}
     names = {"weights_sha256": "weights", "levels": "first noise levels", "guidance_scale": "guidance"}
     other = [names[key] for key, value in asked.items() if getattr(taught, key) != value]
@@ -135,29 +135,28 @@ def opened(model: Model, grid: Grid, guidance_scale: float, path: Path | None) -
         )
     copy = untaught(model, 0)
     try:
-        copy.load(tensors)
-    except RuntimeError as error:
+        copy.load(load_file(file))
+    except Exception as error:  # whatever a damaged file raises
         raise _broken(file, error) from error
     copy.modules.requires_grad_(False)
     return copy, taught
 
 
 def read_taught(path: Path) -> Taught:
-    """What a file says of itself; errors as of `opened`."""
-    return _read(path)[0]
+    """What a file says of itself; its weights are not read.
 
-
-def _read(path: Path) -> tuple[Taught, Mapping[str, Any]]:
+    Raises:
+        BadInput: it is no such file, or damaged.
+    """
     from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("unsample_learned") != VERSION:
-                raise ValueError("not a network that 'unsample train-inverse' wrote")
-            said = json.loads(metadata["unsample"])
-            taught = Taught(**{field.name: said[field.name] for field in fields(Taught) if field.name in said})
-            return taught, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("unsample_learned") != VERSION:
+            raise ValueError("not a network that 'unsample train-inverse' wrote")
+        said = json.loads(metadata["unsample"])
+        return Taught(**{field.name: said[field.name] for field in fields(Taught) if field.name in said})
     except Exception as error:  # whatever a damaged file raises
         raise _broken(path, error) from error
 

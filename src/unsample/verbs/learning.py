@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,6 +233,7 @@ class Teaching:
         _begin(folder, model, training)
         self.chunks = -(-training.num_pictures // (2 * CHUNK))
         self.apart = -(-HELD_OUT // CHUNK)
+        self.again = min(max(round(AGAIN * grid.num_steps), 3), grid.num_steps)  # steps of those that are sampled back
 
     def run(self) -> tuple[Copy, Taught]:
         """All of it: the network, and what its file says."""
@@ -273,8 +275,7 @@ class Teaching:
         again = source is not None
         first = SEED_RANGES["train"][0] + (self.training.seed * 10**5 + k) * CHUNK
         noise = draw_noise([torch.Generator().manual_seed(first + n) for n in range(CHUNK)], self.model.sample_shape)
-        top = round(AGAIN * grid.num_steps) if again else grid.num_steps
-        top = min(max(top, 3), grid.num_steps)
+        top = self.again if again else grid.num_steps
         number = k - self.chunks if again else k
         with self.asked(range(number * CHUNK, (number + 1) * CHUNK)) as predict:
             x = noise.to(device)
@@ -287,16 +288,11 @@ class Teaching:
         named = {"x0": x0, "x1": x1, "x2": x2, "features": found.features, "at": found.x1}
         return {name: t.float().cpu() for name, t in named.items()}
 
-    def asked(self, rows: range) -> Any:
+    @contextmanager
+    def asked(self, rows: range) -> Iterator[Predict]:
         """`predict` under the prompts of some pictures, while it lasts without gradients."""
-        from contextlib import contextmanager
-
-        @contextmanager
-        def asking() -> Iterator[Predict]:
-            with quiet(self.model):
-                yield self.predict(rows)
-
-        return asking()
+        with quiet(self.model):
+            yield self.predict(rows)
 
     def predict(self, rows: Sequence[int]) -> Predict:
         """Of some pictures by their number; those that are sampled back have the prompt of their source."""
@@ -383,7 +379,7 @@ class Teaching:
         errors = torch.stack([torch.where(apart <= bound, solved, polished).mean() for bound in bounds])
         best = int(errors.argmin())
         sampled = (self.apart + self.chunks) * CHUNK * grid.num_steps
-        back = self.chunks * CHUNK * min(max(round(AGAIN * grid.num_steps), 3), grid.num_steps)
+        back = self.chunks * CHUNK * self.again
         made = (self.apart + 2 * self.chunks) * CHUNK * ATTEMPT
         updates = self.training.num_updates * self.training.batch_size
         pair = 2 if self.training.guidance_scale not in (0, 1) else 1
@@ -450,8 +446,7 @@ def _kept(points: list[Tensor], y: Tensor) -> Tensor:
 
 def _attempt(rows: dict[str, Tensor]) -> Attempt:
     """An attempt from what was kept of it."""
-    parts = rows["features"].chunk(7, 1)
-    return Attempt(rows["at"], rows["features"], parts[3], parts[5])
+    return Attempt(rows["at"], rows["features"])
 
 
 def _conditions(model: Model, training: Training, rows: Sequence[int], w: float) -> tuple[Any, Any]:

@@ -29,7 +29,7 @@ def test_from_near_the_truth_the_root_is_the_trajectory() -> None:
         assert (rms(two - x2) < rms(start - x2)).all()
         again, _ = model_step(predict, two, grid, 2, 1)
         assert torch.allclose(again, one, atol=1e-6)
-        _, alone, _ = both_solved(predict, x0[1:], start[1:], grid, rows[1:], None)
+        _, alone, _ = both_solved(predict, x0, start[1:], grid, rows[1:], None)
         assert torch.allclose(alone[0], two[1], atol=1e-4)
 
 

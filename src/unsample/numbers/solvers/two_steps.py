@@ -37,8 +37,16 @@ class Attempt:
 
     x1: Tensor  # (B, C, H, W)
     features: Tensor  # (B, 7 C, H, W): x_0; direction and residual of step 1, early and late; the same of step 2
-    first: Tensor  # (B, C, H, W): the direction of step 1, late
-    second: Tensor  # (B, C, H, W): that of step 2
+
+    @property
+    def first(self) -> Tensor:
+        """The direction of step 1, late: (B, C, H, W)."""
+        return self.features.chunk(PARTS, 1)[3]
+
+    @property
+    def second(self) -> Tensor:
+        """That of step 2."""
+        return self.features.chunk(PARTS, 1)[5]
 
 
 def attempted(predict: Any, x0: Tensor, grid: Grid) -> Attempt:
@@ -62,7 +70,7 @@ def attempted(predict: Any, x0: Tensor, grid: Grid) -> Attempt:
     mixed = fixed_point_invert(MIXED - 1, None, anderson(RIDGE), MIXED)
     x2, _ = mixed(predict, at, grid, 1, 2, {})
     seen += told(at, x2, carry(at, predict(x2, 2), grid, 1, 2) - x2, 1, 2)
-    return Attempt(at, torch.cat(seen, 1), seen[3], seen[5])
+    return Attempt(at, torch.cat(seen, 1))
 
 
 ATTEMPT = (1 + EARLY * (VECTORS + len(FACTORS))) + (1 + LATE * (VECTORS + len(FACTORS))) + MIXED
@@ -86,7 +94,7 @@ def both_solved(
 
     Args:
         predict: asked with `rows`.
-        x0: (R, C, H, W), of these pictures.
+        x0: (B, C, H, W), of all pictures.
         x2: (R, C, H, W), where to start.
         grid: the noise levels.
         rows: (R,) int64, which pictures these are.
@@ -96,15 +104,11 @@ def both_solved(
         x_1, x_2 (R, C, H, W), and the residual (R, C, H, W) on the scale of x_2. x_1 is the sampling step from x_2, so
         the second step holds to rounding.
     """
-    import torch
-
-    index = {int(row): k for k, row in enumerate(rows)}
 
     def up(y: Tensor, some: Tensor) -> Tensor:
         second = predict(y, 2, some)
         x1 = grid.alpha[1] * second.x0 + grid.sigma[1] * second.eps
-        own = x0[torch.tensor([index[int(row)] for row in some], device=x0.device)]
-        raised = carry(own, predict(x1, 1, some), grid, 0, 1)
+        raised = carry(x0[some], predict(x1, 1, some), grid, 0, 1)
         return carry(raised, second, grid, 1, 2) - y
 
     stop = (tol or 0.0) * grid.sigma[2]
