@@ -69,7 +69,7 @@ def dropped(page: Any, content: bytes, name: str, kind: str = "image/png") -> No
         }""",
         [list(content), name, kind],
     )
-    page.locator("#about", has_text=f"{Path(name).stem}.").wait_for(timeout=LONG)
+    page.locator("#about", has_text=re.compile(f"^{re.escape(Path(name).stem)}")).wait_for(timeout=LONG)
 
 
 def shown(page: Any, side: str) -> int:
@@ -172,8 +172,27 @@ def test_a_mask_is_painted_by_pointer_and_by_keys_and_only_there_something_chang
     web.reload()  # and the mask of an earlier job comes back with it
     web.get_by_role("navigation", name="History").get_by_role("button", name=re.compile("^edited")).first.click()
     done(web, "edited")
-    painted = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(x => x > 0)"
-    assert web.locator("#paint").evaluate(painted)
+    web.wait_for_function(PAINTED)
+
+
+def test_of_two_jobs_opened_one_after_the_other_the_last_is_shown(web: Any, drawn: bytes) -> None:
+    dropped(web, drawn, "scene.png")
+    for caption in (CAPTION, BLUE):
+        web.get_by_label("What the picture shows").fill(caption)
+        web.locator("[name=steps]").fill("2")
+        web.get_by_role("button", name="Invert and reconstruct").click()
+        done(web, "inverted")
+    jobs = web.locator("#jobs [data-job]").evaluate_all("all => all.map((each) => each.dataset.job)")[:2]
+
+    def late(route: Any) -> None:
+        web.wait_for_timeout(500)
+        route.continue_()
+
+    web.route(f"**/api/jobs/{jobs[1]}", late)
+    web.evaluate("jobs => { for (const id of jobs) document.querySelector(`[data-job='${id}']`).click(); }", jobs[::-1])
+    web.wait_for_timeout(1000)
+    playwright.expect(web.locator("#shown")).to_be_visible()
+    assert web.get_by_label("What the picture shows").input_value() == BLUE
 
 
 def test_methods_are_compared_side_by_side(web: Any, drawn: bytes) -> None:
@@ -244,6 +263,10 @@ def test_nothing_runs_over_the_side_and_text_can_be_read(web: Any, width: int, s
     assert web.evaluate(CONTRAST) == []
 
 
+PAINTED = """() => {
+  const canvas = document.getElementById("paint");
+  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((x) => x > 0);
+}"""
 CONTRAST = """() => {
   const luminance = (text) => {
     const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map((v) => v / 255)

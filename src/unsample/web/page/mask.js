@@ -83,11 +83,12 @@ export const mask = {
     this.empty = true;
   },
 
-  // Paint what an earlier mask had painted.
-  async load(address) {
+  // Paint what an earlier mask had painted, if it is still wanted when it has come.
+  async load(address, still) {
     const image = new Image();
     image.src = address;
     try { await image.decode(); } catch { return; } // the session has given it up
+    if (!still()) return;
     this.clear();
     const c = context();
     c.globalCompositeOperation = "source-over";

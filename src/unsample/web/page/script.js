@@ -133,26 +133,33 @@ at("example").addEventListener("click", trying(() => {
   });
 }));
 
-const open = trying(async (id) => {
+const open = trying((id) => {
+  sending = opened(id);
+  return sending;
+});
+
+async function opened(id) {
   current = id;
   const job = past.get(id);
   if (past.busy(job)) return render();
   const told = await request("GET", `/api/jobs/${id}`);
+  if (current !== id) return; // another one was opened meanwhile
   shown = id;
   view(told, (from, name) => trying(async () => use(await request("POST", `/api/jobs/${from}/files/${name}`), true))());
-  if (told.kind !== "sample") await back(told.asked);
+  if (told.kind !== "sample") await back(told.asked, () => current === id);
   render();
   at("result").focus({ preventScroll: true });
-});
+}
 
 // The fields and the picture as they were; a picture that the session has given up stays away.
-async function back(wanted) {
+async function back(wanted, still) {
   if (wanted.source !== source?.id) {
     const file = await request("GET", `/api/files/${wanted.source}`).catch(() => null);
+    if (!still()) return;
     if (file) use(file, false);
   }
   restore(wanted);
-  if (wanted.mask_file) await mask.load(`/api/files/${wanted.mask_file}/preview`);
+  if (wanted.mask_file) await mask.load(`/api/files/${wanted.mask_file}/preview`, still);
 }
 
 function render() {
