@@ -10,7 +10,6 @@ shards merged, batches of 1 and 8. `speed`: two workers over one, and the ledger
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -25,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import seconds, show
+from benchmarks.common import run_parts, seconds
 from unsample.bench.checking import merge, same_table, verify
 from unsample.bench.ledger import Ledger, raw_rows, read_run
 from unsample.bench.local import Processes, Workplace
@@ -185,13 +184,5 @@ PARTS: dict[str, Callable[[Path], list[Row]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
-    for name in parser.parse_args().parts or PARTS:
-        with tempfile.TemporaryDirectory() as root:
-            show(name, ("what", "found"), PARTS[name](Path(root)))
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS)

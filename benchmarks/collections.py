@@ -10,13 +10,11 @@ resident memory along 10,000 pictures of 64 px. `kills`: a folder of 2,000 pictu
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +24,7 @@ from typing import Any
 import torch
 
 import unsample
-from benchmarks.common import scene_batch, show
+from benchmarks.common import run_parts, scene_batch
 from unsample.collections.asking import walked
 from unsample.collections.jobs import Job
 from unsample.collections.opened import Collection
@@ -182,13 +180,5 @@ PARTS: dict[str, Callable[[Path], list[Row]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
-    for name in parser.parse_args().parts or PARTS:
-        with tempfile.TemporaryDirectory() as root:
-            show(name, ("what", "found"), PARTS[name](Path(root)))
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,12 @@ def _peak() -> int:
     """The peak resident memory of this process, in kB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1])
+
+
+def run_parts(about: str | None, parts: Mapping[str, Callable[[Path], Sequence[Sequence[object]]]]) -> None:
+    """The parts that are named on the command line, or all, each in a folder of its own, a table each."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all")
+    for name in parser.parse_args().parts or parts:
+        with tempfile.TemporaryDirectory() as root:
+            show(name, ("what", "found"), parts[name](Path(root)))

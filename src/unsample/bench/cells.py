@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from typing import Any
+from typing import Any, Self
 
 from unsample.bench.entries import Edited, Named, methods_of
 from unsample.bench.layout import Items
@@ -22,8 +22,27 @@ from unsample.bench.plan import Plan
 INVERTED = len(Part._fields) - len(Part._field_defaults)  # the fields of a part that tell its inversion
 
 
+class Divided:
+    """A batch that can be taken apart."""
+
+    ids: tuple[str, ...]  # of its items
+
+    def only(self, keep: Sequence[int]) -> Self:
+        """Some of its items, by their place in it."""
+        raise NotImplementedError
+
+    def alone(self) -> list[Self]:
+        """Each of its items in a batch of its own."""
+        return [self.only([k]) for k in range(len(self.ids))]
+
+    def halves(self) -> list[Self]:
+        """Two batches."""
+        middle = (len(self.ids) + 1) // 2
+        return [self.only(range(middle)), self.only(range(middle, len(self.ids)))]
+
+
 @dataclass(frozen=True)
-class BatchTask:
+class BatchTask(Divided):
     """A batch to be done. Picklable."""
 
     part: Part
@@ -56,19 +75,10 @@ class BatchTask:
         """What its cells are called."""
         return [self.part.cell(id) for id in self.ids]
 
-    def only(self, keep: Sequence[int]) -> BatchTask:
-        """Some of its items, by their place in it."""
+    def only(self, keep: Sequence[int]) -> Self:
+        """See `Divided`."""
         items, ids = tuple(self.items[k] for k in keep), tuple(self.ids[k] for k in keep)
         return replace(self, items=items, ids=ids, order=self.order + items[0] - self.items[0])
-
-    def alone(self) -> list[BatchTask]:
-        """Each of its items in a batch of its own."""
-        return [self.only([k]) for k in range(len(self.ids))]
-
-    def halves(self) -> list[BatchTask]:
-        """Two batches."""
-        middle = (len(self.ids) + 1) // 2
-        return [self.only(range(middle)), self.only(range(middle, len(self.ids)))]
 
 
 def tasks_of(

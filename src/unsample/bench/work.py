@@ -64,18 +64,7 @@ class Worker:
         Raises:
             NoModel: it cannot be had, or not with this device or type: no other cell of it would fare better.
         """
-        if name not in self._models:
-            import torch
-
-            import unsample
-
-            if self.threads:
-                torch.set_num_threads(self.threads)
-            try:
-                self._models[name] = unsample.load(name, device=self.device, dtype=self.plan.dtype)
-            except UnsampleError as error:
-                raise NoModel(str(error)) from error
-        return self._models[name]
+        return taken(self._models, name, self.threads, device=self.device, dtype=self.plan.dtype)
 
     def data(self, spec: str, model: Any) -> Dataset:
         """A data set at a model's size."""
@@ -93,6 +82,26 @@ class Worker:
         except Exception as error:
             self.shared.clear()  # room for the next attempt
             return failure(error)
+
+
+def taken(models: dict[str, Any], name: str, threads: int | None, **placed: Any) -> Any:
+    """A worker's model, from those that it has, or loaded now, with so many threads of the CPU.
+
+    Raises:
+        NoModel: it cannot be had.
+    """
+    if name not in models:
+        import torch
+
+        import unsample
+
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            models[name] = unsample.load(name, **placed)
+        except UnsampleError as error:
+            raise NoModel(str(error)) from error
+    return models[name]
 
 
 def failure(error: Exception) -> dict[str, Any]:

@@ -294,11 +294,7 @@ def measure(
     if second is not None and len(data) < len(first):
         talk.note(f"{len(first) - len(data):,} of {a} have no partner in {b} and are left out")
     settings = networks.settings()
-    asked: dict[str, Any] = {
-        "metrics": resolved(metrics),
-        "weights_dir": settings.weights_dir,
-        "clip_model": settings.clip,
-    }
+    asked: dict[str, Any] = {"metrics": resolved(metrics), "weights_dir": settings.weights_dir}
     asked |= {"clip_model": settings.clip, "device": settings.device, "against": second is not None}
     return run(Job("measure", None, asked), data, None, many, size, end)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -26,13 +26,17 @@ from unsample.preflight import rules
 
 if TYPE_CHECKING:
     from unsample.metrics import Settings
-    from unsample.metrics.facts import Asked
+    from unsample.metrics.facts import Asked, MetricFacts
     from unsample.metrics.folders import Measured
     from unsample.models.base import Model
     from unsample.preflight.known import KnownModel
 
 SHOWN = 3  # names in one message
-TAKEN = {"--model": ["aeroblade"], "--key": ["tree_ring", "gaussian_shading"], "--maps": ["dire", "aeroblade"]}
+TAKES: dict[str, Callable[[MetricFacts], bool]] = {  # an option, and whether a metric takes it
+    "--model": lambda facts: "autoencoded" in facts.needs,
+    "--key": lambda facts: facts.mark is not None,
+    "--maps": lambda facts: facts.map is not None,
+}
 CLIP_MODEL = "scenes-clip"
 HOW = {
     "reference": "B",
@@ -109,19 +113,17 @@ class Detection:
         Raises:
             BadOption: an option that no metric takes, or a metric without its key. BadInput: a file that is no key.
         """
-        from unsample.metrics.detecting import KEYS, key_of
+        from unsample.metrics import METRICS
+        from unsample.metrics.detecting import key_of
         from unsample.preflight.known import known_model
 
-        takes = {
-            "--model": [one for one in asked if "autoencoded" in one.facts.needs],
-            "--key": [one for one in asked if one.facts.depends == "key"],
-            "--maps": [one for one in asked if one.facts.map is not None],
-        }
         for name, given in (("--model", self.model), ("--key", self.key), ("--maps", self.maps)):
-            if given is not None and not takes[name]:
-                raise BadOption(f"{name} is for metrics that --metrics does not name: {', '.join(TAKEN[name])}")
-        for one in takes["--key"]:
-            key_of(KEYS[one.facts.name.removesuffix("_p")], one.settings)
+            if given is not None and not any(TAKES[name](one.facts) for one in asked):
+                taking = ", ".join(key for key, facts in METRICS.items() if TAKES[name](facts))
+                raise BadOption(f"{name} is for metrics that --metrics does not name: {taking}")
+        for one in asked:
+            if one.facts.mark is not None:
+                key_of(one.facts.mark, one.settings)
         return None if self.model is None else known_model(self.model)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
+
+from unsample.bench.cells import Divided
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Chunk(Divided):
     """Some items of a collection. Picklable."""
 
     data: Any  # a data set of these items alone, or (of one that is made on the spot) the whole of it
@@ -25,17 +27,8 @@ class Chunk:
         """What memory depends on beside the number of pictures: one job, one model."""
         return ""
 
-    def only(self, keep: Sequence[int]) -> Chunk:
-        """Some of its items, by their place in it."""
+    def only(self, keep: Sequence[int]) -> Self:
+        """See `Divided`."""
         lists = ("places", "ids", "stamps", "digests")
         picked: dict[str, Any] = {name: tuple(getattr(self, name)[k] for k in keep) for name in lists}
         return replace(self, **picked)
-
-    def alone(self) -> list[Chunk]:
-        """Each of its items in a batch of its own."""
-        return [self.only([k]) for k in range(len(self.ids))]
-
-    def halves(self) -> list[Chunk]:
-        """Two batches."""
-        middle = (len(self.ids) + 1) // 2
-        return [self.only(range(middle)), self.only(range(middle, len(self.ids)))]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from unsample.bench.local import Place
-from unsample.bench.work import NoModel, failure
+from unsample.bench.work import failure, taken
 from unsample.collections import shards
 from unsample.collections.batch import Chunk
 from unsample.collections.jobs import Job
 from unsample.collections.making import LEFT_OUT, as_item, make
 from unsample.collections.pairing import digest
-from unsample.errors import BadInput, UnsampleError
+from unsample.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,11 @@ class CollectionWorker:
         Raises:
             NoModel: it cannot be had.
         """
-        job, name = self.place.job, self.place.job.model
-        if name is not None and name not in self._models:
-            import torch
-
-            import unsample
-
-            torch.set_num_threads(self.place.threads)
-            try:
-                given = {"device": self.place.device, "dtype": job.asked["dtype"], **job.placing}
-                self._models[name] = unsample.load(name, **given)
-            except UnsampleError as error:
-                raise NoModel(str(error)) from error
-        return None if name is None else self._models[name]
+        job, place = self.place.job, self.place
+        if job.model is None:
+            return None
+        placed = {"device": place.device, "dtype": job.asked["dtype"], **job.placing}
+        return taken(self._models, job.model, place.threads, **placed)
 
     def do(self, task: Chunk) -> dict[str, Any]:
         """Rows of a batch, and the hash of the model's weights; or what went wrong: `error`, `traceback`, `kind`."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsample.media.masks import Mask
+    from unsample.media.pictures import Picture
 
 TABLES = ("prompts", "metadata")  # the first that is there, with one of ...
 ENDS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -95,13 +96,21 @@ def read_shot(id: str, shot: Shot) -> Item:
     from unsample.media.masks import open_mask
     from unsample.media.pictures import open_picture
 
-    picture = open_picture(shot.path)
     mask = None if shot.mask is None else open_mask(shot.mask)
+    return item_of(id, open_picture(shot.path), mask, shot.prompt, shot.target_prompt)
+
+
+def item_of(id: str, picture: Picture, mask: Mask | None, prompt: str | None, target_prompt: str | None) -> Item:
+    """The item of an opened picture, with its mask.
+
+    Raises:
+        BadInput: the mask is of another size.
+    """
     return Item(
         id=id,
         image=picture.pixels,
-        prompt=shot.prompt,
-        target_prompt=shot.target_prompt,
+        prompt=prompt,
+        target_prompt=target_prompt,
         mask=None if mask is None else as_mask(mask, picture.pixels.size),
         extra=noted(picture, mask),
     )

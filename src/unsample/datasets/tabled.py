@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from unsample.datasets.folder import COLUMNS, as_mask
+from unsample.datasets.folder import COLUMNS, item_of
 from unsample.datasets.index import find_columns
 from unsample.datasets.item import Item
 from unsample.datasets.parquet import RowPlace, cells_of, columns_of, picture_of, tables_in, texts_of
-from unsample.datasets.rows import Rows, files_at, gather, noted, safe_id, text
+from unsample.datasets.rows import Rows, files_at, gather, safe_id, text
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput
 
@@ -64,11 +64,4 @@ def read_cell(id: str, cell: Cell) -> Item:
     picture = picture_of(cells[cell.image], cell.image, folder)
     drawn = None if cell.mask is None or cells[cell.mask] is None else picture_of(cells[cell.mask], cell.mask, folder)
     mask = None if drawn is None else mask_of_picture(drawn.pixels)
-    return Item(
-        id=id,
-        image=picture.pixels,
-        prompt=cell.prompt,
-        target_prompt=cell.target_prompt,
-        mask=None if mask is None else as_mask(mask, picture.pixels.size),
-        extra=noted(picture, mask),
-    )
+    return item_of(id, picture, mask, cell.prompt, cell.target_prompt)

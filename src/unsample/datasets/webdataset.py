@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unsample.datasets.folder import COLUMNS, as_mask, is_picture
+from unsample.datasets.folder import COLUMNS, is_picture, item_of
 from unsample.datasets.index import MAX_LINE, find_columns
 from unsample.datasets.item import Item
 from unsample.datasets.limits import capped
-from unsample.datasets.rows import Rows, files_at, gather, noted, safe_id, text
+from unsample.datasets.rows import Rows, files_at, gather, safe_id, text
 from unsample.datasets.spec import Spec
 from unsample.errors import BadInput
 
@@ -107,14 +107,7 @@ def read_sample(id: str, sample: Sample) -> Item:
     picture = from_bytes(sample.picture.read(), sample.picture.name)
     drawn = None if sample.mask is None else from_bytes(sample.mask.read(), sample.mask.name)
     mask = None if drawn is None else mask_of_picture(drawn.pixels)
-    return Item(
-        id=id,
-        image=picture.pixels,
-        prompt=sample.prompt,
-        target_prompt=sample.target_prompt,
-        mask=None if mask is None else as_mask(mask, picture.pixels.size),
-        extra=noted(picture, mask),
-    )
+    return item_of(id, picture, mask, sample.prompt, sample.target_prompt)
 
 
 def _samples(file: Path) -> Iterator[tuple[str, _Found]]:

@@ -155,9 +155,9 @@ def seen(inversion: Inversion) -> Tensor:
     Raises:
         BadInput: it holds none.
     """
-    if inversion.source is None:
+    if (pictures := inversion.seen) is None:
         raise BadInput("the inversion holds no source picture (it was made from latents)")
-    return inversion.source.permute(0, 3, 1, 2).float() / 255
+    return pictures
 
 
 def item_seeds(seed: int, digests: Sequence[str]) -> list[int]:

@@ -81,9 +81,6 @@ def lacking_key(kind: type[Key], settings: Settings) -> str | None:
     return None
 
 
-KEYS: dict[str, type[Key]] = {cls.kind: cls for cls in (TreeRing, GaussianShading)}
-
-
 def of_tree_ring(subject: Subject, settings: Settings) -> list[float]:
     """The distance from the key."""
     return key_of(TreeRing, settings).distance(*subject.given("noise"))
@@ -94,6 +91,6 @@ def of_gaussian_shading(subject: Subject, settings: Settings) -> list[float]:
     return key_of(GaussianShading, settings).accuracy(*subject.given("noise"))
 
 
-def p_of(kind: str) -> Callable[[Subject, Settings], list[float]]:
+def p_of(kind: type[Key]) -> Callable[[Subject, Settings], list[float]]:
     """How likely a noise without the mark looks as much like it."""
-    return lambda subject, settings: key_of(KEYS[kind], settings).p_values(*subject.given("noise"))
+    return lambda subject, settings: key_of(kind, settings).p_values(*subject.given("noise"))

@@ -13,6 +13,8 @@ from unsample.registry import Table
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsample.watermarks.keys import Key
+
 Better = Literal["higher", "lower", "neither"]
 Kind = Literal["pair", "ceiling", "autoencoder", "text", "masked", "edit", "recovery", "noise", "set"]
 KINDS: dict[str, str] = {
@@ -54,6 +56,7 @@ class MetricFacts:
     unit: str = ""  # "" for a bare number
     weights: tuple[str, ...] = ()  # names in WEIGHTS
     depends: str | None = None  # the field of Settings that the brackets set: fd[scenes-clip]
+    mark: type[Key] | None = None  # the kind of watermark whose key it needs
     chosen: str | None = None  # what they hold where there are none; else what Settings says
     any_size: bool = False  # image and reference may differ in size
     compute: Callable[[Subject, Settings], Found | Sequence[float | str]] | None = None  # a value a picture

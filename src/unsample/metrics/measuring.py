@@ -136,11 +136,11 @@ def about(asked: Asked) -> dict[str, Any]:
 
 def lacking_weights(asked: Asked) -> str | None:
     """Why a metric's weights, or its key, are not here, found without torch and weights unopened; None if they are."""
-    from unsample.metrics.detecting import KEYS, lacking_key
+    from unsample.metrics.detecting import lacking_key
     from unsample.metrics.weights import find_folder, find_weights
 
-    if asked.facts.depends == "key":
-        return lacking_key(KEYS[asked.facts.name.removesuffix("_p")], asked.settings)
+    if asked.facts.mark is not None:
+        return lacking_key(asked.facts.mark, asked.settings)
     try:
         for name in asked.weights:
             find_weights(name, asked.settings.weights_dir)

@@ -25,6 +25,7 @@ from unsample.metrics import (
 )
 from unsample.metrics.facts import MetricFacts
 from unsample.registry import Table
+from unsample.watermarks import GaussianShading, TreeRing
 
 PAIR = ("images", "reference")
 
@@ -199,15 +200,15 @@ ROWS = (
     # ---------------------------------------------------------------- watermarks in the noise
     marked("tree_ring", "distance from a Tree-Ring key", 0, None, "neither", compute=detecting.of_tree_ring,
            convention="mean of |k - F(noise)| over the key's disc, F orthonormal: about 0 with the mark",
-           reference=RINGS),
-    marked("tree_ring_p", "p of a Tree-Ring key", 0, 1, "neither", compute=detecting.p_of("tree_ring"),
+           reference=RINGS, mark=TreeRing),
+    marked("tree_ring_p", "p of a Tree-Ring key", 0, 1, "neither", compute=detecting.p_of(TreeRing), mark=TreeRing,
            convention="how likely a white noise of any strength comes as near by the paper's statistic; exact",
            reference=f"{RINGS}, without its approximation"),
     marked("gaussian_shading", "right bits of a Gaussian Shading message", 0, 1, "neither",
-           compute=detecting.of_gaussian_shading, reference=SHADES,
+           compute=detecting.of_gaussian_shading, reference=SHADES, mark=GaussianShading,
            convention="share of the bits that more than half of their copies say; 1 with the mark, about half without"),
     marked("gaussian_shading_p", "p of a Gaussian Shading message", 0, 1, "neither",
-           compute=detecting.p_of("gaussian_shading"), reference=SHADES,
+           compute=detecting.p_of(GaussianShading), reference=SHADES, mark=GaussianShading,
            convention="how likely so many bits are right by chance, binomial; copies that tie are wrong"),
     # ---------------------------------------------------------------- what an edit was to leave alone
     outside("pie_mse", "MSE outside the mask, zero and average", 0, 1, "lower",

@@ -39,7 +39,7 @@ class MetricCase:
     @property
     def settings(self) -> Settings:
         """How it is measured: a watermark with a key of its kind."""
-        return Settings(weights_dir=self.weights_dir, key=keys().get(self.name.removesuffix("_p")))
+        return Settings(weights_dir=self.weights_dir, key=keys().get(METRICS[self.name].mark))
 
     def measured(self) -> Score:
         """Of the whole subject."""
@@ -47,10 +47,10 @@ class MetricCase:
 
 
 @cache
-def keys() -> dict[str, Key]:
+def keys() -> dict[type[Key] | None, Key]:
     """A watermark's key of each kind, for the subject's noise."""
     shape = (4, 16, 16)
-    return {"tree_ring": TreeRing.drawn(shape, 4, seed=0), "gaussian_shading": GaussianShading.drawn(shape, seed=0)}
+    return {TreeRing: TreeRing.drawn(shape, 4, seed=0), GaussianShading: GaussianShading.drawn(shape, seed=0)}
 
 
 @cache

@@ -63,11 +63,11 @@ def fidelity(model: Model, inversion: Inversion, pictures: Tensor) -> list[Fidel
         inversion: of the same pictures.
         pictures: (B, 3, H, W) in [0, 1].
     """
-    if inversion.source is None or inversion.source.shape[1:3] != pictures.shape[2:]:
+    source = inversion.seen
+    if source is None or source.shape[2:] != pictures.shape[2:]:
         return [Fidelity()] * len(pictures)
     from unsample.metrics.pixels import ceiling_psnr
 
-    source = inversion.source.permute(0, 3, 1, 2).float() / 255
     return compared(pictures, source, ceiling_psnr(model, source))
 
 

@@ -121,12 +121,12 @@ def _latents(model: Model, inversion: Inversion) -> Tensor:
     dtype = state_dtype(model, inversion.noise)
     if inversion.latents is not None:
         return inversion.latents.to(model.device, dtype)
-    if inversion.source is None:
+    if (seen := inversion.seen) is None:
         raise BadInput(
             "a mask is found in the source, and this inversion was made from latents, which are not saved; give a "
             "mask, or the inversion as invert returned it"
         )
-    return model.encode((inversion.source.permute(0, 3, 1, 2).float() / 255).to(model.device)).to(dtype)
+    return model.encode(seen.to(model.device)).to(dtype)
 
 
 def _finished(asked: MaskAsked, mask: Tensor, inversion: Inversion, records: Sequence[dict[str, Any]]) -> Masks:

@@ -193,6 +193,11 @@ class Inversion:
     def __repr__(self) -> str:
         return notebook.of_inversion(self)
 
+    @property
+    def seen(self) -> Tensor | None:
+        """The source as the model saw it, (B, 3, H, W) in [0, 1]; None of one that was made from latents."""
+        return None if self.source is None else self.source.permute(0, 3, 1, 2).float() / 255
+
     def _repr_html_(self) -> str:
         return notebook.inversion_as_html(self)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from unsample.cli.options import Placement
 
 Options = Mapping[str, Any]  # by their names in Python; a list is an option that is repeated, None one that is left out
 FILES = ("mask", "output")  # options that name a file
@@ -62,7 +64,7 @@ def _plain(value: object) -> str:
 
 # ---------------------------------------------------------------- the same in Python
 
-PLACING = ("device", "dtype", "offload", "vae_tiling", "quantize", "free_text_encoders", "config")
+PLACING = tuple(field.name for field in fields(Placement))
 SAID = {  # options whose argument in Python has another name
     "steps": "num_inference_steps",
     "seed": "generator",

@@ -39,7 +39,7 @@ def facts(known: Mapping[str, KnownModel]) -> dict[str, Any]:
     return {
         "version": __version__,
         "models": [_model(name, model) for name, model in known.items()],
-        "methods": [_told(row(name), METHOD) for name in METHODS if not row(name)["needs_trajectory"]],
+        "methods": [_told(own, METHOD) for own in map(row, METHODS) if not own["needs_trajectory"]],
         "editors": [
             {"name": AUTO, "summary": CHOSEN_LATER, "needs": "a source prompt and a target prompt", "settings": [],
              "presets": {}, "mask": True, "cost": ""},

@@ -99,8 +99,7 @@ class Jobs:
             QueueFull: 16 wait.
         """
         with self._change:
-            if len(self._waiting) >= MOST_WAITING:
-                raise QueueFull(f"{MOST_WAITING} jobs wait already; try again when one is done, or cancel one")
+            self.check_room()
             self._jobs[job.id] = job
             self._waiting.append(job)
             self.changed(job)
@@ -111,10 +110,15 @@ class Jobs:
         for each in old:
             self._forget(each.folder)
 
-    def full(self) -> bool:
-        """Whether no job can be added now."""
+    def check_room(self) -> None:
+        """Refuse a job that could not be added now.
+
+        Raises:
+            QueueFull: 16 wait.
+        """
         with self._change:
-            return len(self._waiting) >= MOST_WAITING
+            if len(self._waiting) >= MOST_WAITING:
+                raise QueueFull(f"{MOST_WAITING} jobs wait already; try again when one is done, or cancel one")
 
     def get(self, id: str) -> Job | None:
         """A job that is remembered."""

@@ -101,8 +101,7 @@ class Session:
         Raises:
             UnsampleError: what it asks cannot be. QueueFull: too many wait. HTTPException: a file that is not there.
         """
-        if self.jobs.full():
-            raise QueueFull("16 jobs wait already; try again when one is done, or cancel one")
+        self.jobs.check_room()
         if asked.model not in self.served.models:
             raise HTTPException(400, f"no model {asked.model[:80]!r} here; start the server with --model to add one")
         source, mask = self._file(asked.source), self._file(asked.mask_file)
