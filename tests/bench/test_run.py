@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from unsample.bench import ledger as ledgers
 from unsample.bench.cells import BatchTask
@@ -224,6 +225,12 @@ def test_a_killed_worker_loses_nothing_and_a_cell_that_kills_five_fails(whole: P
     failed = [r for r in read_run(where).rows if r["status"] == "failed"]
     assert [(r["item"], r["deaths"]) for r in failed] == [("tune-4", 5)]
     assert "died 5 times" in failed[0]["error"]
+
+
+def test_a_run_in_this_process_gives_its_threads_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    run_plan(replace(PLAN, methods=PLAN.methods[:1], edit=False), tmp_path, replace(HOW, threads=before + 1))
+    assert torch.get_num_threads() == before
 
 
 def test_a_crew_goes_from_run_to_run_and_changes_nothing(whole: Path, tmp_path: Path) -> None:

@@ -72,9 +72,12 @@ class Workplace(Place):
 
 
 class InProcess:
-    """One worker: this process, which may have models of its own."""
+    """One worker: this process, which may have models of its own, and gets its threads of torch back at the end."""
 
     def __init__(self, place: Place, loaded: Mapping[str, Any] | None = None) -> None:
+        import torch
+
+        self._threads = torch.get_num_threads()
         self._worker: Doing = place.worker()
         self._task: Any = None
         self._worker.lend(loaded or {})
@@ -94,7 +97,10 @@ class InProcess:
             return [] if task is None else [Event(task, self._worker.do(task))]
 
     def close(self) -> None:
-        """Nothing to end."""
+        """There is no process to end."""
+        import torch
+
+        torch.set_num_threads(self._threads)
 
 
 @dataclass

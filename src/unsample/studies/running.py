@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -203,7 +203,7 @@ def run_study(
         atomic_write(folder / FILES[3], _writing(_json(about)))
     probed = probed_seconds(study, asked) / len(plans)
     how = replace(how, batch_size=1) if study.one_by_one and not how.batch_size else how
-    with _threads_kept(), nullcontext(crew) if crew else Crew() as workers:
+    with nullcontext(crew) if crew else Crew() as workers:
         for run, plan in plans.items():
             fitted = fitting(plan, how, loaded, probed, crew is not None or workers.started)
             ended = run_plan(plan, folder / run, fitted, partial(observe, run), loaded=loaded, crew=workers)
@@ -251,18 +251,6 @@ def _accelerated(how: How) -> bool:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _threads_kept() -> Iterator[None]:
-    """What a worker in this process sets of torch's threads holds for the study alone."""
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def command_of(name: str, asked: Asked) -> list[str]:
