@@ -64,7 +64,8 @@ def test_the_file_says_what_it_was_taught_for_and_what_it_cost(model: Any, file:
     assert (facts.num_pictures, facts.num_updates, facts.backward) == (8, 6, 24)
     back = max(3, round(learning.AGAIN * STEPS))
     made = 8 * STEPS + 4 * back + 12 * ATTEMPT
-    assert facts.evaluations == made + 4 * BOTH + 24
+    judging = facts.evaluations - made - 24  # the solver's own steps, the network's guess and its polish
+    assert 4 * (2 + 1 + BOTH) <= judging <= 4 * (2 * 40 + 1 + BOTH)
     assert facts.seconds > 0
     assert facts.error <= facts.solver_error  # the distance at which it agrees is chosen so
     assert sorted(p.name for p in file.parent.iterdir()) == [file.name]

@@ -39,7 +39,7 @@ from unsample.numbers.draws import draw_noise
 from unsample.numbers.grid import check_steps
 from unsample.numbers.solvers.ddim import ddim_sample
 from unsample.numbers.solvers.fixed_point import rms
-from unsample.numbers.solvers.two_steps import ATTEMPT, BOTH, Attempt, attempted, both_solved, going
+from unsample.numbers.solvers.two_steps import ATTEMPT, Attempt, attempted, both_solved, going
 from unsample.numbers.walk import walk
 from unsample.verbs.prompts import Prompts
 from unsample.verbs.running import quiet
@@ -363,7 +363,7 @@ class Teaching:
         """On the pictures held apart: how far x_2 is off, and at which distance the network agrees with the solver."""
         import torch
 
-        grid, step, found = self.grid, anderson().invert_step, []
+        grid, step, found, judging = self.grid, anderson().invert_step, [], 0
         for k, chunk in enumerate(data[: self.apart]):
             x0, true = chunk["x0"].to(self.model.device), chunk["x2"].to(self.model.device)
             with self.asked(range(k * CHUNK, (k + 1) * CHUNK)) as predict:
@@ -372,6 +372,7 @@ class Teaching:
                 told = second_point(copy, predict, _attempt({n: t.to(x0) for n, t in chunk.items()}), x0, grid)
                 rows = torch.arange(len(x0), device=x0.device)
                 _, polished, _ = both_solved(predict, x0, told, grid, rows, None)
+                judging += sum(predict.cost.nfe)
             off = [(rms(y - true) / grid.sigma[2]).square() for y in (solved, told, polished)]
             found.append(torch.stack([*off, rms(told - solved) / grid.sigma[2]], 1).double().cpu())
         solved, told, polished, apart = torch.cat(found).unbind(1)
@@ -383,14 +384,13 @@ class Teaching:
         made = (self.apart + 2 * self.chunks) * CHUNK * ATTEMPT
         updates = self.training.num_updates * self.training.batch_size
         pair = 2 if self.training.guidance_scale not in (0, 1) else 1
-        judging = self.apart * CHUNK * BOTH
         return Taught(
             **_said(self.model, grid, self.training),
             solver_error=float(solved.mean()),
             learned_error=float(told.mean()),
             error=float(errors[best]),
             agrees=float(bounds[best]),
-            evaluations=pair * (sampled + back + made + judging) + updates,
+            evaluations=pair * (sampled + back + made) + judging + updates,
             backward=updates,
             seconds=self._spend(0.0),
         )
