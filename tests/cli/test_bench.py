@@ -74,6 +74,15 @@ def test_mistakes_are_said_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("bench", "run", *SMALL, "--methods", "ddim"), ("study", "taba_path"), ("invert", "photos", "--sharded")],
+)
+def test_an_address_of_a_cluster_goes_with_its_engine(run: Run, command: tuple[str, ...]) -> None:
+    refused = run(*command, "-o", "x", "--ray-address", "head:6379")
+    assert (refused.code, "--ray-address goes with --engine ray" in refused.err) == (2, True), refused.err
+
+
 def test_a_dry_run_counts_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     told: Any = run("bench", "run", "quick", "--dry-run", "--json").json
     assert (told["cells"], told["items"]) == (60, 6)

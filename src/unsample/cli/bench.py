@@ -206,16 +206,12 @@ def run(
         asked = _plan(plan, changes)
         examined = examine(asked)
     check_kept(asked, artefacts)
-    checks.workers(device, workers, threads)
+    checks.workers(device, workers, threads, engine, ray_address)
     how = How(
         engine=engine, workers=workers, batch_size=checks.batch_size(batch_size), threads=threads, shard=_shard(shard),
         only=_names(only) or (),
         artefacts=artefacts, device=device, ray_address=ray_address, command=["unsample", *sys.argv[1:]],
     )  # fmt: skip
-    if engine == "ray":
-        from unsample.bench.ray_engine import import_ray
-
-        import_ray()
     _say_before(asked, examined.apart)
     return _tell(asked, examined, how, json) if dry_run else _run(asked, Path(output), how, json)
 

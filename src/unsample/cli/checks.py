@@ -135,13 +135,18 @@ def device(name: str | None) -> str:
     return kind
 
 
-def workers(devices: str | None, count: int | None, threads: int | None) -> None:
-    """Of those who do the batches: their devices, how many they are, and threads of each."""
+def workers(devices: str | None, count: int | None, threads: int | None, engine: str, ray_address: str | None) -> None:
+    """Of those who do the batches: their devices, how many they are, threads of each, and where they are."""
     for name in (devices or "").split(","):
         device(name or None)
     for option, number in (("--workers", count), ("--threads", threads)):
         if number is not None:
             at_least(option, number, highest=1024)
+    rules.check_ray(engine, ray_address)
+    if engine == "ray":
+        from unsample.bench.ray_engine import import_ray
+
+        import_ray()
 
 
 def place(where: Placement) -> Placement:

@@ -62,11 +62,9 @@ class CollectionOptions:
         Raises:
             BadOption: with the option.
         """
-        checks.workers(device, self.workers, self.threads)
+        checks.workers(device, self.workers, self.threads, self.engine, self.ray_address)
         if self.shard_size is not None:
             checks.at_least("--shard-size", self.shard_size, highest=SHARD_PICTURES)
-        if self.ray_address is not None and self.engine != "ray":
-            raise BadOption("--ray-address is of --engine ray; give that too, or leave it out")
 
     def given(self) -> list[str]:
         """The options that differ from their defaults, as they are written."""

@@ -157,11 +157,7 @@ class _Numbers:
 def _how(workers: int | None, threads: int | None, engine: str, ray_address: str | None, device: str | None) -> How:
     from unsample.bench.run import How
 
-    checks.workers(device, workers, threads)
-    if engine == "ray":
-        from unsample.bench.ray_engine import import_ray
-
-        import_ray()
+    checks.workers(device, workers, threads, engine, ray_address)
     return How(
         engine=engine, workers=workers or 0, threads=threads, artefacts="none", device=device, ray_address=ray_address,
         command=["unsample", *sys.argv[1:]],

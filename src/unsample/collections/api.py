@@ -134,8 +134,7 @@ def how_of(
         from unsample.bench.ray_engine import import_ray
 
         import_ray()
-    elif ray_address is not None:
-        raise BadOption("ray_address is of the engine ray; give engine='ray', or leave it out")
+    rules.check_ray(engine, ray_address)
     for name, number in (("workers", workers), ("threads", threads)):
         if number is not None and (not is_whole(number) or not 1 <= number <= 1024):
             raise BadOption(f"{name} must be from 1 to 1024; got {number!r}")

@@ -56,6 +56,14 @@ def check_takes_prompt(model: str, takes_prompt: bool | None, prompt: object, na
         )
 
 
+def check_ray(engine: str, ray_address: str | None) -> None:
+    """No address of a cluster without the engine that goes there."""
+    if ray_address is not None and engine != "ray":
+        raise BadOption(
+            f"{argument('ray_address')} goes with {given('engine', 'ray')}; give that too, or leave the address out"
+        )
+
+
 def check_guidance_of(
     model: str, takes_prompt: bool | None, classes: int | None, scales: Sequence[float | None], nulled: bool = False
 ) -> None:
