@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+import unsample
 from tests.cli.conftest import Run, draw
+from unsample.watermarks import GaussianShading
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -65,6 +67,38 @@ def test_rows_of_a_list_have_prompts_and_target_prompts(run: Run, photos: str, t
     assert (rows["b.png"]["prompt"], rows["b.png"]["target_prompt"]) == ("a lime circle", "a blue star")
     assert "no target prompt" in rows["d.png"]["reason"]
     assert sorted(path.name for path in Path("edited").glob("shard*")) == ["shard-00000.tar"]
+
+
+def test_the_code_is_that_of_all_that_the_folder_holds(run: Run, photos: str, tiny_ddpm: Path) -> None:
+    Path("photos/broken.png").write_bytes(b"no picture")
+    invert = ("invert", photos, "-m", tiny_ddpm, "--steps", 2, "--metrics", "none", "--json", "-o", "inv")
+    assert run(*invert).code == 4
+    again = run(*invert)
+    assert (again.code, again.json["skipped_statuses"]) == (4, {"ok": 3, "unreadable": 1})
+    assert "4 done before (1 unreadable)" in again.err
+
+
+def test_a_row_without_a_file_is_one_that_cannot_be_read(run: Run, photos: str, tiny_ddpm: Path) -> None:
+    Path("list.jsonl").write_text('{"file": "photos/a.png"}\n{"source_prompt": "a circle"}\n')
+    ended = run("invert", "list.jsonl", "-m", tiny_ddpm, "--steps", 2, "--metrics", "none", "--json", "-o", "inv")
+    assert (ended.code, ended.json["statuses"]) == (4, {"ok": 1, "unreadable": 1}), ended.err
+    assert "its row names no file" in ended.err
+
+
+def test_measuring_a_collection_takes_the_key_and_says_what_it_cannot(run: Run, photos: str, tiny_ddpm: Path) -> None:
+    shape = tuple(unsample.load(str(tiny_ddpm)).sample_shape)
+    GaussianShading.drawn(shape, channel_copies=1, side_copies=2, seed=1).save("key.json")
+    assert run("invert", photos, "-m", tiny_ddpm, "--steps", 2, "--metrics", "none", "-o", "inv").code == 0
+    ended = run("measure", "inv", "--metrics", "gaussian_shading", "--key", "key.json", "-o", "marks")
+    assert ended.code == 0, ended.err
+    assert all(0 <= row["gaussian_shading"] <= 1 for row in index("marks"))
+    ended = run("measure", "inv", photos, "--metrics", "lpips_vgg", "--weights-dir", "gone", "-o", "a", "--json")
+    assert ended.code == 3, ended.err
+    for option, value in (("--maps", "maps"), ("--model", "scenes-sd")):
+        refused = run("measure", "inv", "--metrics", "std", option, value, "-o", "b")
+        assert (refused.code, f"{option} is of files and folders" in refused.err) == (2, True), refused.err
+    refused = run("measure", "inv", "--metrics", "std", "--key", "gone.json", "-o", "b")
+    assert (refused.code, "--key is for metrics that" in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_comfyuis_own_arithmetic_leads_to_the_reconstruction(sd: tuple[Any, Any]
 def test_a_noise_comes_back_and_a_pictures_latents_are_read(sd: tuple[Any, Any], tmp_path: Path) -> None:
     model, inversion = sd
     inversion.to_comfyui(tmp_path / "noise.latent", model)
+    with pytest.raises(BadInput, match=f"give num_inference_steps={STEPS}"):
+        unsample.from_comfyui(tmp_path / "noise.latent", model)
     noise = unsample.from_comfyui(tmp_path / "noise.latent", model, STEPS)
     assert torch.allclose(noise, inversion.noise, atol=1e-5)
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -106,6 +106,31 @@ def test_a_comparison_is_that_of_the_command(
     assert [row["method"] for row in job["result"]["table"]] == ["ddim", "edict"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"kind": "compare", "methods": ["ddim"], "strength": 0.5}, "strength"),
+        ({"kind": "compare", "methods": ["ddim"], "target_prompt": BLUE, "mask": "thing"}, "mask"),
+        ({"kind": "compare", "methods": ["ddim"], "settings": {"num_iters": "9"}}, "settings"),
+        ({"kind": "sample", "target_prompt": BLUE}, "target_prompt"),
+        ({"kind": "run", "methods": ["ddim"]}, "methods"),
+    ],
+)
+def test_what_a_kind_of_job_does_not_take_is_refused_by_name(page: Page, drawn: bytes, asked: Any, named: str) -> None:
+    source = {} if asked["kind"] == "sample" else {"source": page.send(drawn)["id"]}
+    answer = page.http.post("/api/jobs", json=source | asked)
+    assert answer.status_code == 400, answer.text
+    assert f"{named}: " in answer.json()["error"]["message"]
+
+
+def test_a_picture_may_be_called_as_a_panel_of_ours(page: Page, drawn: bytes) -> None:
+    """What was sent is linked into the job's folder: writing over it would change it for every later job."""
+    source = page.send(drawn, "noise.panel.png")["id"]
+    first = page.done(source=source, prompt=CAPTION, steps=2)
+    again = page.done(source=source, prompt=CAPTION, steps=2)
+    assert page.file(first, "source") == page.file(again, "source")
+
+
 def test_a_drawn_mask_keeps_the_rest_of_the_picture(page: Page, drawn: bytes) -> None:
     source = page.send(drawn, "mask.png")["id"]  # a name that the mask's own file must not take
     mask = Image.new("L", (64, 64), 0)
@@ -150,7 +175,7 @@ def test_health_cost_and_notes_are_those_of_the_verbs(page: Page, drawn: bytes) 
     job = page.done(source=page.send(drawn)["id"], prompt=CAPTION, steps=3, target_prompt=BLUE)
     result = job["result"]
     assert set(result["health"]["bands"]) == {"mean", "std", "kl", "lag1_correlation"}
-    assert [(row["what"], row["nfe"]) for row in result["cost"]] == [("reconstruction", 3), ("edit", 6)]
+    assert [(row["what"], row["nfe"]) for row in result["cost"]] == [("inversion", 3), ("edit", 6)]
     assert result["rows"][0]["input"] == "scene.png"
     document = json.loads(page.file(job, "json"))
     assert document["rows"] == result["rows"]

@@ -175,12 +175,29 @@ def test_a_mask_is_painted_by_pointer_and_by_keys_and_only_there_something_chang
     web.wait_for_function(PAINTED)
 
 
+def test_what_is_typed_while_a_job_runs_stays(web: Any, drawn: bytes) -> None:
+    dropped(web, drawn, "scene.png")
+    web.get_by_label("What the picture shows").fill(CAPTION)
+    web.locator("[name=steps]").fill("40")
+    web.get_by_role("button", name="Invert and reconstruct").click()
+    web.locator("#progress").wait_for(timeout=LONG)
+    web.get_by_label("What the edit shall show").fill(BLUE)
+    web.locator("[name=steps]").fill("33")
+    done(web, "inverted")
+    assert web.get_by_label("What the edit shall show").input_value() == BLUE
+    assert web.locator("[name=steps]").input_value() == "33"
+    assert web.locator("[name=editor]").input_value() == "auto"
+
+
 def test_of_two_jobs_opened_one_after_the_other_the_last_is_shown(web: Any, drawn: bytes) -> None:
     dropped(web, drawn, "scene.png")
-    for caption in (CAPTION, BLUE):
+    there = web.locator("#jobs [data-job]").count()  # of other pages of this session
+    for k, caption in enumerate((CAPTION, BLUE), there + 1):
         web.get_by_label("What the picture shows").fill(caption)
         web.locator("[name=steps]").fill("2")
         web.get_by_role("button", name="Invert and reconstruct").click()
+        playwright.expect(web.locator("#jobs [data-job]")).to_have_count(k, timeout=LONG)
+        playwright.expect(web.locator("#progress")).to_be_hidden(timeout=LONG)
         done(web, "inverted")
     jobs = web.locator("#jobs [data-job]").evaluate_all("all => all.map((each) => each.dataset.job)")[:2]
 

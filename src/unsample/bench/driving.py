@@ -172,6 +172,11 @@ def engine_of(
 
 
 def threads_each(workers: int, threads: int | None) -> int:
-    """CPU threads of one worker: as asked, else the cores shared out."""
+    """CPU threads of one worker: as asked, else as `OMP_NUM_THREADS` says, else the cores shared out."""
+    if threads:
+        return threads
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return threads or max(1, cores // workers)
+    return max(1, cores // workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import sys
@@ -21,17 +22,18 @@ from unsample.errors import BadInput, BadOption
 from unsample.preflight import rules
 
 if TYPE_CHECKING:
-    from unsample.cli.measure import Networks
     from unsample.cli.options import EditOptions, MaskOptions, PlayOptions
     from unsample.collections.jobs import Job
     from unsample.collections.opened import Collection
     from unsample.collections.run import Summary
     from unsample.datasets.item import Dataset, Item
+    from unsample.metrics import Settings
     from unsample.preflight.known import KnownModel
     from unsample.preflight.walk import Walk
 
 SHARD_PICTURES = 2**20
 GO_ON = "the same command goes on"
+BAD = ("diverged", "unreadable", "failed")
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def edit(
 
 
 def measure(
-    a: str, b: str | None, networks: Networks, metrics: Sequence[str], many: CollectionOptions, size: int, end: Ending
+    a: str, b: str | None, settings: Settings, metrics: Sequence[str], many: CollectionOptions, size: int, end: Ending
 ) -> int:
     """`unsample measure` of two collections, or of one."""
     from unsample.collections.asking import resolved
@@ -291,9 +293,10 @@ def measure(
     data = paired(first, second)
     if second is not None and len(data) < len(first):
         talk.note(f"{len(first) - len(data):,} of {a} have no partner in {b} and are left out")
-    settings = networks.settings()
     asked: dict[str, Any] = {"metrics": resolved(metrics), "weights_dir": settings.weights_dir}
     asked |= {"clip_model": settings.clip, "device": settings.device, "against": second is not None}
+    if settings.key is not None:
+        asked |= {"key": settings.key, "key_sha256": hashlib.sha256(Path(str(settings.key)).read_bytes()).hexdigest()}
     return run(Job("measure", None, asked), data, None, many, size, end)
 
 
@@ -311,7 +314,8 @@ def run(job: Job, data: Dataset, device: str | None, many: CollectionOptions, si
     how = how_of(size, *engine, SHARD_SIZE if many.shard_size is None else many.shard_size, device, command)
     if many.workers is None and how.workers > 1:
         talk.say(f"{how.workers} workers, one on each of {how.device}")
-    for metric, reason in lacking(job).items():
+    without = lacking(job)
+    for metric, reason in without.items():
         talk.warn(f"{metric} will not be measured: {reason}")
     begin, progress = time.perf_counter(), _Progress("pictures")
     if not talk.hears_everything():
@@ -325,7 +329,7 @@ def run(job: Job, data: Dataset, device: str | None, many: CollectionOptions, si
             if (last := progress.last) is not None:
                 talk.say(f"{last.done:,} of {last.items:,} pictures are done; {GO_ON}")
             raise
-    return _ended(job, summary, time.perf_counter() - begin, end)
+    return _ended(job, summary, time.perf_counter() - begin, end) or (3 if without else 0)
 
 
 def lacking(job: Job) -> dict[str, str]:
@@ -336,7 +340,9 @@ def lacking(job: Job) -> dict[str, str]:
     from unsample.metrics.measuring import lacking_weights
 
     asked = job.asked
-    settings = Settings(weights_dir=asked.get("weights_dir"), clip=asked.get("clip_model", Settings().clip))
+    settings = Settings(
+        weights_dir=asked.get("weights_dir"), clip=asked.get("clip_model", Settings().clip), key=asked.get("key")
+    )
     each = {name: lacking_weights(resolve(name, TABLE, settings)) for name in asked["metrics"]}
     return {name: reason for name, reason in each.items() if reason is not None}
 
@@ -354,7 +360,7 @@ class _Progress(Progress):
 
 def _ended(job: Job, summary: Summary, seconds: float, end: Ending) -> int:
     statuses, now = dict(summary.statuses), sum(summary.statuses.values())
-    bad = {name: count for name, count in statuses.items() if name not in ("ok", "not_converged")}
+    bad = {*statuses, *summary.stood} & {*BAD}  # what the folder holds, whoever did it
     for name, reason in list(summary.reasons.items())[:3]:
         talk.error(f"{name}: {reason}")
     if summary.out_of_domain:
@@ -366,7 +372,8 @@ def _ended(job: Job, summary: Summary, seconds: float, end: Ending) -> int:
         ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in statuses.items()) or "nothing was left to do"
     )
     rate = f" ({now / seconds:.2f} a second)" if now else ""
-    before = f", {summary.before:,} done before" if summary.before else ""
+    stood = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in summary.stood.items() if name in BAD)
+    before = f", {summary.before:,} done before{f' ({stood})' * bool(stood)}" if summary.before else ""
     shards = f"{summary.shards} shard{'s' * (summary.shards != 1)} and " if job.keeps else ""
     talk.say(f"{summary.items:,} pictures{before}: {told}{rate}; {shards}index.parquet in {end.folder}/")
     if end.json:
@@ -376,6 +383,7 @@ def _ended(job: Job, summary: Summary, seconds: float, end: Ending) -> int:
             "model": job.model,
             "pictures": summary.items,
         }
-        about |= {"skipped": summary.before, "statuses": statuses, "shards": summary.shards, "seconds": seconds}
+        about |= {"skipped": summary.before, "skipped_statuses": dict(summary.stood), "statuses": statuses}
+        about |= {"shards": summary.shards, "seconds": seconds}
         talk.document(about | {"out_of_domain": summary.out_of_domain, "reasons": summary.reasons})
     return 5 if "diverged" in bad else 4 if "unreadable" in bad else 1 if bad else 0

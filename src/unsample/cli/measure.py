@@ -221,24 +221,28 @@ def measure(
     Collections (what 'unsample edit' made of one, a list, .parquet, .tar, or
     any with --sharded) are matched by name, and DIR gets a row a picture.
     """
+    from unsample.metrics import METRICS
+    from unsample.metrics.facts import resolve
+
     size = checks.batch_size(batch_size)
+    settings = replace(networks.settings(), key=detection.key)
+    asked = [resolve(name, METRICS, settings) for name in names(metrics)]
     if many.sharded or (is_collection([a]) and not _pictures_alone(a)):
         given = [("--csv", csv), *((f"--{f.name.replace('_', '-')}", getattr(beside, f.name)) for f in fields(beside))]
+        given += [("--model", detection.model), ("--maps", detection.maps)]
         if named := [name for name, value in given if value is not None]:
-            raise BadOption(f"{named[0]} is of files and folders, and {a} is a collection; its table has them")
+            way = "measure its pictures as files" if named[0] in ("--model", "--maps") else "its table has them"
+            raise BadOption(f"{named[0]} is of files and folders, and {a} is a collection; {way}")
         ending = collection.Ending(Path(output or "measured"), False, end.overwrite, end.json)
-        return collection.measure(a, b, networks, names(metrics), many, size, ending)
+        detection.known(asked)
+        return collection.measure(a, b, settings, names(metrics), many, size, ending)
     for name, there in (("--output", output is not None), ("--batch-size", batch_size != "auto")):
         if there or many.given():
             raise BadOption(f"{name if there else many.given()[0]} is of a collection; give --sharded to do {a} as one")
     from unsample.media.files import atomic_write
-    from unsample.metrics import METRICS
-    from unsample.metrics.facts import resolve
     from unsample.metrics.folders import measure_pairs
     from unsample.metrics.measuring import lacking_weights
 
-    settings = replace(networks.settings(), key=detection.key)
-    asked = [resolve(name, METRICS, settings) for name in names(metrics)]
     given_paths = {"images": a, "reference": b, "truth": beside.truth, "mask": beside.mask}
     sides = {side: places.the_one(path) if path else path for side, path in given_paths.items()}
     matched = matched_files(sides, beside.dataset)

@@ -193,7 +193,9 @@ def _measure(job: Job, items: Sequence[Item], made: Made) -> None:
     for k, item in enumerate(items):
         groups.setdefault(repr([_size(item), _size(item.extra.get("held")), item.mask is None]), []).append(k)
     asked = job.asked
-    settings = Settings(weights_dir=asked["weights_dir"], clip=asked["clip_model"], device=asked["device"])
+    settings = Settings(
+        weights_dir=asked["weights_dir"], clip=asked["clip_model"], device=asked["device"], key=asked.get("key")
+    )
     for places in groups.values():
         scores = measure(asked["metrics"], _subject([items[k] for k in places]), settings)
         for n, place in enumerate(places):

@@ -48,10 +48,16 @@ class Summary:
 
     items: int = 0
     before: int = 0  # done by an earlier run
+    stood: Counter[str] = field(default_factory=Counter)  # the statuses of those
     statuses: Counter[str] = field(default_factory=Counter)  # of what was done now
     reasons: dict[str, str] = field(default_factory=dict)  # of some that are not ok
     out_of_domain: int = 0  # of those that were done now
     shards: int = 0
+
+    def stand(self, status: str) -> None:
+        """One more that an earlier run did."""
+        self.before += 1
+        self.stood[status] += 1
 
     @property
     def done(self) -> int:
@@ -147,13 +153,14 @@ def _left(data: Dataset, ledger: Ledger, how: How) -> tuple[Summary, deque[Chunk
         stamp = data.stamp(place) if hasattr(data, "stamp") else data.spec.partition(":")[0]
         before = known.get(id)
         if before is not None and before[0] == stamp and before[1] in DONE:
-            summary.before += 1
+            summary.stand(before[1])
         else:
             todo.append((place, id, stamp, before[2] if before is not None and before[1] in DONE[:3] else None))
     rows = [_broken(id, reason) for id, reason in _broken_apart(data)]
     fresh = [row for row in rows if known.get(row["name"], ("", ""))[:2] != (row["stamp"], row["status"])]
     ledger.add(fresh)
-    summary.before += len(rows) - len(fresh)
+    for _ in range(len(rows) - len(fresh)):
+        summary.stand("unreadable")
     summary.statuses.update(row["status"] for row in fresh)
     summary.reasons |= {row["name"]: row["reason"] for row in fresh[:3]}
     size = how.batch_size or AUTO
@@ -202,8 +209,10 @@ class _Driver(Driver[Chunk]):
     def commit(self, task: Chunk, found: dict[str, Any]) -> None:
         self._check_model(found["sha256"])
         rows, same = ([r for r in found["rows"] if r.get("same", False) is is_same] for is_same in (False, True))
-        self.ledger.add([*rows, *map(self._same, same)])
-        self.summary.before += len(same)
+        stood = [self._same(row) for row in same]
+        self.ledger.add([*rows, *stood])
+        for row in stood:
+            self.summary.stand(row["status"])
         for row in rows:
             self.summary.statuses[row["status"]] += 1
             self.summary.out_of_domain += bool(row.get("out_of_domain"))

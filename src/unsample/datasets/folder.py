@@ -142,7 +142,9 @@ def shot_of(folder: Path, row: Mapping[str, Any] | BadInput) -> Shot:
         raise BadInput("another row says the same; the first one counts")
     if row.get(BEYOND):
         raise BadInput(f"its row has {len(row[BEYOND])} cells more than there are columns; quote texts with commas")
-    path = folder / row["file"] if row.get("own") is True else inside(folder, row["file"])
+    if not isinstance(name := row.get("file"), str):
+        raise BadInput("its row names no file")
+    path = folder / name if row.get("own") is True else inside(folder, name)
     mask = text(row, "mask")
     return Shot(
         path,

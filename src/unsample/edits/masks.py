@@ -166,7 +166,7 @@ def softened(mask: Tensor, dilate: int, feather: float, state: tuple[int, int]) 
     from torch.nn.functional import max_pool2d
 
     if dilate:
-        down, across = (max(1, round(dilate * n / m)) for n, m in zip(mask.shape[2:], state, strict=True))
+        down, across = (min(n, max(1, round(dilate * n / m))) for n, m in zip(mask.shape[2:], state, strict=True))
         mask = max_pool2d(mask, (2 * down + 1, 2 * across + 1), 1, (down, across))
     return feathered(mask, feather)
 

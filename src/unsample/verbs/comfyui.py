@@ -65,7 +65,8 @@ def from_comfyui(path: str | os.PathLike[str], model: Any, num_inference_steps: 
         (B, C, H, W), float32.
 
     Raises:
-        BadInput: missing, no such file, or not of that model's shape. Incompatible: a model without an autoencoder.
+        BadInput: missing, no such file, not of that model's shape, or a noise of ours without its number of steps.
+            Incompatible: a model without an autoencoder.
         BadOption: a number of steps that cannot be.
 
     Example:
@@ -83,6 +84,11 @@ def from_comfyui(path: str | os.PathLike[str], model: Any, num_inference_steps: 
     from unsample.numbers.grid import check_steps
 
     _check_autoencoder(model)
+    if num_inference_steps is None and (steps := _steps_of(path)) is not None:
+        raise BadInput(
+            f"{os.fspath(path)!r} is the noise of an inversion in {steps} steps; give num_inference_steps={steps} to "
+            "read it as that noise"
+        )
     grid = None if num_inference_steps is None else model.grid(check_steps(num_inference_steps))
     try:
         tensors = load_file(Path(path))
@@ -101,6 +107,21 @@ def from_comfyui(path: str | os.PathLike[str], model: Any, num_inference_steps: 
         raise BadInput(f"{os.fspath(path)!r} holds numbers that are not finite; save it again")
     found: Tensor = model.from_vae(latent)
     return found if grid is None else found * grid.alpha[-1]
+
+
+def _steps_of(path: str | os.PathLike[str]) -> int | None:
+    """Of a whole noise that `to_comfyui` wrote: in how many steps it was found; None for every other file."""
+    import json
+
+    from safetensors import safe_open
+
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            told = json.loads((file.metadata() or {}).get("unsample", "{}"))
+        whole = told.get("verb") == "invert" and told.get("strength", 1) == 1
+        return int(told["num_inference_steps"]) if whole else None
+    except Exception:  # no such file, or not ours: it is read below
+        return None
 
 
 def _check_autoencoder(model: Any) -> None:

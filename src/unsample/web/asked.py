@@ -78,6 +78,16 @@ class Asked(BaseModel):
         return not get_editor(self.editor, parse_settings(self.editor, self.editor_settings.items())).needs_prompt
 
 
+_SETS_OUT = frozenset({"kind", "model", "prompt", "negative_prompt", "steps", "guidance_scale", "seed", "force"})
+_EDITED = frozenset({"target_prompt", "editor", "editor_settings", "edit_guidance_scale"})
+TAKEN = {  # what a job of a kind takes; a run takes all but the methods of a comparison
+    "sample": _SETS_OUT | {"class_labels"},
+    "compare": _SETS_OUT
+    | _EDITED
+    | {"source", "methods", "quick", "sampling_guidance_scale", "guidance_schedule", "fit"},
+    "run": frozenset(Asked.model_fields) - {"methods", "quick"},
+}
+KINDS = {"sample": "a drawing", "compare": "a comparison of methods", "run": "an inversion"}
 SHOWN = ("method", "steps")  # options that stand in a command although they are the default
 
 
@@ -132,6 +142,9 @@ def checked_as(asked: Asked, found: Sequence[Command], mask: str | None, placed:
 def _check(asked: Asked, source: str | None, mask: str | None) -> None:
     for settings in (asked.settings, asked.editor_settings):
         _pairs(settings)
+    for name, field in Asked.model_fields.items():
+        if name not in TAKEN[asked.kind] and getattr(asked, name) != field.default:
+            raise BadOption(f"{name}: {KINDS[asked.kind]} takes none; leave it out")
     if asked.kind != "sample" and source is None:
         raise BadOption("there is no picture yet; drop one, choose one, or have one drawn from a caption")
     if asked.kind == "compare" and str(source).endswith(".safetensors"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Files = dict[str, Path]
+PANELS = "panels"  # a folder of their own: a picture that was sent may be called as one of them
 COST = ("nfe", "backward", "seconds", "inversion_nfe")
 FIGURES = ("psnr", "exact", "ssim", "ceiling_psnr", "grade")
 
@@ -71,8 +72,14 @@ def _panels(names: Sequence[tuple[str, str]], files: Files) -> list[dict[str, An
 
 
 def _costs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    kinds = ("reconstruction", "edit", "image")
-    return [{"what": next((k for k in kinds if k in row), ""), **{n: row.get(n) for n in COST}} for row in rows]
+    return [{"what": _whose(row), **{n: row.get(n) for n in COST}} for row in rows]
+
+
+def _whose(row: Mapping[str, Any]) -> str:
+    """Whose cost a row of a verb tells; that of `invert` is without what it plays back to be looked at."""
+    if "reconstruction" in row:
+        return "reconstruction" if row.get("input") == row.get("inversion") else "inversion"
+    return next((kind for kind in ("edit", "image") if kind in row), "")
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -153,7 +160,8 @@ def _opened(path: Path) -> Image:
 
 def _write(files: Files, name: str, image: Image, folder: Path) -> None:
     """A panel that is made here."""
-    path = folder / f"{name}.panel.png"
+    path = folder / PANELS / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
     image.save(path, format="PNG")
     files[name] = path
 

@@ -31,8 +31,6 @@ export async function asked(kind, source) {
   if (kind === "compare") {
     wanted.methods = [...at("methods").querySelectorAll("input:checked")].map((each) => each.value);
     wanted.quick = fields.quick.checked;
-    delete wanted.strength;
-    delete wanted.clip;
   } else {
     Object.assign(wanted, { method: fields.method.value, settings: given("method") });
     wanted.first_step_radius = fields.first_step_radius.checked;
@@ -44,7 +42,7 @@ export async function asked(kind, source) {
   wanted.target_prompt = text("target_prompt") || null;
   if (!at("classes").hidden) wanted.target_class_labels = fields.target_class_labels.value.trim() || null;
   Object.assign(wanted, { editor: fields.editor.value, editor_settings: given("editor") });
-  if (kind === "run") Object.assign(wanted, await masked());
+  Object.assign(wanted, await masked()); // a comparison takes no mask: the server says so
   return wanted;
 }
 
@@ -71,7 +69,8 @@ export function restore(known) {
   for (const name of ["first_step_radius", "force", "paste", "quick"]) if (name in known) fields[name].checked = known[name] === true;
   if (offers("models", known.model)) fields.model.value = known.model;
   if (offers("methods", known.method)) { fields.method.value = known.method; settle("method", known.settings); }
-  if (offers("editors", known.editor)) { fields.editor.value = known.editor; settle("editor", known.editor_settings); }
+  const edited = known.target_prompt !== null || known.target_class_labels; // what was only inverted says nothing of an editor
+  if (edited && offers("editors", known.editor)) { fields.editor.value = known.editor; settle("editor", known.editor_settings); }
   for (const name of ["mask_dilate", "mask_feather"]) if (name in known) put(name, known[name]);
   if ("mask" in known) {
     const found = radios().find((each) => each.value === (known.mask ?? "")) ?? radios()[0];

@@ -10,6 +10,7 @@ import { view } from "./view.js";
 const MOST_BYTES = 20 * 2 ** 20;
 let source = null; // the file that is worked on
 let current = null; // id of the job that is shown or followed
+let adopted = null; // id of the job that ran when the page was loaded, whose fields it has not
 let shown = null; // id of the job whose result is on the page
 let preview = "";
 const then = new Map(); // what is done when a job ends, by its id
@@ -134,11 +135,12 @@ at("example").addEventListener("click", trying(() => {
 }));
 
 const open = trying((id) => {
-  sending = opened(id);
+  sending = opened(id, true);
   return sending;
 });
 
-async function opened(id) {
+// Show a job; the fields go back to what was asked where that is wanted.
+async function opened(id, restores) {
   current = id;
   const job = past.get(id);
   if (past.busy(job)) return render();
@@ -146,7 +148,7 @@ async function opened(id) {
   if (current !== id) return; // another one was opened meanwhile
   shown = id;
   view(told, (from, name) => trying(async () => use(await request("POST", `/api/jobs/${from}/files/${name}`), true))());
-  if (told.kind !== "sample") await back(told.asked, () => current === id);
+  if (restores && told.kind !== "sample") await back(told.asked, () => current === id);
   render();
   at("result").focus({ preventScroll: true });
 }
@@ -198,7 +200,7 @@ function listen() {
     if (first) past.forget(new Set(told.jobs.map((job) => job.id))); // a server that was started anew has others
     const ended = told.jobs.filter((job) => !past.busy(job) && (past.busy(past.get(job.id)) || then.has(job.id)));
     past.take(told);
-    if (first && current === null) current = past.running()?.id ?? null; // the page was loaded while something ran
+    if (first && current === null) adopted = current = past.running()?.id ?? null; // the page was loaded while something ran
     first = false;
     render();
     for (const job of ended) finished(job);
@@ -210,7 +212,7 @@ const finished = trying(async (job) => {
   const after = then.get(job.id);
   then.delete(job.id);
   say(`${job.title}: ${job.state}`);
-  if (job.id === current) await open(job.id);
+  if (job.id === current) await opened(job.id, job.id === adopted); // what was typed while it ran stays
   if (after && job.state === "done") await after(job);
 });
 

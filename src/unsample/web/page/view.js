@@ -157,7 +157,7 @@ function band(value, low, high) {
 function cost(told) {
   if (!told?.length) return null;
   const body = told.map((row) => [row.what, number(row.nfe), number(row.backward), row.seconds === null ? "–" : `${number(row.seconds)} s`]);
-  return block("Cost", rows(["", "evaluations of the network", "backward", "time"], body));
+  return block("Cost", rows(["", "evaluations", "backward", "time"], body));
 }
 
 function table(told) {
