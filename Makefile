@@ -46,7 +46,7 @@ tables: setup
 	done
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("plans/tables/frontier_learned.toml", "rb"))["models"], sep="\n")' \
 	  | xargs -d '\n' -n 1 $(BIN)/unsample train-inverse --model
-	set -e; for t in frontier frontier_guided frontier_ink frontier_learned png jpeg95 jpeg75 frontier_edits; do \
+	set -e; for t in frontier frontier_guided frontier_ink frontier_trailing frontier_learned png jpeg95 jpeg75 frontier_edits; do \
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/frontier.md; \
 	done
