@@ -78,6 +78,12 @@ def test_the_code_is_that_of_all_that_the_folder_holds(run: Run, photos: str, ti
     assert "4 done before (1 unreadable)" in again.err
 
 
+def test_a_metric_that_has_no_value_is_said(run: Run, photos: str, tiny_sd: Path) -> None:
+    ended = run("edit", "list.csv", "-m", tiny_sd, "--steps", 2, "--metrics", "psnr", "-o", "edited")
+    assert ended.code == 0, ended.err
+    assert "psnr has no value for 3 pictures: " in ended.err
+
+
 def test_a_row_without_a_file_is_one_that_cannot_be_read(run: Run, photos: str, tiny_ddpm: Path) -> None:
     Path("list.jsonl").write_text('{"file": "photos/a.png"}\n{"source_prompt": "a circle"}\n')
     ended = run("invert", "list.jsonl", "-m", tiny_ddpm, "--steps", 2, "--metrics", "none", "--json", "-o", "inv")

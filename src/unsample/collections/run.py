@@ -52,6 +52,7 @@ class Summary:
     statuses: Counter[str] = field(default_factory=Counter)  # of what was done now
     reasons: dict[str, str] = field(default_factory=dict)  # of some that are not ok
     out_of_domain: int = 0  # of those that were done now
+    unmeasured: Counter[tuple[str, str]] = field(default_factory=Counter)  # metric and reason, of those that went well
     shards: int = 0
 
     def stand(self, status: str) -> None:
@@ -216,6 +217,13 @@ class _Driver(Driver[Chunk]):
         for row in rows:
             self.summary.statuses[row["status"]] += 1
             self.summary.out_of_domain += bool(row.get("out_of_domain"))
+            if row["status"] in DONE[:2]:
+                values = row.get("values") or {}
+                found = {name: values.get(name) or {} for name in self.job.asked["metrics"]}
+                without = {
+                    n: v.get("reason") for n, v in found.items() if v.get("value") is None and not v.get("exact")
+                }
+                self.summary.unmeasured.update((name, reason or "not known") for name, reason in without.items())
             if row.get("reason") and len(self.summary.reasons) < STOP_AFTER:
                 self.summary.reasons[row["name"]] = row["reason"]
             if str(row.get("shard") or "").startswith(shards.PARTS):
