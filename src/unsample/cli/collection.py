@@ -329,9 +329,9 @@ def run(job: Job, data: Dataset, device: str | None, many: CollectionOptions, si
             if (last := progress.last) is not None:
                 talk.say(f"{last.done:,} of {last.items:,} pictures are done; {GO_ON}")
             raise
-    for (metric, reason), count in summary.unmeasured.items():
+    for metric, count in summary.unmeasured.items():
         if metric not in without:
-            talk.warn(f"{metric} has no value for {count:,} pictures: {reason}")
+            talk.warn(f"{metric} has no value for {count:,} pictures: {summary.why[metric]}")
     return _ended(job, summary, time.perf_counter() - begin, end) or (3 if without else 0)
 
 

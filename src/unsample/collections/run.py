@@ -52,7 +52,8 @@ class Summary:
     statuses: Counter[str] = field(default_factory=Counter)  # of what was done now
     reasons: dict[str, str] = field(default_factory=dict)  # of some that are not ok
     out_of_domain: int = 0  # of those that were done now
-    unmeasured: Counter[tuple[str, str]] = field(default_factory=Counter)  # metric and reason, of those that went well
+    unmeasured: Counter[str] = field(default_factory=Counter)  # of those that went well, by the metric
+    why: dict[str, str] = field(default_factory=dict)  # the reason of the first
     shards: int = 0
 
     def stand(self, status: str) -> None:
@@ -223,7 +224,8 @@ class _Driver(Driver[Chunk]):
                 without = {
                     n: v.get("reason") for n, v in found.items() if v.get("value") is None and not v.get("exact")
                 }
-                self.summary.unmeasured.update((name, reason or "not known") for name, reason in without.items())
+                self.summary.unmeasured.update(list(without))
+                self.summary.why = {name: reason or "not known" for name, reason in without.items()} | self.summary.why
             if row.get("reason") and len(self.summary.reasons) < STOP_AFTER:
                 self.summary.reasons[row["name"]] = row["reason"]
             if str(row.get("shard") or "").startswith(shards.PARTS):
