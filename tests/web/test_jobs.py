@@ -120,7 +120,7 @@ def test_what_a_kind_of_job_does_not_take_is_refused_by_name(page: Page, drawn: 
     source = {} if asked["kind"] == "sample" else {"source": page.send(drawn)["id"]}
     answer = page.http.post("/api/jobs", json=source | asked)
     assert answer.status_code == 400, answer.text
-    assert f"{named}: " in answer.json()["error"]["message"]
+    assert named in answer.json()["error"]["message"].partition(": ")[0]
 
 
 def test_a_picture_may_be_called_as_a_panel_of_ours(page: Page, drawn: bytes) -> None:
@@ -458,3 +458,11 @@ def test_the_temporary_folder_of_a_session_is_gone_with_it(monkeypatch: pytest.M
     assert main(["serve", "--port", "0"]) == 0
     assert len(seen) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_the_page_does_not_offer_is_of_the_server(tmp_path: Path) -> None:
+    from unsample.web.words import told
+
+    said = told("give a model that knows them: '--model some/model'; --force goes on", "invert", tmp_path)
+    assert "start the server with 'unsample serve --model some/model'" in said
+    assert "“Go on with what the model does not know” goes on" in said

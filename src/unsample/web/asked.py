@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from unsample.errors import BadOption
 from unsample.methods import get_method
 from unsample.web.commands import Command, Options
+from unsample.web.words import LABELS
 
 Text = Annotated[str, Field(max_length=2000)]
 Name = Annotated[str, Field(max_length=200)]
@@ -144,7 +145,8 @@ def _check(asked: Asked, source: str | None, mask: str | None) -> None:
         _pairs(settings)
     for name, field in Asked.model_fields.items():
         if name not in TAKEN[asked.kind] and getattr(asked, name) != field.default:
-            raise BadOption(f"{name}: {KINDS[asked.kind]} takes none; leave it out")
+            label = LABELS.get(name.replace("_", "-"))
+            raise BadOption(f"{f'“{label}” ({name})' if label else name}: {KINDS[asked.kind]} takes none; leave it out")
     if asked.kind != "sample" and source is None:
         raise BadOption("there is no picture yet; drop one, choose one, or have one drawn from a caption")
     if asked.kind == "compare" and str(source).endswith(".safetensors"):
