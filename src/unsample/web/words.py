@@ -50,8 +50,8 @@ def told(text: str, verb: str, folder: Path) -> str:
         name = guidance if option == "guidance-scale" else option
         return f"“{LABELS[name]}”" if name in LABELS else found[0]
 
-    text = re.sub(
-        r"'(--model [^']+)'", r"start the server with 'unsample serve \1'", text
-    )  # the page lists those it was given
     text = re.sub(r"; see 'unsample [a-z]+ --help'", "", text)
-    return re.sub(r"(?:(?<!')--([a-z][a-z-]*[a-z])|'--([a-z][a-z-]*[a-z])')", label, text)  # no commands in quotes
+    text = re.sub(r"(?:(?<!')--([a-z][a-z-]*[a-z])|'--([a-z][a-z-]*[a-z])')", label, text)  # no commands in quotes
+    return re.sub(
+        r"'(--model [^']+)'", r"start the server with 'unsample serve \1'", text
+    )  # the page lists what it has
