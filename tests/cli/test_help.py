@@ -186,8 +186,14 @@ def _environment() -> dict[str, str]:
     return own | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def test_help_takes_at_most_600_ms_more_than_bare_python() -> None:
-    assert _cpu("-m", "unsample", "--help") - _cpu("-c", "pass") < 0.6
+YARDSTICK = (
+    "import typer, typer.rich_utils, rich.markdown, asyncio, http.client, unittest.mock, sqlite3, logging.config"
+)
+
+
+def test_help_takes_at_most_two_and_a_half_times_what_imports_take() -> None:
+    """Measured 2.0 to 2.1 (0.48 to 0.55 s). A ratio within one run: the seconds are those of a shared machine."""
+    assert _cpu("-m", "unsample", "--help") < 2.5 * _cpu("-c", YARDSTICK)
 
 
 def test_help_imports_no_heavy_library() -> None:
