@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,7 +59,15 @@ def file(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return taught(model, tmp_path_factory.mktemp("taught") / "a.safetensors", SMALL, False, lambda *told: None)[0]
 
 
-def test_the_file_says_what_it_was_taught_for_and_what_it_cost(model: Any, file: Path) -> None:
+def _counted(model: Any, path: Path) -> int:
+    """How many pictures the network, and its copies, which have the hook too, are asked about in a training."""
+    asked: list[int] = []
+    model.unet.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    taught(model, path, SMALL, False, lambda *told: None)
+    return sum(asked)
+
+
+def test_the_file_says_what_it_was_taught_for_and_what_it_cost(model: Any, file: Path, tmp_path: Path) -> None:
     facts = read_taught(file)
     assert (facts.weights_sha256, facts.num_inference_steps) == (model.weights_sha256(), STEPS)
     assert (facts.num_pictures, facts.num_updates, facts.backward) == (8, 6, 24)
@@ -66,6 +75,7 @@ def test_the_file_says_what_it_was_taught_for_and_what_it_cost(model: Any, file:
     made = 8 * STEPS + 4 * back + 12 * ATTEMPT
     judging = facts.evaluations - made - 24  # the solver's own steps, the network's guess and its polish
     assert 4 * (2 + 1 + BOTH) <= judging <= 4 * (2 * 40 + 1 + BOTH)
+    assert facts.evaluations == _counted(copy.deepcopy(model), tmp_path / "counted.safetensors")
     assert facts.seconds > 0
     assert facts.error <= facts.solver_error  # the distance at which it agrees is chosen so
     assert sorted(p.name for p in file.parent.iterdir()) == [file.name]

@@ -72,6 +72,13 @@ def dropped(page: Any, content: bytes, name: str, kind: str = "image/png") -> No
     page.locator("#about", has_text=re.compile(f"^{re.escape(Path(name).stem)}")).wait_for(timeout=LONG)
 
 
+def inverts(page: Any, caption: str, steps: int) -> None:
+    """Ask for the inversion and the reconstruction of the picture that was dropped."""
+    page.get_by_label("What the picture shows").fill(caption)
+    page.locator("[name=steps]").fill(str(steps))
+    page.get_by_role("button", name="Invert and reconstruct").click()
+
+
 def shown(page: Any, side: str) -> int:
     """How wide the picture on a side is; 0 where none is there."""
     image = page.locator(f"#{side}-picture")
@@ -81,9 +88,7 @@ def shown(page: Any, side: str) -> int:
 
 def test_a_picture_is_dropped_inverted_edited_and_returned_to(web: Any, drawn: bytes, tmp_path: Path) -> None:
     dropped(web, drawn, "my scene.png")
-    web.get_by_label("What the picture shows").fill(CAPTION)
-    web.locator("[name=steps]").fill("4")
-    web.get_by_role("button", name="Invert and reconstruct").click()
+    inverts(web, CAPTION, 4)
     done(web, "inverted")
     assert shown(web, "right") == 64
     assert "--prompt" in web.locator("#shell").inner_text()
@@ -177,9 +182,7 @@ def test_a_mask_is_painted_by_pointer_and_by_keys_and_only_there_something_chang
 
 def test_what_is_typed_while_a_job_runs_stays(web: Any, drawn: bytes) -> None:
     dropped(web, drawn, "scene.png")
-    web.get_by_label("What the picture shows").fill(CAPTION)
-    web.locator("[name=steps]").fill("40")
-    web.get_by_role("button", name="Invert and reconstruct").click()
+    inverts(web, CAPTION, 40)
     web.locator("#progress").wait_for(timeout=LONG)
     web.get_by_label("What the edit shall show").fill(BLUE)
     web.locator("[name=steps]").fill("33")
@@ -193,9 +196,7 @@ def test_of_two_jobs_opened_one_after_the_other_the_last_is_shown(web: Any, draw
     dropped(web, drawn, "scene.png")
     there = web.locator("#jobs [data-job]").count()  # of other pages of this session
     for k, caption in enumerate((CAPTION, BLUE), there + 1):
-        web.get_by_label("What the picture shows").fill(caption)
-        web.locator("[name=steps]").fill("2")
-        web.get_by_role("button", name="Invert and reconstruct").click()
+        inverts(web, caption, 2)
         playwright.expect(web.locator("#jobs [data-job]")).to_have_count(k, timeout=LONG)
         playwright.expect(web.locator("#progress")).to_be_hidden(timeout=LONG)
         done(web, "inverted")
@@ -236,9 +237,7 @@ def test_methods_are_compared_side_by_side(web: Any, drawn: bytes) -> None:
 
 def test_work_goes_on_while_the_page_is_loaded_anew_and_is_cancelled(web: Any, drawn: bytes) -> None:
     dropped(web, drawn, "scene.png")
-    web.get_by_label("What the picture shows").fill(CAPTION)
-    web.locator("[name=steps]").fill("900")
-    web.get_by_role("button", name="Invert and reconstruct").click()
+    inverts(web, CAPTION, 900)
     web.locator("#preview").wait_for(timeout=LONG)
     web.reload()
     playwright.expect(web.locator("#progress")).to_be_visible(timeout=LONG)

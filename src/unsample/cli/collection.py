@@ -376,7 +376,7 @@ def _ended(job: Job, summary: Summary, seconds: float, end: Ending) -> int:
     )
     rate = f" ({now / seconds:.2f} a second)" if now else ""
     stood = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in summary.stood.items() if name in BAD)
-    before = f", {summary.before:,} done before{f' ({stood})' * bool(stood)}" if summary.before else ""
+    before = f", {summary.before:,} done before{f' ({stood})' if stood else ''}" if summary.before else ""
     shards = f"{summary.shards} shard{'s' * (summary.shards != 1)} and " if job.keeps else ""
     talk.say(f"{summary.items:,} pictures{before}: {told}{rate}; {shards}index.parquet in {end.folder}/")
     if end.json:

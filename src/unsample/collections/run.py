@@ -219,18 +219,20 @@ class _Driver(Driver[Chunk]):
             self.summary.statuses[row["status"]] += 1
             self.summary.out_of_domain += bool(row.get("out_of_domain"))
             if row["status"] in DONE[:2]:
-                values = row.get("values") or {}
-                found = {name: values.get(name) or {} for name in self.job.asked["metrics"]}
-                without = {
-                    n: v.get("reason") for n, v in found.items() if v.get("value") is None and not v.get("exact")
-                }
-                self.summary.unmeasured.update(list(without))
-                self.summary.why = {name: reason or "not known" for name, reason in without.items()} | self.summary.why
+                self._measured(row.get("values") or {})
             if row.get("reason") and len(self.summary.reasons) < STOP_AFTER:
                 self.summary.reasons[row["name"]] = row["reason"]
             if str(row.get("shard") or "").startswith(shards.PARTS):
                 self._part(row["kind"], row["shard"], row["row"], row["name"])
         self.pack()
+
+    def _measured(self, values: Mapping[str, Any]) -> None:
+        """Note the metrics that have no value of a picture that went well, and why not."""
+        for name in self.job.asked["metrics"]:
+            found = values.get(name) or {}
+            if found.get("value") is None and not found.get("exact"):
+                self.summary.unmeasured[name] += 1
+                self.summary.why.setdefault(name, found.get("reason") or "not known")
 
     def fail(self, task: Chunk, error: str, traceback: str) -> None:
         self.errors.append(error)
