@@ -9,6 +9,7 @@ import pytest
 
 import unsample
 from tests.cli.conftest import Run, draw
+from tests.metrics.test_lpips import saved
 from unsample.watermarks import GaussianShading
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -100,11 +101,31 @@ def test_measuring_a_collection_takes_the_key_and_says_what_it_cannot(run: Run, 
     assert all(0 <= row["gaussian_shading"] <= 1 for row in index("marks"))
     ended = run("measure", "inv", photos, "--metrics", "lpips_vgg", "--weights-dir", "gone", "-o", "a", "--json")
     assert ended.code == 3, ended.err
-    for option, value in (("--maps", "maps"), ("--model", "scenes-sd")):
-        refused = run("measure", "inv", "--metrics", "std", option, value, "-o", "b")
-        assert (refused.code, f"{option} is of files and folders" in refused.err) == (2, True), refused.err
+    refused = run("measure", "inv", "--metrics", "dire", "--maps", "maps", "-o", "b")
+    assert (refused.code, "--maps is of files and folders" in refused.err) == (2, True), refused.err
     refused = run("measure", "inv", "--metrics", "std", "--key", "gone.json", "-o", "b")
     assert (refused.code, "--key is for metrics that" in refused.err) == (2, True), refused.err
+
+
+def test_aeroblade_of_a_collection_is_that_of_its_files(run: Run, photos: str, tiny_sd: Path) -> None:
+    for name in "abc":
+        draw(Path(f"photos/{name}.png"), (32, 32), "red" if name == "a" else "lime", "blue" if name == "b" else "white")
+    draw(Path("photos/odd.png"), (31, 32))
+    saved("squeeze", Path("."), ".safetensors")  # random weights
+    asked = ("--metrics", "aeroblade[squeeze]", "--weights-dir", ".", "-m", tiny_sd, "--json")
+    files = run("measure", photos, *asked)
+    assert files.code == 4, files.err
+    ended = run("measure", photos, "--sharded", *asked, "-o", "told")
+    assert (ended.code, ended.json["statuses"]) == (4, {"ok": 3, "unreadable": 1}), ended.err
+    by_file = {Path(pair["file"]).stem: pair["values"]["aeroblade[squeeze]"] for pair in files.json["pairs"]}
+    rows = {row["name"]: row for row in index("told")}
+    assert [rows[name]["aeroblade[squeeze]"] for name in "abc"] == pytest.approx([by_file[n] for n in "abc"], rel=1e-6)
+    assert (rows["odd"]["aeroblade[squeeze]"], "31x32" in rows["odd"]["reason"]) == (None, True)
+    refused = run("measure", photos, "--sharded", *asked[:4], "-o", "b")
+    assert (refused.code, "--model, whose autoencoder" in refused.err) == (2, True), refused.err
+    refused = run("measure", photos, "--sharded", *asked[:4], "-m", "scenes-ddpm", "-o", "b")
+    assert (refused.code, "no autoencoder" in refused.err) == (2, True), refused.err
+    assert not Path("b").exists()
 
 
 @pytest.mark.parametrize(

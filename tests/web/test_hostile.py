@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import io
 import json
 import os
@@ -240,6 +241,17 @@ def test_a_file_over_20_mb_is_refused_by_what_it_says_and_by_what_it_sends(page:
     assert raw(page, "POST", "/api/files", [("host", HOST), ("content-length", "9" * 400)])[0] == 413
 
 
+def test_who_sends_too_much_comes_to_read_why(served: str) -> None:
+    host, big = served.partition("//")[2].rstrip("/"), bytes(keep.MOST_BYTES + 2**22)
+    pieces = [big[k : k + 2**20] for k in range(0, len(big), 2**20)]
+    for headers, body in (({}, big), ({}, iter(pieces)), ({"content-length": "99999999999"}, big[: 2**22])):
+        asked = http.client.HTTPConnection(host, timeout=30)
+        asked.request("POST", "/api/files?name=big.png", body, headers, encode_chunked=not isinstance(body, bytes))
+        answer = asked.getresponse()
+        assert (answer.status, "20 MB" in answer.read().decode()) == (413, True)
+        asked.close()
+
+
 def test_a_body_that_does_not_come_is_given_up(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "CHUNK_SECONDS", 0.1)
     for target in ("/api/files", "/api/jobs"):
@@ -288,6 +300,22 @@ def test_a_job_that_is_none_is_refused(page: Page, what: str) -> None:
     assert 400 <= answer.status_code < 500
     assert answer.json()["error"]["message"]
     assert inside(page.session.keep.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"steps": -5}, "“Steps” (steps) is at least 0; got -5"),
+        ({"steps": 2.5}, "“Steps” (steps) is a whole number; got 2.5"),
+        ({"strength": "much"}, "“Strength” (strength) is a number; got 'much'"),
+        ({"settings": {"lr": 1}}, "settings.lr is a text; got 1"),
+        ({"methods": "ddim"}, "“Methods to compare” (methods) is a list; got 'ddim'"),
+        ({"output": "/etc"}, "output is nothing that a job has"),
+    ],
+)
+def test_what_has_the_wrong_form_is_said_in_the_words_of_the_page(page: Page, asked: Any, said: str) -> None:
+    answer = page.http.post("/api/jobs", json=asked)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, said)
 
 
 def test_a_job_as_a_form_which_any_page_could_send_is_refused(page: Page) -> None:

@@ -58,7 +58,7 @@ def done(page: Any, begins: str) -> None:
     playwright.expect(page.locator("#failed")).to_be_hidden()
 
 
-def dropped(page: Any, content: bytes, name: str, kind: str = "image/png") -> None:
+def drop(page: Any, content: bytes, name: str, kind: str = "image/png") -> None:
     """Drop a file on the page, as a person does."""
     page.evaluate(
         """([bytes, name, type]) => {
@@ -69,6 +69,11 @@ def dropped(page: Any, content: bytes, name: str, kind: str = "image/png") -> No
         }""",
         [list(content), name, kind],
     )
+
+
+def dropped(page: Any, content: bytes, name: str, kind: str = "image/png") -> None:
+    """Drop a file that is taken."""
+    drop(page, content, name, kind)
     page.locator("#about", has_text=re.compile(f"^{re.escape(Path(name).stem)}")).wait_for(timeout=LONG)
 
 
@@ -127,6 +132,14 @@ def test_a_picture_is_dropped_inverted_edited_and_returned_to(web: Any, drawn: b
     web.get_by_role("button", name="Invert and edit").click()
     done(web, "edited")
     assert web.locator("#shell").inner_text().startswith("unsample reconstruct kept.safetensors")
+
+
+def test_a_file_that_is_refused_leaves_the_picture_as_it_was(web: Any, drawn: bytes) -> None:
+    dropped(web, drawn, "my scene.png")
+    was = web.locator("#about").inner_text()
+    drop(web, b"some words", "words.txt", "text/plain")
+    playwright.expect(web.locator("#problem")).to_contain_text("'words.txt'")
+    playwright.expect(web.locator("#about")).to_have_text(was)
 
 
 def test_a_png_of_ours_brings_its_settings_back(web: Any, tmp_path: Path) -> None:

@@ -280,9 +280,10 @@ def edit(
 
 
 def measure(
-    a: str, b: str | None, settings: Settings, metrics: Sequence[str], many: CollectionOptions, size: int, end: Ending
-) -> int:
-    """`unsample measure` of two collections, or of one."""
+    a: str, b: str | None, settings: Settings, metrics: Sequence[str], known: KnownModel | None,
+    many: CollectionOptions, size: int, end: Ending,
+) -> int:  # fmt: skip
+    """`unsample measure` of two collections, or of one; `known` is the model whose autoencoder `aeroblade` asks."""
     from unsample.collections.asking import resolved
     from unsample.collections.jobs import Job
     from unsample.collections.pairing import paired
@@ -297,7 +298,9 @@ def measure(
     asked |= {"clip_model": settings.clip, "device": settings.device, "against": second is not None}
     if settings.key is not None:
         asked |= {"key": settings.key, "key_sha256": hashlib.sha256(Path(str(settings.key)).read_bytes()).hexdigest()}
-    return run(Job("measure", None, asked), data, None, many, size, end)
+    if known is None:
+        return run(Job("measure", None, asked), data, None, many, size, end)
+    return run(Job("measure", known.name, asked | {"dtype": "float32"}), data, settings.device, many, size, end)
 
 
 def run(job: Job, data: Dataset, device: str | None, many: CollectionOptions, size: int, end: Ending) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from unsample.cli import checks, collection, options, places, talk
+from unsample.cli import checks, collection, options, places, session, talk
 from unsample.cli.collection import CollectionOptions
 from unsample.cli.flat import But, command
 from unsample.cli.methods import table
@@ -20,7 +20,7 @@ from unsample.cli.options import MEASURING, OUTPUT, EndOptions, Placement, argum
 from unsample.collections.jobs import ABOUT
 from unsample.collections.sources import is_collection
 from unsample.datasets.pairs import Matched, Pair, match, match_items, with_texts
-from unsample.errors import BadInput, BadOption, Incompatible
+from unsample.errors import BadInput, BadOption
 from unsample.media.files import free_stems
 from unsample.preflight import rules
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from unsample.metrics import Settings
     from unsample.metrics.facts import Asked, MetricFacts
     from unsample.metrics.folders import Measured
-    from unsample.models.base import Model
     from unsample.preflight.known import KnownModel
 
 SHOWN = 3  # names in one message
@@ -112,6 +111,7 @@ class Detection:
 
         Raises:
             BadOption: an option that no metric takes, or a metric without its key. BadInput: a file that is no key.
+            Incompatible: the model has no autoencoder.
         """
         from unsample.metrics import METRICS
         from unsample.metrics.detecting import key_of
@@ -124,7 +124,11 @@ class Detection:
         for one in asked:
             if one.facts.mark is not None:
                 key_of(one.facts.mark, one.settings)
-        return None if self.model is None else known_model(self.model)
+        if self.model is None:
+            return None
+        known = known_model(self.model)
+        known.check_autoencoder()
+        return known
 
 
 @dataclass(frozen=True)
@@ -229,13 +233,15 @@ def measure(
     asked = [resolve(name, METRICS, settings) for name in names(metrics)]
     if many.sharded or (is_collection([a]) and not _pictures_alone(a)):
         given = [("--csv", csv), *((f"--{f.name.replace('_', '-')}", getattr(beside, f.name)) for f in fields(beside))]
-        given += [("--model", detection.model), ("--maps", detection.maps)]
+        given += [("--maps", detection.maps)]
         if named := [name for name, value in given if value is not None]:
-            way = "measure its pictures as files" if named[0] in ("--model", "--maps") else "its table has them"
+            way = "measure its pictures as files" if named[0] == "--maps" else "its table has them"
             raise BadOption(f"{named[0]} is of files and folders, and {a} is a collection; {way}")
         ending = collection.Ending(Path(output or "measured"), False, end.overwrite, end.json)
-        detection.known(asked)
-        return collection.measure(a, b, settings, names(metrics), many, size, ending)
+        model = detection.known(asked)
+        if model is None:
+            check_model([one for one in asked if "autoencoded" in one.facts.needs])
+        return collection.measure(a, b, settings, names(metrics), model, many, size, ending)
     for name, there in (("--output", output is not None), ("--batch-size", batch_size != "auto")):
         if there or many.given():
             raise BadOption(f"{name if there else many.given()[0]} is of a collection; give --sharded to do {a} as one")
@@ -267,7 +273,7 @@ def measure(
         quiet_libraries()
     more: dict[str, Any] = {} if maps is None else {"maps": maps.write}
     if known is not None:
-        more["autoencoder"] = with_autoencoder(known, networks.device)
+        more["autoencoder"] = session.load(known, Placement(networks.device))
     with progress(len(pairs)) as step:
         found = measure_pairs(asked, pairs, settings, failed=talk.error, step=step, **more)
     talk.notes(found.notes)
@@ -277,22 +283,6 @@ def measure(
         talk.say(f"wrote {file}")
     report(found, matched, end.json)
     return 4 if found.failed else 3 if found.lacking else 0  # files before weights
-
-
-def with_autoencoder(known: KnownModel, device: str) -> Model:
-    """The model, loaded.
-
-    Raises:
-        Incompatible: it works on the pictures themselves.
-    """
-    from unsample.cli import session
-
-    model = session.load(known, Placement(device))
-    if getattr(model, "vae", None) is None:
-        raise Incompatible(
-            f"--model {known.name} has no autoencoder: it works on the pictures themselves; name another"
-        )
-    return model
 
 
 def _pictures_alone(path: str) -> bool:
@@ -361,6 +351,16 @@ def check_needs(asked: Sequence[Asked], pairs: Sequence[Pair], more: Set[str] = 
                 rows = " or a table of --prompts" if any(side.endswith("prompts") for side in sides) else ""
                 how = f"give {' or '.join(ways)}{rows}" if ways else NOT_HERE
                 raise BadOption(f"--metrics {one.key} needs {' or '.join(sides)}; {how}")
+
+
+def check_model(needing: Sequence[Asked]) -> None:
+    """Refuse metrics that need a model where none was given.
+
+    Raises:
+        BadOption: some do.
+    """
+    for one in needing:
+        raise BadOption(f"--metrics {one.key} needs autoencoded; give {HOW['autoencoded']}")
 
 
 def check_sizes(asked: Sequence[Asked], pair: Pair) -> None:

@@ -41,5 +41,7 @@ class Progress:
         if now - self._said >= QUIET:
             self._said = now
             rate = (done - found) / (now - self._begin)
-            left = (total - done) / rate if rate else 0.0
-            talk.say(f"{done:,} of {total:,} {self._what}, {rate:.2f} a second, {left:.0f} s left, {said}")
+            speed = (
+                f"{rate:.2f} a second, {(total - done) / rate:.0f} s left" if rate else "none of them by this run yet"
+            )
+            talk.say(f"{done:,} of {total:,} {self._what}, {speed}, {said}")

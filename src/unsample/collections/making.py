@@ -39,7 +39,7 @@ def make(job: Job, model: Any, items: Sequence[Item]) -> Made:
     """Do the job's verb to some items."""
     made = Made([{} for _ in items])
     if job.verb == "measure":
-        _measure(job, items, made)
+        _measure(job, model, items, made)
     elif job.verb == "reconstruct":
         _reconstruct(job, model, items, made)
     else:
@@ -186,8 +186,9 @@ def _reconstruct(job: Job, model: Any, items: Sequence[Item], made: Made) -> Non
         _keep_pictures(made, images, places)
 
 
-def _measure(job: Job, items: Sequence[Item], made: Made) -> None:
+def _measure(job: Job, model: Any, items: Sequence[Item], made: Made) -> None:
     from unsample.metrics import Settings, measure
+    from unsample.metrics.detecting import with_autoencoded
 
     groups: dict[str, list[int]] = {}
     for k, item in enumerate(items):
@@ -197,7 +198,15 @@ def _measure(job: Job, items: Sequence[Item], made: Made) -> None:
         weights_dir=asked["weights_dir"], clip=asked["clip_model"], device=asked["device"], key=asked.get("key")
     )
     for places in groups.values():
-        scores = measure(asked["metrics"], _subject([items[k] for k in places]), settings)
+        subject = _subject([items[k] for k in places])
+        if model is not None:
+            try:
+                subject = with_autoencoded(model, subject)
+            except BadInput as error:  # of all of this size
+                for place in places:
+                    made.rows[place] = {"status": LEFT_OUT, "reason": str(error), **_of_item(items[place])}
+                continue
+        scores = measure(asked["metrics"], subject, settings)
         for n, place in enumerate(places):
             values = {
                 name: {"value": score.values[n], "exact": score.exact[n], "reason": score.reasons[n]}

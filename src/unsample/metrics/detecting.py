@@ -10,9 +10,10 @@ are `unsample.watermarks`'.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from unsample.errors import BadInput, BadOption
+from unsample.errors import BadInput, BadOption, Incompatible
 from unsample.metrics import lpips
 from unsample.metrics.subject import Found, Settings, Subject
 from unsample.watermarks import GaussianShading, TreeRing, load_key
@@ -20,6 +21,8 @@ from unsample.watermarks.keys import Key
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from unsample.models.base import Model
 
 LAYER = 1  # of LPIPS, the second
 K = TypeVar("K", bound=Key)
@@ -34,6 +37,25 @@ def dire_map(subject: Subject, settings: Settings) -> Tensor:
 def of_dire(subject: Subject, settings: Settings) -> list[float]:
     """The mean of the map."""
     return dire_map(subject, settings).mean((1, 2)).tolist()
+
+
+def with_autoencoded(model: Model, subject: Subject) -> Subject:
+    """With what the model's autoencoder alone makes of the images; as it was where there are none.
+
+    Raises:
+        BadInput: their sides are none that the autoencoder takes. Incompatible: the model has none.
+    """
+    from unsample.metrics.pixels import encoded_alone
+
+    if getattr(model, "vae", None) is None:
+        raise Incompatible(f"{model.id} has no autoencoder: it works on the pictures themselves; name another model")
+    if subject.images is None:
+        return subject
+    height, width = subject.images.shape[2:]
+    if height % model.multiple or width % model.multiple:
+        sides = f"{model.id} takes sides that are multiples of {model.multiple}; crop or resize it"
+        raise BadInput(f"it is {width}x{height}, and {sides}")
+    return replace(subject, autoencoded=encoded_alone(model, subject.images).clamp(0, 1))
 
 
 def _aeroblade(subject: Subject, settings: Settings) -> Tensor:

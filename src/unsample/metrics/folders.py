@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from unsample.errors import BadInput
 from unsample.metrics.facts import Asked
 from unsample.metrics.measuring import DEFAULTS, Measuring, lacking_weights
 from unsample.metrics.subject import Score, Settings, Subject
@@ -84,17 +85,15 @@ def _autoencoded(
     model: Model, subject: Subject, names: Sequence[str], failed: Callable[[str], object], lost: dict[str, str]
 ) -> Subject:
     """With what the model's autoencoder alone makes of the images, where their size allows it."""
-    from unsample.metrics.pixels import encoded_alone
+    from unsample.metrics.detecting import with_autoencoded
 
-    if subject.images is None:
-        return subject
-    height, width = subject.images.shape[2:]
-    if height % model.multiple or width % model.multiple:
+    try:
+        return with_autoencoded(model, subject)
+    except BadInput as error:
         for name in names:
-            lost[name] = f"{name} is {width}x{height}; {model.id} takes sides that are multiples of {model.multiple}"
-            failed(f"{lost[name]}; crop or resize it")
+            lost[name] = f"{name}: {error}"
+            failed(lost[name])
         return subject
-    return replace(subject, autoencoded=encoded_alone(model, subject.images).clamp(0, 1))
 
 
 def _show_maps(

@@ -37,6 +37,7 @@ class KnownModel:
     from_file: bool = False  # a file named it: nothing is fetched for it
     num_classes: int | None = None  # 0: it is known to draw none
     flow: bool | None = None  # whether its noise levels are those of flow matching
+    autoencoder: bool | None = None  # whether it has one
 
     def check(
         self,
@@ -72,6 +73,17 @@ class KnownModel:
         for said, labels in ((name, classes), ("negative_class_labels", negative)):
             rules.check_in_range(self.name, self.num_classes, labels or (), said)
 
+    def check_autoencoder(self) -> None:
+        """Refuse a model that is known to have none.
+
+        Raises:
+            Incompatible: it works on the pictures themselves.
+        """
+        if self.autoencoder is False:
+            raise Incompatible(
+                f"{self.name} has no autoencoder: it works on the pictures themselves; name another model"
+            )
+
     def why_not(self, method: Method, scales: Sequence[float | None] = ()) -> str | None:
         """Why it cannot take a method, or guidance, when the pictures have prompts; None where it can."""
         try:
@@ -92,7 +104,9 @@ def known_model(name: str) -> KnownModel:
     if changes:
         return replace(known_model(base), name=name)
     if name == MIXTURE:
-        return KnownModel(name, None, takes_prompt=True, num_train_timesteps=1000, only_size=(32, 32), flow=False)
+        return KnownModel(
+            name, None, takes_prompt=True, num_train_timesteps=1000, only_size=(32, 32), flow=False, autoencoder=False
+        )
     if not name:
         raise WeightsMissing(
             "a model without a name was asked for; give a bundled name, a diffusers folder or a hub id"
@@ -216,4 +230,5 @@ def _read(name: str, folder: Path) -> KnownModel:
         steps,
         num_classes=classes,
         flow=flow if config else None,
+        autoencoder=False if pixel else True if "vae" in parts else None,
     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from unsample.errors import BadOption
 from unsample.methods import get_method
 from unsample.web.commands import Command, Options
-from unsample.web.words import LABELS
+from unsample.web.words import named
 
 Text = Annotated[str, Field(max_length=2000)]
 Name = Annotated[str, Field(max_length=200)]
@@ -58,7 +58,7 @@ class Asked(BaseModel):
     first_step_radius: bool = False
     editor: Name = "none"
     editor_settings: Settings = {}
-    mask: Literal["file"] | Text | None = None  # words of `--mask`, or "file"
+    mask: Text | None = None  # words of `--mask`, or "file"
     mask_file: Id | None = None
     mask_feather: Number = 0.0
     mask_dilate: Whole = 1
@@ -145,8 +145,7 @@ def _check(asked: Asked, source: str | None, mask: str | None) -> None:
         _pairs(settings)
     for name, field in Asked.model_fields.items():
         if name not in TAKEN[asked.kind] and getattr(asked, name) != field.default:
-            label = LABELS.get(name.replace("_", "-"))
-            raise BadOption(f"{f'“{label}” ({name})' if label else name}: {KINDS[asked.kind]} takes none; leave it out")
+            raise BadOption(f"{named(name)}: {KINDS[asked.kind]} takes none; leave it out")
     if asked.kind != "sample" and source is None:
         raise BadOption("there is no picture yet; drop one, choose one, or have one drawn from a caption")
     if asked.kind == "compare" and str(source).endswith(".safetensors"):

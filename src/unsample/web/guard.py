@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -25,7 +26,9 @@ Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 COOKIE = "unsample-token"
 SAFE = ("GET", "HEAD")
 METHODS = (*SAFE, "POST", "DELETE")
+TOO_LARGE = 413
 MOST_JSON = 64 * 2**10
+MOST_DROPPED = 256 * 2**20  # of a body that is too large
 BODY_SECONDS = 60.0  # for a whole body
 CHUNK_SECONDS = 10.0  # for the next piece of it
 POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -119,7 +122,8 @@ class Guard:
             await self._app(scope, self._bounded(scope, receive), headed)
         except Refused as error:
             if not started:
-                await _answer(headed, error.status, {"error": {"message": error.message}}, close=True)
+                value = {"error": {"message": error.message}}
+                await _answer(headed, error.status, value, receive if error.status == TOO_LARGE else None)
 
     def _admitted(self, scope: Message) -> tuple[str, str] | None:
         """Nothing where the request may go on; a cookie and a place where a token was given in the address.
@@ -138,7 +142,7 @@ class Guard:
             self._check_origin(scope, host)
         declared = _only(scope, b"content-length")
         if declared is not None and (not declared.isdigit() or int(declared[:20]) > self._limit(scope)):
-            raise Refused(413, self._too_large(scope))
+            raise Refused(TOO_LARGE, self._too_large(scope))
         return self._known(scope) if self._token else None
 
     def _check_origin(self, scope: Message, host: str) -> None:
@@ -203,7 +207,9 @@ class Guard:
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if seen > self._limit(scope):
-                raise Refused(413, self._too_large(scope))
+                if not whole:
+                    await _drop(receive)
+                raise Refused(TOO_LARGE, self._too_large(scope))
             return message
 
         return bounded
@@ -227,12 +233,25 @@ async def _redirect(send: Send, cookie: str, place: str) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _answer(send: Send, status: int, value: Any, close: bool = False) -> None:
+async def _answer(send: Send, status: int, value: Any, rest: Receive | None) -> None:
+    """An answer, after which the connection ends; `rest` gives what still comes of the body."""
     body = json.dumps(value).encode()
     headers: Iterable[tuple[bytes, bytes]] = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        *([(b"connection", b"close")] if close else []),
+        (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": rest is not None})
+    if rest is not None:
+        await _drop(rest)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _drop(receive: Receive) -> None:
+    """Take the rest of a body and keep nothing of it, so that who sends it comes to read why it is refused."""
+    seen = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CHUNK_SECONDS):
+            while seen < MOST_DROPPED and (message := await receive()).get("more_body", False):
+                seen += len(message.get("body", b""))

@@ -85,7 +85,7 @@ class Keep:
             kept = _read(coming, folder, id, name)
         except BadInput as error:
             shutil.rmtree(folder, ignore_errors=True)
-            said = str(error).replace(str(coming), plain_name(name)).replace(f"{folder}/", "")
+            said = str(error).replace(str(coming), f"{plain_name(name)}{_suffix(name)}").replace(f"{folder}/", "")
             raise BadInput(said) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -128,8 +128,14 @@ def plain_name(name: str) -> str:
     return kept or "picture"
 
 
+def _suffix(name: str) -> str:
+    """The suffix of a name from outside, of letters and digits; "" where it has none of that kind."""
+    found = Path(base_name(name)).suffix.lower()
+    return found if re.fullmatch(r"\.[a-z0-9]{1,12}", found) else ""
+
+
 def _read(coming: Path, folder: Path, id: str, name: str) -> KeptFile:
-    stem, suffix = plain_name(name), Path(base_name(name)).suffix.lower()
+    stem, suffix = plain_name(name), _suffix(name)
     from unsample.media.pictures import open_picture, starts_like_a_picture
 
     with open(coming, "rb") as file:

@@ -32,7 +32,7 @@ from unsample.web.guard import Asgi, Guard, Hosts, Refused
 from unsample.web.jobs import Job, Jobs, QueueFull
 from unsample.web.keep import MOST_BYTES, SAVED, Keep, KeptFile, fresh_id
 from unsample.web.reports import SANDBOX, Reports
-from unsample.web.words import told
+from unsample.web.words import formed, told
 from unsample.web.work import Work, check, explained
 
 HERE = Path(__file__).parent / "page"
@@ -200,9 +200,7 @@ def application(session: Session) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def _not_so(request: Request, error: Exception) -> Json:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part)[:40] for part in first["loc"] if part != "body")
-        return refused(400, f"{where or 'the request'}: {first['msg']}")
+        return refused(400, formed(error.errors()[0]))
 
     @app.exception_handler(QueueFull)
     async def _full(request: Request, error: Exception) -> Json:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 LABELS = {
     "model": "Model",
@@ -38,6 +40,40 @@ LABELS = {
     "force": "Go on with what the model does not know",
 }
 """The fields of the page by the options that they are; `page/index.html` has the same texts."""
+
+FORMS = {
+    "greater_than_equal": "is at least {ge}",
+    "less_than": "is less than {lt}",
+    "string_too_long": "has at most {max_length} letters",
+    "too_long": "has at most {max_length} items",
+    "extra_forbidden": "is nothing that a job has",
+    "literal_error": "is {expected}",
+    "int": "is a whole number",
+    "float": "is a number",
+    "finite": "is a finite number",
+    "string": "is a text",
+    "bool": "is true or false",
+    "json": "is JSON",
+    "dict": "is an object",
+    "list": "is a list",
+}
+"""What is wrong in the form of a request, by pydantic's name for it, or the first word of that."""
+
+
+def named(option: str) -> str:
+    """A field as the page calls it, with its name for programs."""
+    label = LABELS.get(option.replace("_", "-"))
+    return f"“{label}” ({option})" if label else option
+
+
+def formed(error: Mapping[str, Any]) -> str:
+    """What pydantic found wrong first, in our words: what has what form, and what came."""
+    first, *more = [str(part)[:40] for part in error["loc"] if part != "body"] or ["the request"]
+    kind, context = str(error["type"]), dict(error.get("ctx") or {})
+    form = FORMS.get(kind) or FORMS.get(kind.partition("_")[0])
+    said = error["msg"] if form is None else form.format(**context)
+    got = "" if kind in ("extra_forbidden", "json_invalid") else f"; got {error['input']!r:.40}"
+    return f"{'.'.join([named(first), *more])} {said}{got}"
 
 
 def told(text: str, verb: str, folder: Path) -> str:

@@ -61,7 +61,7 @@ export function chosen() {
     const row = named(facts.methods, option.value);
     option.disabled = Boolean(now.flow ? row.refuses_flow : row.refuses_diffusion) || (!words && row.models === "text");
   }
-  at("method-note").textContent = `${method().summary}. ${method().cost ? `Cost: ${method().cost}.` : ""}${
+  at("method-note").textContent = `${method().summary}. ${method().cost ? `Evaluations of the network, in T steps: ${method().cost}.` : ""}${
     refused ? ` It does not run on ${now.name}: ${refused}.` : ""}`;
   at("editor-note").textContent = words ? `${editor().name}: ${editor().summary}` : "";
   at("run").textContent = edits() ? "Invert and edit" : "Invert and reconstruct";

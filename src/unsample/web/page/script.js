@@ -42,11 +42,12 @@ function send(file) {
 
 async function sent(file) {
   if (file.size > MOST_BYTES) throw new Error(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MB; the limit is 20 MB`);
+  const was = at("about").textContent; // of the picture that stays where this one is refused
   at("about").textContent = `sending ${file.name} …`;
   try {
     use(await request("POST", `/api/files?name=${encodeURIComponent(file.name.slice(-400))}`, file, false), true);
   } catch (error) {
-    at("about").textContent = "";
+    at("about").textContent = was;
     throw error;
   }
 }
