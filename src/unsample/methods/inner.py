@@ -56,7 +56,7 @@ def as_base(base: Base, wrapper: str, *, needs_grad: bool = True, goes_on: bool 
     if method.starts_at_picture and goes_on:
         raise Incompatible(
             f"{wrapper}(base={method.name}) makes no sense: both say what the first steps are; use a base that goes on "
-            "from any point, such as ddim or fixed_point"
+            "from any point, such as ddim, fixed_point, or anderson without x0_noise"
         )
     return method
 
