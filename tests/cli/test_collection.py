@@ -99,6 +99,12 @@ def test_measuring_a_collection_takes_the_key_and_says_what_it_cannot(run: Run, 
     ended = run("measure", "inv", "--metrics", "gaussian_shading", "--key", "key.json", "-o", "marks")
     assert ended.code == 0, ended.err
     assert all(0 <= row["gaussian_shading"] <= 1 for row in index("marks"))
+    Path("key.json").rename("moved.json")
+    again = run("measure", "inv", "--metrics", "gaussian_shading", "--key", "moved.json", "-o", "marks", "--json")
+    assert (again.code, again.json["skipped"]) == (0, 3), again.err
+    GaussianShading.drawn(shape, channel_copies=1, side_copies=2, seed=2).save("other.json")
+    other = run("measure", "inv", "--metrics", "gaussian_shading", "--key", "other.json", "-o", "marks")
+    assert (other.code, "key sha256" in other.err) == (4, True), other.err
     ended = run("measure", "inv", photos, "--metrics", "lpips_vgg", "--weights-dir", "gone", "-o", "a", "--json")
     assert ended.code == 3, ended.err
     refused = run("measure", "inv", "--metrics", "dire", "--maps", "maps", "-o", "b")
@@ -133,6 +139,7 @@ def test_aeroblade_of_a_collection_is_that_of_its_files(run: Run, photos: str, t
     [
         (("invert", "photos/a.png", "--workers", 2), 2, "--workers is of a collection"),
         (("invert", "gone", "--workers", 2), 4, "'gone' is not there"),
+        (("measure", "gone", "-o", "told"), 4, "'gone' is not there"),
         (("invert", "photos/a.png", "--metrics", "psnr"), 2, "--metrics is of a collection"),
         (("invert", "photos", "--batch-size", "some"), 2, "--batch-size takes a number from 1 to 4096, or auto"),
         (("invert", "photos", "--workers", 0), 2, "--workers must be at least 1"),

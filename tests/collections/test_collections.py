@@ -100,6 +100,13 @@ def test_every_picture_has_a_row_and_its_inversion_lies_in_a_shard(
     assert len(unsample.reconstruct(loaded[MODEL], whole)) == 3
 
 
+def test_no_shard_holds_more_than_it_may_however_large_the_batches(
+    loaded: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    done(job(), photos, tmp_path / "out", replace(HOW, batch_size=7, shard_size=3), loaded=loaded)
+    assert sorted(Counter(row["shard"] for row in index(tmp_path / "out")).values()) == [1, 3, 3]
+
+
 def test_a_second_run_does_what_is_new_and_what_has_changed(
     loaded: dict[str, Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +215,7 @@ def test_a_batch_that_is_too_large_for_the_memory_is_halved_and_only_then(
         return making.make(job, model, items)
 
     monkeypatch.setattr(work, "make", make)
-    summary = done(job(metrics=[]), photos, tmp_path / "auto", replace(HOW, batch_size=0), loaded=loaded)
+    summary = done(job(metrics=[]), photos, tmp_path / "auto", replace(HOW, batch_size=0, shard_size=16), loaded=loaded)
     assert (summary.statuses, sizes) == ({"ok": 7}, [7, 4, 2, 2, 2, 1])
     sizes.clear()
     done(job(metrics=[]), photos, tmp_path / "fixed", replace(HOW, batch_size=4), loaded=loaded)

@@ -82,10 +82,19 @@ def wanted(given: Sequence[str], many: CollectionOptions) -> bool:
     if many.sharded or is_collection(given):
         return True
     if named := many.given():
-        if len(given) == 1 and not glob.has_magic(given[0]) and not os.path.lexists(given[0]):
-            raise BadInput(f"{given[0]!r} is not there; check the path")
+        check_there(given)
         raise BadOption(f"{named[0]} is of a collection: {KINDS}; or give --sharded to do files as one")
     return False
+
+
+def check_there(given: Sequence[str]) -> None:
+    """Refuse the one name of what is not there, before an option is blamed that would fit if it were.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if len(given) == 1 and not glob.has_magic(given[0]) and not os.path.lexists(given[0]):
+        raise BadInput(f"{given[0]!r} is not there; check the path")
 
 
 def metrics_of(many: CollectionOptions, default: Sequence[str] = METRICS) -> list[str]:

@@ -244,6 +244,7 @@ def measure(
         return collection.measure(a, b, settings, names(metrics), model, many, size, ending)
     for name, there in (("--output", output is not None), ("--batch-size", batch_size != "auto")):
         if there or many.given():
+            collection.check_there([a])
             raise BadOption(f"{name if there else many.given()[0]} is of a collection; give --sharded to do {a} as one")
     from unsample.media.files import atomic_write
     from unsample.metrics.folders import measure_pairs

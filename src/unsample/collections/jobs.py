@@ -36,5 +36,6 @@ class Job:
         return KEEPS[self.verb]
 
     def plain(self) -> dict[str, Any]:
-        """What is kept of it in the folder, and compared when it is gone on with."""
-        return {"verb": self.verb, "model": self.model, **self.asked}
+        """What is kept of it in the folder, and compared when it is gone on with: of a key its hash, not its place."""
+        asked = {name: value for name, value in self.asked.items() if name != "key"}
+        return {"verb": self.verb, "model": self.model, **asked}

@@ -165,7 +165,7 @@ def _left(data: Dataset, ledger: Ledger, how: How) -> tuple[Summary, deque[Chunk
         summary.stand("unreadable")
     summary.statuses.update(row["status"] for row in fresh)
     summary.reasons |= {row["name"]: row["reason"] for row in fresh[:3]}
-    size = how.batch_size or AUTO
+    size = min(how.batch_size or AUTO, how.shard_size)  # a part is no larger than a shard
     return summary, deque(_chunk(data, todo[k : k + size], k) for k in range(0, len(todo), size))
 
 
