@@ -2,7 +2,8 @@
 
 `python -m benchmarks.verdict --split report --rows out/verdict.jsonl --docs docs/methods.md` makes the table "verdict"
 of docs/methods.md. Finished cases are lines of the file of rows, and are not run again. The bounds of
-`unsample.numbers.verdict` were chosen with `--split tune`.
+`unsample.numbers.verdict` were chosen with `--split tune`. With `--few` it is the table "verdict_few": 20 steps in
+place of 50, and guidance.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from unsample.media.files import atomic_write
 from unsample.methods import get_method
 from unsample.metrics.recovery import mse
 from unsample.models.minis import is_mini, minis
-from unsample.numbers.verdict import LATENT, RECON, TIGHT
+from unsample.numbers.verdict import CONTRACTS, GUIDED, LATENT, RECON, TIGHT
 from unsample.report.docs import table_of, write_section
 from unsample.studies.base import DDPM, REPELLING, SD
 
-STEPS = 50
+STEPS, FEW = 50, 20
 TO_THE_END = "fixed_point(60, tol=1e-6)"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "anderson": ("anderson", {}),
@@ -51,20 +52,27 @@ class Case:
     guidance_scale: float
     split: str
     count: int
+    steps: int = STEPS
 
     @property
     def group(self) -> tuple[str, str, str]:
         """The row of the table that it belongs to."""
         name, _, changed = self.model.partition("[")
-        own = name if self.guidance_scale == 1 else f"{name}, w = {self.guidance_scale:g}"
-        return "the minis" if is_mini(self.model) else own, "trailing" if changed else "own", self.method
+        own = "the minis" if is_mini(self.model) else name
+        own += "" if self.guidance_scale == 1 else f", w = {self.guidance_scale:g}"
+        own += "" if self.steps == STEPS else f", {self.steps} steps"
+        return own, "trailing" if changed else "own", self.method
 
 
-def cases(split: str, dear: int, cheap: int) -> list[Case]:
+def cases(split: str, dear: int, cheap: int, few: bool) -> list[Case]:
     """All of them, so many pictures of each larger model and of each mini; the iteration to the end on minis alone."""
     small, large = (
         [name + changed for name in names for changed in ("", REPELLING)] for names in (minis(), (DDPM, SD))
     )
+    if few:
+        found = [Case(model, "anderson", 1.0, split, cheap, FEW) for model in small]
+        found += [Case(model, "anderson", 1.0, split, dear, FEW) for model in large]
+        return [*found, *(Case(SD, "anderson", w, split, dear, n) for w, n in ((3.0, FEW), (7.5, FEW), (7.5, STEPS)))]
     found = []
     for method in METHODS:
         found += [Case(model, method, 1.0, split, cheap) for model in small]
@@ -77,7 +85,8 @@ def done(case: Case) -> list[dict[str, Any]]:
     model = unsample.load(case.model)
     seeds = [SEED_RANGES[case.split][0] + k for k in range(case.count)]
     prompts = [draw_scene(seed).caption for seed in seeds] if model.takes_prompt else None
-    given: dict[str, Any] = {"num_inference_steps": STEPS, "progress": False, "guidance_scale": case.guidance_scale}
+    given: dict[str, Any] = {"num_inference_steps": case.steps, "progress": False}
+    given["guidance_scale"] = case.guidance_scale
     drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
     each = {} if prompts else {"num_images_per_prompt": case.count}
     made = unsample.sample(model, prompts, generator=drawn, **each, **given)
@@ -111,6 +120,19 @@ def nearest(rows: Sequence[dict[str, Any]]) -> str:
     return f"{min(radii):.2f}" if radii else "none"
 
 
+def under_guidance(rows: Sequence[dict[str, Any]]) -> str:
+    """What the bounds alone would say of those that none is called recovered of."""
+    if not rows:
+        return ""
+    told = [row for row in rows if row["residual"] and row["residual"] <= TIGHT]
+    told = [row for row in told if (radius := row["first_step"]["radius"]) is not None and radius < CONTRACTS]
+    right = sum(row["e_latent"] <= LATENT for row in told)
+    return (
+        f" Of {len(rows)} pictures under a guidance above {GUIDED:g} the bounds on residual and radius alone would "
+        f"call {len(told)} recovered, {right} of them rightly."
+    )
+
+
 def table(rows: Sequence[tuple[Case, list[dict[str, Any]]]]) -> list[list[str]]:
     """A line a group, and one of all."""
     lines = []
@@ -125,6 +147,7 @@ def main() -> None:
     asked.add_argument("--split", choices=("tune", "report"), default="tune")
     asked.add_argument("--rows", type=Path, required=True, help="where finished cases are kept, a line each")
     asked.add_argument("--docs", type=Path, help="a document with a place for the table")
+    asked.add_argument("--few", action="store_true", help="20 steps in place of 50, and guidance")
     asked.add_argument("--finished", action="store_true", help="the table of the cases that are finished; run none")
     asked.add_argument("--pictures", type=int, nargs=2, default=(16, 16), help="of a larger model, of a mini")
     given = asked.parse_args()
@@ -132,7 +155,7 @@ def main() -> None:
     kept = given.rows.read_text().splitlines() if given.rows.exists() else []
     known = {Case(**line["case"]): line["rows"] for line in map(json.loads, kept)}
     rows = []
-    for case in cases(given.split, *given.pictures):
+    for case in cases(given.split, *given.pictures, given.few):
         if case not in known and given.finished:
             continue
         if case not in known:
@@ -144,15 +167,16 @@ def main() -> None:
     lines = table(rows)
     note = (
         f"`python -m benchmarks.verdict --split {given.split} --pictures {given.pictures[0]} {given.pictures[1]}"
-        f"{' --finished' if given.finished else ''}`: "
+        f"{' --few' if given.few else ''}{' --finished' if given.finished else ''}`: "
         f"pictures that the models made from {given.split} seeds, {STEPS} steps, inverted from their latents with "
         f"`first_step_radius`. Recovered: an E_latent of at most {LATENT:g}; reconstructed: an E_recon of at most "
         f"{RECON:g}. The smallest radius of a picture with a residual of at most {TIGHT:g} that was not recovered: "
-        f"{nearest([row for _, some in rows for row in some])}."
+        f"{nearest([row for case, some in rows if case.guidance_scale <= GUIDED for row in some])}."
     )
+    note += under_guidance([row for case, some in rows if case.guidance_scale > GUIDED for row in some])
     show("The grade of an inversion", TITLES, lines, note)
     if given.docs is not None:
-        write_section(given.docs, "verdict", f"{note}\n\n{table_of(TITLES, lines)}")
+        write_section(given.docs, "verdict_few" if given.few else "verdict", f"{note}\n\n{table_of(TITLES, lines)}")
 
 
 if __name__ == "__main__":

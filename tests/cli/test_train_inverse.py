@@ -17,7 +17,9 @@ MINI = "mini-ink-linear-epsilon-0"
     ("given", "code", "said"),
     [
         (("--steps", 2), 2, "use 3 steps or more"),
-        (("--num-pictures", 3), 2, "--num-pictures must be a whole number of at least 64; got 3"),
+        (("--num-pictures", 3), 2, "--num-pictures must be a whole number from 64 to 10**12; got 3"),
+        (("--num-updates", 10**13), 2, "--num-updates must be a whole number from 1 to 10**12; got 10000000000000"),
+        (("--seed", 10**30), 2, "--seed must be a whole number from 0 to 10**12"),
         (("--learning-rate", 0), 2, "--learning-rate must be above 0"),
         (("-o", "network.pt"), 2, "written as NAME.safetensors"),
         (("-o", "there.safetensors"), 4, "there.safetensors exists already"),

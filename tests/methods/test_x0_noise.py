@@ -68,6 +68,20 @@ def test_a_noisier_picture_passes_over_the_levels_below_it() -> None:
     assert float(added.square().mean()) == pytest.approx(grid.sigma[4] ** 2 - (grid.alpha[4] * noise) ** 2, rel=0.2)
 
 
+@pytest.mark.parametrize("method", [anderson, forward_first])
+def test_a_noise_that_leaves_nothing_to_invert_is_refused(method: Any) -> None:
+    model = narrow(DDIMScheduler(clip_sample=False))
+    noise = 1.01 * ratio(model.grid(10), 10)
+    with pytest.raises(Incompatible, match=f"x0_noise={noise:.3g} is no less than .* nothing of the picture is left"):
+        unsample.invert(
+            model,
+            latents=torch.zeros(1, 3, 16, 16),
+            method=method(x0_noise=noise),
+            num_inference_steps=10,
+            progress=False,
+        )
+
+
 @pytest.mark.parametrize("scheduler", [DDIMScheduler(), FlowMatchEulerDiscreteScheduler()])
 def test_the_level_of_a_noise_is_of_the_grids_own_kind(scheduler: Any) -> None:
     grid = grid_from_scheduler(scheduler, 10)

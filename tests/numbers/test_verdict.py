@@ -33,6 +33,10 @@ def test_the_grade_follows_from_the_residual_and_the_radius(
     of_picture, reason = graded(row, "ok", None, exact=False)
     assert of_picture == ("neither" if grade == "neither" else "reconstructs only")
     assert ("rounding" in reason) is (grade != "neither")
+    assert graded(row, "ok", None, exact=True, guidance=3.0)[0] == grade
+    guided, reason = graded(row, "ok", None, exact=True, guidance=3.1)
+    assert guided == of_picture
+    assert ("guidance 3.1, above 3," in reason) is (grade != "neither")
     assert graded(row, "ok", "it draws", exact=True) == (None, "it draws")
     assert graded(row, "diverged", None, exact=True) == ("neither", "it diverged")
 

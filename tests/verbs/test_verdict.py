@@ -54,6 +54,14 @@ def test_from_a_picture_none_is_recovered_whatever_the_radius(made: tuple[Any, A
     assert "latents were not given" in of_pictures.health[0]["grade_reason"]
 
 
+@pytest.mark.parametrize(("guidance", "grade"), [(3.0, "recovered"), (3.5, "reconstructs only")])
+def test_above_a_guidance_of_3_none_is_recovered(made: tuple[Any, Any], guidance: float, grade: str) -> None:
+    found = invert(made, "anderson", first_step_radius=True, guidance_scale=guidance)
+    solved = found.health[1]
+    assert solved["grade"] == grade
+    assert ("later steps have other roots" in solved["grade_reason"]) is (guidance > 3)
+
+
 def test_the_radius_is_asked_for_and_counted(made: tuple[Any, Any]) -> None:
     method = get_method("fixed_point", {"num_iters": 30})
     plain, asked = invert(made, method), invert(made, method, first_step_radius=True)

@@ -18,7 +18,7 @@ from unsample.methods.inner import Base, as_base
 from unsample.methods.known import known
 from unsample.methods.settings import KnownTo, Setting, configured
 from unsample.numbers.solvers.ddpm_maps import forward_noised
-from unsample.numbers.solvers.noisy import ratio
+from unsample.numbers.solvers.noisy import drowned, ratio
 from unsample.numbers.solvers.start import handed_on
 from unsample.numbers.walk import State
 
@@ -56,7 +56,8 @@ def forward_first(
     The record's `forward_steps` and `forward_timestep` say how far the forward diffusion went.
 
     Raises:
-        Incompatible: a base that keeps more than the noise, or that says itself what the first steps are.
+        Incompatible: a base that keeps more than the noise, or that says itself what the first steps are; `x0_noise`
+            of more than the noisiest level has.
 
     Reference:
         Staniszewski, Kucinski and Deja, 2024, arXiv:2410.23530, Sec. 5.
@@ -80,7 +81,9 @@ def forward_first(
         replaced, x0 = forward_steps(fraction, task.stop), task.x0
         if x0_noise is not None:
             x0, noise = known(task, x0_noise)
-            replaced = 1 + sum(ratio(task.grid, i) < noise for i in range(1, task.stop))
+            replaced = 1 + sum(ratio(task.grid, i) < noise for i in range(1, task.stop + 1))
+            if replaced > task.stop:
+                raise drowned(task.grid, task.stop, noise)
             state = {**state, "x0_noise": torch.full((len(x0),), noise, dtype=torch.float64)}
         return {
             **state,

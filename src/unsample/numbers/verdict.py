@@ -5,7 +5,8 @@ it, and all of them make the picture again. So a small residual says that the no
 not that it is the one that made it. Neither do the noise's own figures (mean, std, correlation), nor the size of the
 first step's eps (`shell`): wrong roots have those of noise, and the true one of a sharp network may not. What tells is
 whether the step's map contracts where it ended (`spectrum.first_step_radius`): wrong roots lie where it does not, or
-hardly does, since between two roots of a map there is a place where it does not contract.
+hardly does, since between two roots of a map there is a place where it does not contract. Of the later steps it says
+nothing, and classifier-free guidance above 3 gives those other roots too: there, none is called recovered.
 
 The bounds were chosen on pictures that small networks (training/mini), scenes-ddpm and scenes-sd made from tune seeds,
 on their own grids and on trailing ones; docs/methods.md has the table on report seeds (`benchmarks.verdict`).
@@ -31,6 +32,7 @@ LATENT = 0.1  # recovered: at most this mean squared error of the noise, a cosin
 RECON = 1e-3  # reconstructs: at most this of the picture in the model's range, 36 dB of pixels
 CONTRACTS = 0.9  # the radius below which the root is taken for the only one; wrong ones were found from 0.93 on
 TIGHT = 1e-3  # the largest relative residual of a step that recovers; LOOSE is that of one that reconstructs
+GUIDED = 3.0  # the strongest guidance under which one recovers; at 7.5 wrong roots passed both bounds
 
 
 def first_steps(x0: Tensor, x1: Tensor, grid: Grid, radius: Tensor | None = None) -> list[dict[str, Any]]:
@@ -53,7 +55,9 @@ def first_steps(x0: Tensor, x1: Tensor, grid: Grid, radius: Tensor | None = None
     ]
 
 
-def graded(row: Mapping[str, Any], status: str, ungraded: str | None, exact: bool) -> tuple[Grade | None, str]:
+def graded(
+    row: Mapping[str, Any], status: str, ungraded: str | None, exact: bool, guidance: float = 1.0
+) -> tuple[Grade | None, str]:
     """The grade of a picture, and why: None where there is none to give.
 
     Args:
@@ -62,6 +66,7 @@ def graded(row: Mapping[str, Any], status: str, ungraded: str | None, exact: boo
         ungraded: why such an inversion has no grade.
         exact: whether it began at latents. A picture tells them to half a level at best, and what rounding did to it is
             found as noise: it never comes to "recovered".
+        guidance: the strongest classifier-free guidance of a step.
     """
     if ungraded is not None:
         return None, ungraded
@@ -78,6 +83,12 @@ def graded(row: Mapping[str, Any], status: str, ungraded: str | None, exact: boo
         return (
             "reconstructs only",
             f"{told}; what rounding did to the picture is in its noise, since latents were not given",
+        )
+    if guidance > GUIDED:
+        return (
+            "reconstructs only",
+            f"{told}; under guidance {guidance:g}, above {GUIDED:g}, later steps have other roots as well, and no "
+            "figure tells the true one",
         )
     if radius is None:
         return "reconstructs only", f"{told}; whether its noise is the true one takes the first step's spectral radius"

@@ -55,6 +55,7 @@ CHUNK = 32  # pictures made together
 AGAIN = 0.3  # of the steps: how far up pictures are noised to be sampled once more
 HELD_OUT = 64  # sampled pictures, apart, on which the network is judged
 EVERY = 50  # updates between two states that are kept
+MOST = 10**12  # of a count or a seed: more is a slip of the keyboard
 LOCK = ".lock"
 AVERAGED = 0.999  # of the weights' running mean, at most
 Told = Callable[[str, int, int], None]
@@ -98,8 +99,8 @@ class Training:
         check_guidance(self.guidance_scale)
         for name, low in (("num_pictures", 2 * CHUNK), ("num_updates", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise BadOption(f"{argument(name)} must be a whole number of at least {low}; got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MOST:
+                raise BadOption(f"{argument(name)} must be a whole number from {low} to 10**12; got {value!r}")
         if not 0 < self.learning_rate <= 1:
             raise BadOption(f"{argument('learning_rate')} must be above 0 and at most 1; got {self.learning_rate!r}")
         if self.prompts is not None and not (self.prompts and all(isinstance(p, str) for p in self.prompts)):

@@ -122,12 +122,14 @@ def judged(
     rows = health(noise, pure_noise=whole)
     first = run.watch.first
     leaves = None if method.ungraded or first is None else first_steps(x0, first, run.grid, radius)
+    guidance = max(run.predict.scales) if run.model.guidance == "cfg" else 1.0
     largest, steps = residuals(state) or [None] * len(rows), state.get("residual_step")
+    ungraded = _ungraded(method, state, whole)
     for k, row in enumerate(rows):
         row["residual"] = largest[k]
         row["residual_step"] = None if steps is None or largest[k] is None else int(steps[k])
         row["first_step"] = leaves and leaves[k]
-        row["grade"], row["grade_reason"] = graded(row, status[k], _ungraded(method, state, whole), exact)
+        row["grade"], row["grade_reason"] = graded(row, status[k], ungraded, exact, guidance)
     return rows
 
 

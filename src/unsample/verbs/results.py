@@ -146,15 +146,16 @@ class Inversion:
 
     `noise` (B, C, H, W), at the noisiest grid point reached; `nfe`, `backward`, `status` ("ok", "not_converged",
     "diverged") and `health` one entry a picture (the noise's own figures with the bands of true noise; `residual` and
-    `residual_step`, the largest relative residual of a step and the grid point that the step led to, None where nothing
-    is solved; `first_step`, with `shell`, the RMS of the eps that the first step went along, `outer`, whether it is
-    above 1.1, and `radius`, if it was asked for; `grade`, "recovered", "reconstructs only", "neither" or None, and
-    `grade_reason`, see `unsample.numbers.verdict`); `seconds` of the whole call; `meta` how it was made, with
-    attributes and as a mapping (`meta.prompt`, `meta["prompt"]`; `meta | {...}` is a plain dict); `state` what the
-    method stored beside the noise; `source` the pictures as the model saw them, 8 bit (B, H, W, 3); `prompt_embeds`,
-    `negative_prompt_embeds`, `class_labels` and `negative_class_labels` if they were given as such, and in `more` the
-    other rows of embeddings that were (`prompt_embeds.NAME`); `latents` (not saved) the start of the walk;
-    `trajectory` (N + 1, B, C, H, W), clean first, if kept.
+    `residual_step`, the largest relative residual of a step, that of the best point asked (what is kept is one
+    iteration on), and the grid point that the step led to, None where nothing is solved; `first_step`, with `shell`,
+    the RMS of the eps that the first step went along, `outer`, whether it is above 1.1, and `radius`, if it was asked
+    for; `grade`, "recovered", "reconstructs only", "neither" or None, and `grade_reason`, see
+    `unsample.numbers.verdict`); `seconds` of the whole call; `meta` how it was made, with attributes and as a mapping
+    (`meta.prompt`, `meta["prompt"]`; `meta | {...}` is a plain dict); `state` what the method stored beside the noise;
+    `source` the pictures as the model saw them, 8 bit (B, H, W, 3); `prompt_embeds`, `negative_prompt_embeds`,
+    `class_labels` and `negative_class_labels` if they were given as such, and in `more` the other rows of embeddings
+    that were (`prompt_embeds.NAME`); `latents` (not saved) the start of the walk; `trajectory` (N + 1, B, C, H, W),
+    clean first, if kept.
     """
 
     noise: Tensor

@@ -29,6 +29,14 @@ def joined(grid: Grid, noise: float) -> float:
     return math.hypot(grid.sigma[0], noise) / grid.alpha[0]
 
 
+def drowned(grid: Grid, stop: int, noise: float) -> Incompatible:
+    """What to raise where a noise leaves no step to invert."""
+    return Incompatible(
+        f"x0_noise={noise:.3g} is no less than the noise of the noisiest point reached (sigma / alpha = "
+        f"{ratio(grid, stop):.3g}), so nothing of the picture is left to invert; give a smaller x0_noise"
+    )
+
+
 def passed(grid: Grid, stop: int, noise: float) -> int:
     """How many levels above the clean end lie at or below that of the noise.
 
@@ -37,10 +45,7 @@ def passed(grid: Grid, stop: int, noise: float) -> int:
     """
     count = sum(ratio(grid, i) <= joined(grid, noise) for i in range(1, stop + 1))
     if count == stop:
-        raise Incompatible(
-            f"x0_noise={noise:.3g} is no less than the noise of the noisiest point reached (sigma / alpha = "
-            f"{ratio(grid, stop):.3g}), so nothing of the picture is left to invert; give a smaller x0_noise"
-        )
+        raise drowned(grid, stop, noise)
     return count
 
 
