@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,11 +27,11 @@ from unsample.media.files import atomic_write
 from unsample.methods import get_method
 from unsample.metrics.recovery import mse
 from unsample.models.minis import is_mini, minis
-from unsample.numbers.verdict import CONTRACTS, GUIDED, LATENT, RECON, TIGHT
+from unsample.numbers.verdict import CONTRACTS, LATENT, RECON, SURE, graded, sure
 from unsample.report.docs import table_of, write_section
-from unsample.studies.base import DDPM, REPELLING, SD
+from unsample.studies.base import DDPM, FLOW, REPELLING, SD
 
-STEPS, FEW = 50, 20
+(STEPS, TIGHT, _), (FEW, TIGHTER, _) = SURE
 TO_THE_END = "fixed_point(60, tol=1e-6)"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "anderson": ("anderson", {}),
@@ -55,6 +56,11 @@ class Case:
     steps: int = STEPS
 
     @property
+    def strong(self) -> bool:
+        """Whether its guidance is stronger than is graded."""
+        return self.guidance_scale > sure(self.steps)[1]
+
+    @property
     def group(self) -> tuple[str, str, str]:
         """The row of the table that it belongs to."""
         name, _, changed = self.model.partition("[")
@@ -62,6 +68,9 @@ class Case:
         own += "" if self.guidance_scale == 1 else f", w = {self.guidance_scale:g}"
         own += "" if self.steps == STEPS else f", {self.steps} steps"
         return own, "trailing" if changed else "own", self.method
+
+
+Finished = Sequence[tuple[Case, list[dict[str, Any]]]]
 
 
 def cases(split: str, dear: int, cheap: int, few: bool) -> list[Case]:
@@ -72,6 +81,7 @@ def cases(split: str, dear: int, cheap: int, few: bool) -> list[Case]:
     if few:
         found = [Case(model, "anderson", 1.0, split, cheap, FEW) for model in small]
         found += [Case(model, "anderson", 1.0, split, dear, FEW) for model in large]
+        found += [Case(FLOW, "anderson", 1.0, split, dear, n) for n in (STEPS, FEW)]
         return [*found, *(Case(SD, "anderson", w, split, dear, n) for w, n in ((3.0, FEW), (7.5, FEW), (7.5, STEPS)))]
     found = []
     for method in METHODS:
@@ -94,11 +104,17 @@ def done(case: Case) -> list[dict[str, Any]]:
     found = unsample.invert(model, latents=made.latents, prompt=prompts, method=method, first_step_radius=True, **given)
     again = unsample.sample(model, prompts, noise=found.noise, **given)
     latent, recon = mse(found.noise, made.noise).tolist(), mse(again.latents, made.latents).tolist()
-    names = ("residual", "residual_step", "first_step", "grade", "std")
+    names = ("residual", "residual_step", "first_step", "std")
     return [
-        {"seed": seed, "e_latent": a, "e_recon": b} | {name: health[name] for name in names}
-        for seed, a, b, health in zip(seeds, latent, recon, found.health, strict=True)
+        {"seed": seed, "e_latent": a, "e_recon": b, "status": status} | {name: health[name] for name in names}
+        for seed, a, b, status, health in zip(seeds, latent, recon, found.status, found.health, strict=True)
     ]
+
+
+def with_grades(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the grade that `invert` gives such a picture: with other bounds, nothing is run again."""
+    given = (None, True, case.steps, case.guidance_scale)
+    return [row | {"grade": graded(row, row["status"], *given)[0]} for row in rows]
 
 
 def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -113,27 +129,33 @@ def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [str(len(rows)), str(len(recovered)), str(len(said)), precise, found, str(len(played)), made]
 
 
-def nearest(rows: Sequence[dict[str, Any]]) -> str:
-    """The smallest radius of a picture that was solved and not recovered."""
-    wrong = [row for row in rows if row["e_latent"] > LATENT and row["residual"] and row["residual"] <= TIGHT]
-    radii = [row["first_step"]["radius"] for row in wrong if row["first_step"]["radius"] is not None]
-    return f"{min(radii):.2f}" if radii else "none"
+def passing(case: Case, rows: Sequence[dict[str, Any]], below: float = math.inf) -> list[dict[str, Any]]:
+    """Those whose residual is within the bound, and whose radius is known and below another."""
+    radii = [row["first_step"]["radius"] for row in rows]
+    solved = [row["residual"] is not None and row["residual"] <= sure(case.steps)[0] for row in rows]
+    return [row for row, r, own in zip(rows, radii, solved, strict=True) if own and r is not None and r < below]
 
 
-def under_guidance(rows: Sequence[dict[str, Any]]) -> str:
+def nearest(finished: Finished) -> str:
+    """The smallest radius of a picture that was solved and not recovered, under a guidance that is graded."""
+    wrong = [
+        row for case, rows in finished for row in passing(case, rows) if row["e_latent"] > LATENT and not case.strong
+    ]
+    return f"{min(row['first_step']['radius'] for row in wrong):.2f}" if wrong else "none"
+
+
+def under_guidance(finished: Finished) -> str:
     """What the bounds alone would say of those that none is called recovered of."""
-    if not rows:
-        return ""
-    told = [row for row in rows if row["residual"] and row["residual"] <= TIGHT]
-    told = [row for row in told if (radius := row["first_step"]["radius"]) is not None and radius < CONTRACTS]
+    strong = [(case, rows) for case, rows in finished if case.strong]
+    told = [row for case, rows in strong for row in passing(case, rows, CONTRACTS)]
     right = sum(row["e_latent"] <= LATENT for row in told)
     return (
-        f" Of {len(rows)} pictures under a guidance above {GUIDED:g} the bounds on residual and radius alone would "
-        f"call {len(told)} recovered, {right} of them rightly."
+        f" Of {sum(len(rows) for _, rows in strong)} pictures under a stronger guidance than is graded the bounds on "
+        f"residual and radius alone would call {len(told)} recovered, {right} of them rightly."
     )
 
 
-def table(rows: Sequence[tuple[Case, list[dict[str, Any]]]]) -> list[list[str]]:
+def table(rows: Finished) -> list[list[str]]:
     """A line a group, and one of all."""
     lines = []
     for group in dict.fromkeys(case.group for case, _ in rows):
@@ -163,17 +185,17 @@ def main() -> None:
             kept.append(json.dumps({"case": asdict(case), "rows": known[case]}))
             given.rows.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(given.rows, lambda temporary: temporary.write_text("\n".join(kept) + "\n"))
-        rows.append((case, known[case]))
+        rows.append((case, with_grades(case, known[case])))
     lines = table(rows)
     note = (
         f"`python -m benchmarks.verdict --split {given.split} --pictures {given.pictures[0]} {given.pictures[1]}"
         f"{' --few' if given.few else ''}{' --finished' if given.finished else ''}`: "
         f"pictures that the models made from {given.split} seeds, {STEPS} steps, inverted from their latents with "
         f"`first_step_radius`. Recovered: an E_latent of at most {LATENT:g}; reconstructed: an E_recon of at most "
-        f"{RECON:g}. The smallest radius of a picture with a residual of at most {TIGHT:g} that was not recovered: "
-        f"{nearest([row for case, some in rows if case.guidance_scale <= GUIDED for row in some])}."
+        f"{RECON:g}. The smallest radius of a picture with a residual of at most {TIGHT:g}"
+        f"{f' ({TIGHTER:g} in {FEW} steps)' if given.few else ''} that was not recovered: {nearest(rows)}."
     )
-    note += under_guidance([row for case, some in rows if case.guidance_scale > GUIDED for row in some])
+    note += under_guidance(rows) if given.few else ""
     show("The grade of an inversion", TITLES, lines, note)
     if given.docs is not None:
         write_section(given.docs, "verdict_few" if given.few else "verdict", f"{note}\n\n{table_of(TITLES, lines)}")

@@ -27,18 +27,36 @@ def test_the_grade_follows_from_the_residual_and_the_radius(
     residual: float | None, radius: float | None, grade: str, why: str
 ) -> None:
     row = {"residual": residual, "residual_step": 2, "first_step": {"shell": 3.0, "outer": True, "radius": radius}}
-    found, reason = graded(row, "ok", None, exact=True)
+    found, reason = graded(row, "ok", None, exact=True, steps=50)
     assert found == grade
     assert why in reason
-    of_picture, reason = graded(row, "ok", None, exact=False)
+    of_picture, reason = graded(row, "ok", None, exact=False, steps=50)
     assert of_picture == ("neither" if grade == "neither" else "reconstructs only")
     assert ("rounding" in reason) is (grade != "neither")
-    assert graded(row, "ok", None, exact=True, guidance=3.0)[0] == grade
-    guided, reason = graded(row, "ok", None, exact=True, guidance=3.1)
+    assert graded(row, "ok", None, exact=True, steps=50, guidance=3.0)[0] == grade
+    guided, reason = graded(row, "ok", None, exact=True, steps=50, guidance=3.1)
     assert guided == of_picture
-    assert ("guidance 3.1, above 3," in reason) is (grade != "neither")
-    assert graded(row, "ok", "it draws", exact=True) == (None, "it draws")
-    assert graded(row, "diverged", None, exact=True) == ("neither", "it diverged")
+    assert ("in 50 steps under guidance 3.1, above 3," in reason) is (grade != "neither")
+    assert graded(row, "ok", "it draws", exact=True, steps=50) == (None, "it draws")
+    assert graded(row, "diverged", None, exact=True, steps=50) == ("neither", "it diverged")
+
+
+@pytest.mark.parametrize(
+    ("residual", "steps", "guidance", "grade", "why"),
+    [
+        (1e-4, 49, 1.0, "recovered", "contracts"),
+        (1e-4, 20, 0.0, "recovered", "contracts"),
+        (2e-4, 20, 1.0, "reconstructs only", "not at most 0.0001 in 20 steps"),
+        (1e-5, 20, 1.1, "reconstructs only", "in 20 steps under guidance 1.1, above 1,"),
+        (1e-5, 19, 1.0, "reconstructs only", "in fewer than 20 steps no figure tells"),
+        (1e-3, 1000, 3.0, "recovered", "contracts"),
+    ],
+)
+def test_fewer_steps_ask_for_more(residual: float, steps: int, guidance: float, grade: str, why: str) -> None:
+    row = {"residual": residual, "residual_step": 2, "first_step": {"radius": 0.2}}
+    found, reason = graded(row, "ok", None, exact=True, steps=steps, guidance=guidance)
+    assert found == grade
+    assert why in reason
 
 
 def test_the_shell_is_the_rms_of_the_eps_of_the_first_step() -> None:

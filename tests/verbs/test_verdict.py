@@ -17,7 +17,7 @@ from unsample.errors import Incompatible
 from unsample.methods import get_method
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-STEPS: dict[str, Any] = {"num_inference_steps": 10, "progress": False}
+STEPS: dict[str, Any] = {"num_inference_steps": 50, "progress": False}
 NEW = ("residual", "residual_step", "first_step", "grade", "grade_reason")
 
 
@@ -60,6 +60,8 @@ def test_above_a_guidance_of_3_none_is_recovered(made: tuple[Any, Any], guidance
     solved = found.health[1]
     assert solved["grade"] == grade
     assert ("later steps have other roots" in solved["grade_reason"]) is (guidance > 3)
+    few = invert(made, "anderson", first_step_radius=True, guidance_scale=guidance, num_inference_steps=10)
+    assert "in fewer than 20 steps" in few.health[1]["grade_reason"]
 
 
 def test_the_radius_is_asked_for_and_counted(made: tuple[Any, Any]) -> None:

@@ -6,7 +6,9 @@ not that it is the one that made it. Neither do the noise's own figures (mean, s
 first step's eps (`shell`): wrong roots have those of noise, and the true one of a sharp network may not. What tells is
 whether the step's map contracts where it ended (`spectrum.first_step_radius`): wrong roots lie where it does not, or
 hardly does, since between two roots of a map there is a place where it does not contract. Of the later steps it says
-nothing, and classifier-free guidance above 3 gives those other roots too: there, none is called recovered.
+nothing. The longer they are, and the stronger the guidance, the more a residual is magnified, and there are other roots
+of them too: what is asked of the residual follows from the number of steps (`SURE`), and where no bound was found that
+keeps the wrong ones out, none is called recovered.
 
 The bounds were chosen on pictures that small networks (training/mini), scenes-ddpm and scenes-sd made from tune seeds,
 on their own grids and on trailing ones; docs/methods.md has the table on report seeds (`benchmarks.verdict`).
@@ -31,8 +33,9 @@ Grade = Literal["recovered", "reconstructs only", "neither"]
 LATENT = 0.1  # recovered: at most this mean squared error of the noise, a cosine of about 0.95; another noise has 2
 RECON = 1e-3  # reconstructs: at most this of the picture in the model's range, 36 dB of pixels
 CONTRACTS = 0.9  # the radius below which the root is taken for the only one; wrong ones were found from 0.93 on
-TIGHT = 1e-3  # the largest relative residual of a step that recovers; LOOSE is that of one that reconstructs
-GUIDED = 3.0  # the strongest guidance under which one recovers; at 7.5 wrong roots passed both bounds
+SURE = ((50, 1e-3, 3.0), (20, 1e-4, 1.0))
+"""With so many steps or more: the largest relative residual of a step that recovers (LOOSE is that of one that
+reconstructs), and the strongest guidance under which one does; at 3 in 20 steps, and at 7.5, wrong roots passed."""
 
 
 def first_steps(x0: Tensor, x1: Tensor, grid: Grid, radius: Tensor | None = None) -> list[dict[str, Any]]:
@@ -55,8 +58,13 @@ def first_steps(x0: Tensor, x1: Tensor, grid: Grid, radius: Tensor | None = None
     ]
 
 
+def sure(steps: int) -> tuple[float, float]:
+    """With so many steps the largest residual and the strongest guidance of a noise that is recovered; 0 of too few."""
+    return next(((tight, guided) for least, tight, guided in SURE if steps >= least), (0.0, 0.0))
+
+
 def graded(
-    row: Mapping[str, Any], status: str, ungraded: str | None, exact: bool, guidance: float = 1.0
+    row: Mapping[str, Any], status: str, ungraded: str | None, exact: bool, steps: int, guidance: float = 1.0
 ) -> tuple[Grade | None, str]:
     """The grade of a picture, and why: None where there is none to give.
 
@@ -66,6 +74,7 @@ def graded(
         ungraded: why such an inversion has no grade.
         exact: whether it began at latents. A picture tells them to half a level at best, and what rounding did to it is
             found as noise: it never comes to "recovered".
+        steps: of the walk.
         guidance: the strongest classifier-free guidance of a step.
     """
     if ungraded is not None:
@@ -84,16 +93,19 @@ def graded(
             "reconstructs only",
             f"{told}; what rounding did to the picture is in its noise, since latents were not given",
         )
-    if guidance > GUIDED:
+    tight, guided = sure(steps)
+    if tight == 0:
+        return "reconstructs only", f"{told}; in fewer than {SURE[-1][0]} steps no figure tells the true noise"
+    if guidance > guided:
         return (
             "reconstructs only",
-            f"{told}; under guidance {guidance:g}, above {GUIDED:g}, later steps have other roots as well, and no "
-            "figure tells the true one",
+            f"{told}; in {steps} steps under guidance {guidance:g}, above {guided:g}, later steps have other roots as "
+            "well, and no figure tells the true one",
         )
     if radius is None:
         return "reconstructs only", f"{told}; whether its noise is the true one takes the first step's spectral radius"
     if radius >= CONTRACTS:
         return "reconstructs only", f"{told}; the first step hardly contracts (spectral radius {radius:.2f})"
-    if residual > TIGHT:
-        return "reconstructs only", f"{told}: not at most {TIGHT:g}"
+    if residual > tight:
+        return "reconstructs only", f"{told}: not at most {tight:g} in {steps} steps"
     return "recovered", f"{told}; the first step contracts (spectral radius {radius:.2f})"

@@ -215,8 +215,8 @@ def invert(
         negative_class_labels: as in `sample`.
         keep_trajectory: keep every latent, on the CPU.
         first_step_radius: ask whether the first step contracts where it ended, for 9 predictions a picture more, which
-            are counted: without it, without `latents`, and under a guidance above 3, none is graded "recovered"
-            (`Inversion.health`).
+            are counted: without it, without `latents`, in fewer than 20 steps and under a strong guidance, none is
+            graded "recovered" (`Inversion.health`).
         fit: "aspect" keeps a picture's aspect ratio at the model's pixel count; "crop" or "pad" makes a square.
         clip: "off", or "config" to clamp the predicted x0 as the scheduler's config says (not invertible).
         progress: show a bar; default: on a terminal.

@@ -129,7 +129,7 @@ def judged(
         row["residual"] = largest[k]
         row["residual_step"] = None if steps is None or largest[k] is None else int(steps[k])
         row["first_step"] = leaves and leaves[k]
-        row["grade"], row["grade_reason"] = graded(row, status[k], ungraded, exact, guidance)
+        row["grade"], row["grade_reason"] = graded(row, status[k], ungraded, exact, run.grid.num_steps, guidance)
     return rows
 
 
