@@ -44,9 +44,13 @@ tables: setup
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/editing.md; \
 	done
-	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("plans/tables/frontier_learned.toml", "rb"))["models"], sep="\n")' \
-	  | xargs -d '\n' -n 1 $(BIN)/unsample train-inverse --model
-	set -e; for t in frontier frontier_guided frontier_ink frontier_trailing frontier_learned png jpeg95 jpeg75 frontier_edits; do \
+	set -e; for t in frontier_learned frontier_taught; do \
+	  $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open(sys.argv[1], "rb"))["models"], sep="\n")' plans/tables/$$t.toml \
+	    | xargs -d '\n' -n 1 $(BIN)/unsample train-inverse --model; \
+	done
+	$(BIN)/unsample train-inverse --model 'scenes-sd[timestep_spacing=trailing,set_alpha_to_one=true]' --num-pictures 512 --num-updates 600
+	set -e; for t in frontier frontier_guided frontier_ink frontier_trailing frontier_learned frontier_taught \
+	  frontier_learned_scenes png jpeg95 jpeg75 frontier_edits; do \
 	  $(BIN)/unsample bench run plans/tables/$$t.toml -o out/tables/$$t --artefacts none; \
 	  $(BIN)/unsample report out/tables/$$t --docs docs/frontier.md; \
 	done

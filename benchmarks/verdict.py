@@ -58,7 +58,17 @@ class Case:
     @property
     def strong(self) -> bool:
         """Whether its guidance is stronger than is graded."""
-        return self.guidance_scale > sure(self.steps)[1]
+        return self.guidance_scale > self.sure[1]
+
+    @property
+    def sure(self) -> tuple[float, float]:
+        """The bounds that it is held to."""
+        return sure(self.steps, self.flow)
+
+    @property
+    def flow(self) -> bool:
+        """Whether its model is one."""
+        return self.model == FLOW
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -113,8 +123,8 @@ def done(case: Case) -> list[dict[str, Any]]:
 
 def with_grades(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with the grade that `invert` gives such a picture: with other bounds, nothing is run again."""
-    given = (None, True, case.steps, case.guidance_scale)
-    return [row | {"grade": graded(row, row["status"], *given)[0]} for row in rows]
+    given: dict[str, Any] = {"steps": case.steps, "flow": case.flow, "guidance": case.guidance_scale}
+    return [row | {"grade": graded(row, row["status"], None, exact=True, **given)[0]} for row in rows]
 
 
 def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -132,7 +142,7 @@ def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
 def passing(case: Case, rows: Sequence[dict[str, Any]], below: float = math.inf) -> list[dict[str, Any]]:
     """Those whose residual is within the bound, and whose radius is known and below another."""
     radii = [row["first_step"]["radius"] for row in rows]
-    solved = [row["residual"] is not None and row["residual"] <= sure(case.steps)[0] for row in rows]
+    solved = [row["residual"] is not None and row["residual"] <= case.sure[0] for row in rows]
     return [row for row, r, own in zip(rows, radii, solved, strict=True) if own and r is not None and r < below]
 
 
@@ -187,15 +197,16 @@ def main() -> None:
             atomic_write(given.rows, lambda temporary: temporary.write_text("\n".join(kept) + "\n"))
         rows.append((case, with_grades(case, known[case])))
     lines = table(rows)
+    also = " where no other number is said" if given.few else ""
+    tighter = f" ({TIGHTER:g} in {FEW} steps, and of a flow)" if given.few else ""
     note = (
         f"`python -m benchmarks.verdict --split {given.split} --pictures {given.pictures[0]} {given.pictures[1]}"
         f"{' --few' if given.few else ''}{' --finished' if given.finished else ''}`: "
-        f"pictures that the models made from {given.split} seeds, {STEPS} steps, inverted from their latents with "
-        f"`first_step_radius`. Recovered: an E_latent of at most {LATENT:g}; reconstructed: an E_recon of at most "
-        f"{RECON:g}. The smallest radius of a picture with a residual of at most {TIGHT:g}"
-        f"{f' ({TIGHTER:g} in {FEW} steps)' if given.few else ''} that was not recovered: {nearest(rows)}."
+        f"pictures that the models made from {given.split} seeds, {STEPS} steps{also}, inverted from their latents "
+        f"with `first_step_radius`. Recovered: an E_latent of at most {LATENT:g}; reconstructed: an E_recon of at most "
+        f"{RECON:g}. The smallest radius of a picture with a residual of at most {TIGHT:g}{tighter} that was not "
+        f"recovered: {nearest(rows)}.{under_guidance(rows) if given.few else ''}"
     )
-    note += under_guidance(rows) if given.few else ""
     show("The grade of an inversion", TITLES, lines, note)
     if given.docs is not None:
         write_section(given.docs, "verdict_few" if given.few else "verdict", f"{note}\n\n{table_of(TITLES, lines)}")

@@ -57,6 +57,10 @@ def test_fewer_steps_ask_for_more(residual: float, steps: int, guidance: float, 
     found, reason = graded(row, "ok", None, exact=True, steps=steps, guidance=guidance)
     assert found == grade
     assert why in reason
+    if steps >= 50:
+        of_flow = graded(row, "ok", None, exact=True, steps=steps, flow=True, guidance=1.0)
+        assert of_flow[0] == "reconstructs only"
+        assert of_flow[1].endswith("not at most 0.0001 in 1000 steps of a flow")
 
 
 def test_the_shell_is_the_rms_of_the_eps_of_the_first_step() -> None:

@@ -8,7 +8,8 @@ whether the step's map contracts where it ended (`spectrum.first_step_radius`): 
 hardly does, since between two roots of a map there is a place where it does not contract. Of the later steps it says
 nothing. The longer they are, and the stronger the guidance, the more a residual is magnified, and there are other roots
 of them too: what is asked of the residual follows from the number of steps (`SURE`), and where no bound was found that
-keeps the wrong ones out, none is called recovered.
+keeps the wrong ones out, none is called recovered. Flow models, whose first steps are the longest of all, are held to
+what few steps are.
 
 The bounds were chosen on pictures that small networks (training/mini), scenes-ddpm and scenes-sd made from tune seeds,
 on their own grids and on trailing ones; docs/methods.md has the table on report seeds (`benchmarks.verdict`).
@@ -58,13 +59,21 @@ def first_steps(x0: Tensor, x1: Tensor, grid: Grid, radius: Tensor | None = None
     ]
 
 
-def sure(steps: int) -> tuple[float, float]:
+def sure(steps: int, flow: bool) -> tuple[float, float]:
     """With so many steps the largest residual and the strongest guidance of a noise that is recovered; 0 of too few."""
-    return next(((tight, guided) for least, tight, guided in SURE if steps >= least), (0.0, 0.0))
+    held_to = SURE[-1:] if flow else SURE
+    return next(((tight, guided) for least, tight, guided in held_to if steps >= least), (0.0, 0.0))
 
 
 def graded(
-    row: Mapping[str, Any], status: str, ungraded: str | None, exact: bool, steps: int, guidance: float = 1.0
+    row: Mapping[str, Any],
+    status: str,
+    ungraded: str | None,
+    *,
+    exact: bool,
+    steps: int,
+    flow: bool = False,
+    guidance: float = 1.0,
 ) -> tuple[Grade | None, str]:
     """The grade of a picture, and why: None where there is none to give.
 
@@ -75,6 +84,7 @@ def graded(
         exact: whether it began at latents. A picture tells them to half a level at best, and what rounding did to it is
             found as noise: it never comes to "recovered".
         steps: of the walk.
+        flow: whether the model is one.
         guidance: the strongest classifier-free guidance of a step.
     """
     if ungraded is not None:
@@ -93,19 +103,20 @@ def graded(
             "reconstructs only",
             f"{told}; what rounding did to the picture is in its noise, since latents were not given",
         )
-    tight, guided = sure(steps)
+    tight, guided = sure(steps, flow)
+    of_flow = "of a flow " if flow else ""
     if tight == 0:
         return "reconstructs only", f"{told}; in fewer than {SURE[-1][0]} steps no figure tells the true noise"
     if guidance > guided:
         return (
             "reconstructs only",
-            f"{told}; in {steps} steps under guidance {guidance:g}, above {guided:g}, later steps have other roots as "
-            "well, and no figure tells the true one",
+            f"{told}; in {steps} steps {of_flow}under guidance {guidance:g}, above {guided:g}, later steps have other "
+            "roots as well, and no figure tells the true one",
         )
     if radius is None:
         return "reconstructs only", f"{told}; whether its noise is the true one takes the first step's spectral radius"
     if radius >= CONTRACTS:
         return "reconstructs only", f"{told}; the first step hardly contracts (spectral radius {radius:.2f})"
     if residual > tight:
-        return "reconstructs only", f"{told}: not at most {tight:g} in {steps} steps"
+        return "reconstructs only", f"{told}: not at most {tight:g} in {steps} steps {of_flow}".rstrip()
     return "recovered", f"{told}; the first step contracts (spectral radius {radius:.2f})"
