@@ -8,11 +8,12 @@ whether the step's map contracts where it ended (`spectrum.first_step_radius`): 
 hardly does, since between two roots of a map there is a place where it does not contract. Of the later steps it says
 nothing. The longer they are, and the stronger the guidance, the more a residual is magnified, and there are other roots
 of them too: what is asked of the residual follows from the number of steps (`SURE`), and where no bound was found that
-keeps the wrong ones out, none is called recovered. Flow models, whose first steps are the longest of all, are held to
-what few steps are.
+keeps the wrong ones out, none is called recovered. Flow models are held to what few steps are.
 
-The bounds were chosen on pictures that small networks (training/mini), scenes-ddpm and scenes-sd made from tune seeds,
-on their own grids and on trailing ones; docs/methods.md has the table on report seeds (`benchmarks.verdict`).
+The bounds of 50 steps were chosen on pictures that small networks (training/mini), scenes-ddpm and scenes-sd made from
+tune seeds, on their own grids and on trailing ones, and have their table on report seeds in docs/methods.md. Those of
+few steps, flows and guidance were tightened on that page's second table, and then tried on tune seeds
+(`benchmarks.verdict`).
 """
 
 from __future__ import annotations
@@ -104,19 +105,19 @@ def graded(
             f"{told}; what rounding did to the picture is in its noise, since latents were not given",
         )
     tight, guided = sure(steps, flow)
-    of_flow = "of a flow " if flow else ""
+    walked = f"{steps} steps of a flow" if flow else f"{steps} steps"
     if tight == 0:
         return "reconstructs only", f"{told}; in fewer than {SURE[-1][0]} steps no figure tells the true noise"
     if guidance > guided:
         return (
             "reconstructs only",
-            f"{told}; in {steps} steps {of_flow}under guidance {guidance:g}, above {guided:g}, later steps have other "
-            "roots as well, and no figure tells the true one",
+            f"{told}; in {walked} under guidance {guidance:g}, above {guided:g}, later steps have other roots as well, "
+            "and no figure tells the true one",
         )
     if radius is None:
         return "reconstructs only", f"{told}; whether its noise is the true one takes the first step's spectral radius"
     if radius >= CONTRACTS:
         return "reconstructs only", f"{told}; the first step hardly contracts (spectral radius {radius:.2f})"
     if residual > tight:
-        return "reconstructs only", f"{told}: not at most {tight:g} in {steps} steps {of_flow}".rstrip()
+        return "reconstructs only", f"{told}: not at most {tight:g} in {walked}"
     return "recovered", f"{told}; the first step contracts (spectral radius {radius:.2f})"

@@ -125,17 +125,19 @@ def judged(
     guidance = max(run.predict.scales) if run.model.guidance == "cfg" else 1.0
     largest, steps = residuals(state) or [None] * len(rows), state.get("residual_step")
     ungraded = _ungraded(method, state, whole)
-    given: dict[str, Any] = {
-        "exact": exact,
-        "steps": run.grid.num_steps,
-        "flow": run.grid.is_flow,
-        "guidance": guidance,
-    }
     for k, row in enumerate(rows):
         row["residual"] = largest[k]
         row["residual_step"] = None if steps is None or largest[k] is None else int(steps[k])
         row["first_step"] = leaves and leaves[k]
-        row["grade"], row["grade_reason"] = graded(row, status[k], ungraded, **given)
+        row["grade"], row["grade_reason"] = graded(
+            row,
+            status[k],
+            ungraded,
+            exact=exact,
+            steps=run.grid.num_steps,
+            flow=run.grid.is_flow,
+            guidance=guidance,
+        )
     return rows
 
 
